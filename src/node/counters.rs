@@ -1,0 +1,85 @@
+//! Every counter of a shard, with its metric name: the only file that knows metric names.
+
+macro_rules! counters {
+    ($( $variant:ident $name:literal $labels:literal $help:literal; )*) => {
+        /// A counter of one shard; it only grows.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        #[repr(usize)]
+        pub enum Counter { $( #[doc = $help] $variant ),* }
+
+        impl Counter {
+            /// All of them, in the order of the metrics page.
+            pub const ALL: &'static [Counter] = &[ $( Counter::$variant ),* ];
+
+            /// Metric name, labels (`key="value"` or empty), help text.
+            pub fn describe(self) -> (&'static str, &'static str, &'static str) {
+                match self { $( Counter::$variant => ($name, $labels, $help) ),* }
+            }
+        }
+    };
+}
+
+counters! {
+    FramesIn "jidmesh_frames_received_total" "" "Frames read from component links.";
+    BytesIn "jidmesh_bytes_received_total" "" "Bytes read from component links.";
+    FramesOut "jidmesh_frames_sent_total" "" "Frames queued for component links.";
+    BytesOut "jidmesh_bytes_sent_total" "" "Bytes written to component links.";
+    LaneFrames "jidmesh_lane_frames_total" "" "Frames handed to another shard.";
+    LinksOpened "jidmesh_links_opened_total" "" "Component connections accepted.";
+    LinksClosed "jidmesh_links_closed_total" "" "Component connections closed.";
+    LinksReturned "jidmesh_links_returned_total" "" "Components that came back within their grace period.";
+    LinksLost "jidmesh_links_lost_total" "" "Components that did not come back in time, or came back without their sessions.";
+    AuthFailed "jidmesh_auth_failed_total" "" "Refused authentications.";
+    BadInput "jidmesh_bad_input_total" "" "Links closed for input that no XML parser would take, or over a limit.";
+    Bounce400 "jidmesh_bounced_total" "code=\"400\"" "Frames sent back to their sender with an error.";
+    Bounce401 "jidmesh_bounced_total" "code=\"401\"" "Frames sent back to their sender with an error.";
+    Bounce404 "jidmesh_bounced_total" "code=\"404\"" "Frames sent back to their sender with an error.";
+    BounceFilter "jidmesh_bounced_total" "code=\"filter\"" "Frames sent back to their sender with an error.";
+    BounceQueue "jidmesh_bounced_total" "code=\"queue\"" "Frames sent back to their sender with an error.";
+    DropErrorRoute "jidmesh_dropped_total" "reason=\"error-route\"" "Frames dropped, by reason.";
+    DropUnknownType "jidmesh_dropped_total" "reason=\"unknown-type\"" "Frames dropped, by reason.";
+    DropUnknownElement "jidmesh_dropped_total" "reason=\"unknown-element\"" "Frames dropped, by reason.";
+    DropPresence "jidmesh_dropped_total" "reason=\"presence-for-offline\"" "Frames dropped, by reason.";
+    DropDisco "jidmesh_dropped_total" "reason=\"disco-among-components\"" "Frames dropped, by reason.";
+    DropQueue "jidmesh_dropped_total" "reason=\"queue-full\"" "Frames dropped, by reason.";
+    DropGone "jidmesh_dropped_total" "reason=\"link-gone\"" "Frames dropped, by reason.";
+    DropStanza "jidmesh_dropped_total" "reason=\"unaddressed-stanza\"" "Frames dropped, by reason.";
+    ErrorRepliesRouted "jidmesh_error_replies_routed_total" "" "Error replies of an sm that reached the stanza's sender.";
+    SessionsStarted "jidmesh_sessions_started_total" "" "Sessions that came to be.";
+    SessionsEnded "jidmesh_sessions_ended_total" "" "Sessions that ended.";
+    StartsRefused "jidmesh_starts_refused_total" "" "Session starts answered with an error.";
+    ZombiesCleared "jidmesh_zombies_cleared_total" "" "Clients whose sm did not know them, ended.";
+    GhostsCleared "jidmesh_ghosts_cleared_total" "" "Sessions whose c2s did not know them, ended.";
+    Fences "jidmesh_fences_total" "" "Fences sent to an sm before a user moved to another.";
+    HeldFrames "jidmesh_held_frames_total" "" "Frames held while a user's placement was in flight.";
+    FilterMatches "jidmesh_filter_matches_total" "" "Frames that matched a filter rule.";
+}
+
+/// The counters of one shard.
+#[derive(Clone, Debug)]
+pub struct Counters([u64; Counter::ALL.len()]);
+
+impl Default for Counters {
+    fn default() -> Self {
+        Counters([0; Counter::ALL.len()])
+    }
+}
+
+impl Counters {
+    /// Adds `n`.
+    pub fn add(&mut self, counter: Counter, n: u64) {
+        self.0[counter as usize] += n;
+    }
+
+    /// The value.
+    pub fn get(&self, counter: Counter) -> u64 {
+        self.0[counter as usize]
+    }
+
+    /// Adds another shard's counters.
+    pub fn merge(&mut self, other: &Counters) {
+        for (mine, theirs) in self.0.iter_mut().zip(other.0) {
+            *mine += theirs;
+        }
+    }
+}
