@@ -67,6 +67,10 @@ pub enum PayloadKind {
 pub struct Payload<'a> {
     /// Kind, by local name and namespace.
     pub kind: PayloadKind,
+    /// Local name, without prefix.
+    pub name: &'a [u8],
+    /// The element's namespace, as far as the frame itself declares it.
+    pub namespace: Option<Value<'a>>,
     /// Range of the whole payload element inside the frame. Only the start is exact when the route
     /// has several children; the end is the last byte before the route's end tag.
     pub span: Range<usize>,
@@ -111,4 +115,27 @@ pub struct Bind<'a> {
     pub redirect: bool,
     /// The element's content, to be echoed in the answer.
     pub inner: Range<usize>,
+}
+
+/// Why a frame's head can't be read. The frame is dropped and counted; the scanner has seen to its borders.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HeaderError {
+    /// The bytes are no element.
+    NotAnElement,
+    /// One attribute stands twice in a tag.
+    DuplicateAttribute,
+}
+
+/// Reads the start tags of one whole frame, as the scanner delimited it, and of its first child.
+#[allow(unused_variables)]
+pub fn read(frame: &[u8]) -> Result<Frame<'_>, HeaderError> {
+    Err(HeaderError::NotAnElement)
+}
+
+impl Payload<'_> {
+    /// The payload's first child element: local name, and its namespace as far as the frame declares it.
+    #[allow(unused_variables)]
+    pub fn first_child<'f>(&self, frame: &'f [u8]) -> Option<(&'f [u8], Option<Value<'f>>)> {
+        None
+    }
 }
