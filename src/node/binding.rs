@@ -92,7 +92,7 @@ impl Shard {
                 self.tell_all(now, &Message::SeatNew { seat, home, kind, id: key.clone(), user });
                 // The newcomer is seated before the others learn its name: its own answer comes first.
                 self.send_home(now, id, seat, false, bind.into());
-                self.bound(now, seat, key, granted.multi, &ask, remote);
+                self.bound(now, seat, key, granted.multi, &ask, Some(remote));
             }
             Ok(First::Back(seat)) => {
                 self.tell_all(now, &Message::SeatLive { seat, live: true });

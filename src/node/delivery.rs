@@ -135,7 +135,7 @@ impl Shard {
 
     /// Appends to a seat's output, within its limit; beyond it, messages and iqs go back to their sender.
     fn enqueue(&mut self, now: Micros, seat: SeatId, source: SeatId, frame: &[u8], write: impl FnOnce(&mut Vec<u8>)) {
-        if self.queued_bytes(seat) + frame.len() > self.config.queues.link_bytes && !self.fits_anyway(seat, frame) {
+        if self.queued_bytes(seat) + frame.len() as u64 > self.config.queues.link_bytes && !self.fits_anyway(seat, frame) {
             return self.overflow(now, seat, source, frame);
         }
         self.put(seat, write);
@@ -162,15 +162,15 @@ impl Shard {
         }
     }
 
-    fn queued_bytes(&self, seat: SeatId) -> usize {
+    fn queued_bytes(&self, seat: SeatId) -> u64 {
         let Some(state) = self.seats.get(&seat) else { return 0 };
         let link = state.link.and_then(|id| self.link(id)).map_or(0, |link| link.out.len() + link.in_flight);
-        state.queue.len() + link
+        (state.queue.len() + link) as u64
     }
 
     /// Session control is small, and losing it would leave a ghost or hang a client: it may use twice the limit.
     fn fits_anyway(&self, seat: SeatId, frame: &[u8]) -> bool {
-        self.queued_bytes(seat) + frame.len() <= 2 * self.config.queues.link_bytes
+        self.queued_bytes(seat) + frame.len() as u64 <= 2 * self.config.queues.link_bytes
             && matches!(header::read(frame), Ok(Frame::Route(Route { payload: Some(payload), .. }))
                 if payload.kind == PayloadKind::Session)
     }

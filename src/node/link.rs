@@ -288,7 +288,8 @@ impl Shard {
 
     /// Gives the link to the home of its seat.
     pub(super) fn send_home(&mut self, now: Micros, id: LinkId, seat: SeatId, back: bool, bind: Box<[u8]>) {
-        let home = self.names.seat(seat).map_or(self.id, |view| view.home);
+        let here = self.id;
+        let home = self.names.seat(seat).map_or(here, |view| view.home);
         let Some(link) = self.link_mut(id) else { return };
         let Some(who) = link.peer.clone() else { return };
         let remote = link.remote;
@@ -303,7 +304,7 @@ impl Shard {
             scanner: None,
             carry: Vec::new(),
         });
-        if home == self.id {
+        if home == here {
             return self.take_seat(now, id, &cargo);
         }
         link.stage = Stage::Leaving;

@@ -160,8 +160,8 @@ impl Shard {
     }
 
     fn hold(&mut self, now: Micros, bare: &str, source: SeatId, frame: &[u8]) {
-        let limit = self.config.queues.held_bytes / usize::from(self.shards);
-        if self.held_bytes + frame.len() > limit {
+        let limit = self.config.queues.held_bytes / u64::from(self.shards);
+        if (self.held_bytes + frame.len()) as u64 > limit {
             return self.bounce(now, source, frame, "503");
         }
         self.held_bytes += frame.len();
