@@ -28,7 +28,9 @@ pub struct Wrapped {
 /// A route's first child as a stanza for an XEP-0114 component, in `jabber:client` if it declares nothing else.
 /// Nothing is written if there is no child.
 pub fn unwrap(frame: &[u8], route: &Route<'_>, out: &mut Vec<u8>) {
-    let Some(element) = route.payload.as_ref().and_then(|payload| Element::of(frame, payload)) else { return };
+    let Some(element) = route.payload.as_ref().and_then(|payload| Element::of(frame, payload)) else {
+        return;
+    };
     out.reserve(element.bytes.len() + 32);
     element.put_head(out, |_| true);
     out.extend_from_slice(&element.bytes[element.tag.end..]);
@@ -46,14 +48,22 @@ pub fn wrap(
     let (to, from) = (payload.to?.unescape()?, payload.from?.unescape()?);
     let (to, from) = (domain(&to)?.to_owned(), domain(&from)?.to_owned());
     let tag = tag::read(frame, 0)?;
-    let element = Element { bytes: frame, tag, inherited: Inherited::Header(prefixes) };
+    let element = Element {
+        bytes: frame,
+        tag,
+        inherited: Inherited::Header(prefixes),
+    };
     out.reserve(frame.len() + 160);
     route_open(out, &to, &from);
     element.put_head(out, |_| true);
     out.extend_from_slice(&frame[element.tag.end..]);
     put(out, &[ROUTE_END]);
     let from_is_component = from.eq_ignore_ascii_case(component);
-    Some(Wrapped { to, from, from_is_component })
+    Some(Wrapped {
+        to,
+        from,
+        from_is_component,
+    })
 }
 
 /// The stanza as an error for the component that sent it, `to` and `from` swapped. `frame` is the route (or the stanza
@@ -61,15 +71,24 @@ pub fn wrap(
 ///
 /// `code` is the route's `error`, or the name of a condition of RFC 6120 8.3.3.
 pub fn stanza_error(frame: &[u8], payload: &Payload<'_>, code: &str, out: &mut Vec<u8>) -> bool {
-    let Some(element) = Element::of(frame, payload) else { return false };
-    if payload.kind_attr.is_some_and(|kind| matches!(kind.0, b"error" | b"result")) {
+    let Some(element) = Element::of(frame, payload) else {
+        return false;
+    };
+    if payload
+        .kind_attr
+        .is_some_and(|kind| matches!(kind.0, b"error" | b"result"))
+    {
         return false;
     }
     let tag = &element.tag;
     element.put_head_open(out, |attribute| !matches!(attribute.name, b"to" | b"from" | b"type"));
     put(out, &[" type='error'"]);
     for (name, other) in [("to", "from"), ("from", "to")] {
-        if let Some(address) = tag.attributes.iter().find(|attribute| attribute.name == other.as_bytes()) {
+        if let Some(address) = tag
+            .attributes
+            .iter()
+            .find(|attribute| attribute.name == other.as_bytes())
+        {
             put(out, &[" ", name, "="]);
             let quote = address.span.end - 1;
             put_quoted(out, element.bytes[quote], address.value);
@@ -77,7 +96,11 @@ pub fn stanza_error(frame: &[u8], payload: &Payload<'_>, code: &str, out: &mut V
     }
     out.push(b'>');
     let (code, kind, condition) = condition(code);
-    let namespace = if tag.prefix().is_some() { " xmlns='jabber:client'" } else { "" };
+    let namespace = if tag.prefix().is_some() {
+        " xmlns='jabber:client'"
+    } else {
+        ""
+    };
     put(out, &["<error", namespace, " type='", kind, "' code='", code, "'>"]);
     put(out, &["<", condition, " xmlns='", NS_STANZA_ERROR, "'/></error>"]);
     if tag.empty {
@@ -97,7 +120,11 @@ pub fn self_contained(frame: &[u8], prefixes: &Prefixes, out: &mut Vec<u8>) {
         return;
     };
     let name_end = tag.name_end;
-    let element = Element { bytes: frame, tag, inherited: Inherited::Header(prefixes) };
+    let element = Element {
+        bytes: frame,
+        tag,
+        inherited: Inherited::Header(prefixes),
+    };
     out.reserve(frame.len() + 64);
     out.extend_from_slice(&frame[..name_end]);
     if let (Some(namespace), None) = (prefixes.default_namespace(), element.tag.declared(None)) {
@@ -138,7 +165,11 @@ impl<'a> Element<'a> {
             0 => Inherited::Nothing,
             _ => tag::read(frame, 0).map_or(Inherited::Nothing, Inherited::Route),
         };
-        Some(Element { bytes, tag: tag::read(bytes, 0)?, inherited })
+        Some(Element {
+            bytes,
+            tag: tag::read(bytes, 0)?,
+            inherited,
+        })
     }
 
     /// The start tag in `jabber:client`, with the declarations it leans on, and those attributes that are `kept`.
@@ -171,7 +202,9 @@ impl<'a> Element<'a> {
             Inherited::Route(route) if route.prefix().is_some() => route.declared(None),
             _ => None,
         };
-        of_route.and_then(|value| value.unescape()).map_or(NS_CLIENT.to_owned(), |uri| to_client(&uri).to_owned())
+        of_route
+            .and_then(|value| value.unescape())
+            .map_or(NS_CLIENT.to_owned(), |uri| to_client(&uri).to_owned())
     }
 
     /// Declarations of prefixes from outside that the element seems to use and does not declare itself. "Seems": the
@@ -189,7 +222,9 @@ impl<'a> Element<'a> {
             }
         };
         match &self.inherited {
-            Inherited::Header(prefixes) => prefixes.iter().for_each(|(prefix, uri)| declare(prefix.as_bytes(), uri)),
+            Inherited::Header(prefixes) => prefixes
+                .iter()
+                .for_each(|(prefix, uri)| declare(prefix.as_bytes(), uri)),
             Inherited::Route(route) => {
                 for attribute in &route.attributes {
                     if let (Some(Some(prefix)), Some(uri)) = (attribute.declares(), attribute.value.unescape()) {
@@ -216,7 +251,7 @@ fn put_quoted(out: &mut Vec<u8>, quote: u8, raw: Value<'_>) {
 /// condition's name.
 fn condition(code: &str) -> (&'static str, &'static str, &'static str) {
     // Where one code stands for several conditions, the one a router means stands first.
-    const CONDITIONS: [(&str, &str, &str); 22] = [
+    const CONDITIONS: [(&str, &str, &str); 21] = [
         ("400", "modify", "bad-request"),
         ("401", "auth", "not-authorized"),
         ("402", "auth", "payment-required"),
@@ -226,7 +261,6 @@ fn condition(code: &str) -> (&'static str, &'static str, &'static str) {
         ("405", "cancel", "not-allowed"),
         ("406", "modify", "not-acceptable"),
         ("407", "auth", "registration-required"),
-        ("408", "wait", "remote-server-timeout"),
         ("409", "cancel", "conflict"),
         ("302", "modify", "gone"),
         ("302", "modify", "redirect"),
