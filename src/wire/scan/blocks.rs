@@ -346,7 +346,6 @@ unsafe fn utf8_in_order<L: Lanes>(v: L::V, valid: u64) -> bool {
     // Overlong two-byte forms, and leads behind U+10FFFF.
     let mut bad = valid & !(ascii | follows | two | three | four);
     bad |= eq(0xc0) | eq(0xc1);
-    bad |= follows ^ ((two | three | four) << 1 | (three | four) << 2 | four << 3);
     if three != 0 {
         bad |= eq(0xe0) << 1 & le(0x9f) | eq(0xed) << 1 & !le(0x9f);
         bad |= eq(0xef) << 2 & eq(0xbf) << 1 & !le(0xbd);
@@ -354,5 +353,7 @@ unsafe fn utf8_in_order<L: Lanes>(v: L::V, valid: u64) -> bool {
     if four != 0 {
         bad |= eq(0xf0) << 1 & le(0x8f) | eq(0xf4) << 1 & !le(0x8f);
     }
-    bad & valid == 0
+    // Not masked: a lead whose sequence reaches beyond the last byte is bad as well.
+    let expected = (two | three | four) << 1 | (three | four) << 2 | four << 3;
+    bad & valid == 0 && follows == expected
 }

@@ -408,4 +408,17 @@ proptest! {
             prop_assert_eq!(&run(path, &input, &[], LIMITS), &expected, "{}", path.name());
         }
     }
+
+    #[test]
+    fn paths_agree_on_any_bytes_of_characters(parts in prop::collection::vec(0..12usize, 0..120), cut in 0..400usize) {
+        const PARTS: [&[u8]; 12] = [b"x", b"<b/>", b"\xc3\xa9", b"\xe2\x82\xac", b"\xf0\x9f\x98\x80", b"\xef\xbf\xbd",
+            b"yyyyyyy", b"zzzzzzzzzzzzzzzzzzzzzz", b"\xed\x9f\xbf", b"\xf4\x8f\xbf\xbf", b"\xe0\xa0\x80", b"\xc3"];
+        let text = parts.iter().map(|&i| PARTS[i]).collect::<Vec<_>>().concat();
+        let input = [OPEN.as_bytes(), b"<a>", &text, b"</a>"].concat();
+        let expected = run(Path::Bytes, &input, &[], LIMITS);
+        prop_assert_eq!(expected.1.is_some(), std::str::from_utf8(&input).is_err());
+        for path in Path::available() {
+            prop_assert_eq!(&run(path, &input, &[cut], LIMITS), &expected, "{}", path.name());
+        }
+    }
 }
