@@ -221,3 +221,223 @@ fn whole_attribute(frame: &[u8], route: &Route<'_>, value: Value<'_>) -> Option<
     let space_start = name[..name_start].trim_ascii_end().len();
     Some(route.insert_at + space_start..value.end + 1)
 }
+
+#[cfg(test)]
+pub(super) mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::super::header::{Payload, PayloadKind};
+    use super::super::tag;
+    use super::*;
+    use proptest::prelude::*;
+
+    pub(in super::super) fn payload_of(frame: &[u8], start: usize, end: usize) -> Payload<'_> {
+        let tag = tag::read(frame, start).unwrap();
+        Payload {
+            kind: PayloadKind::Message,
+            span: start..end,
+            insert_at: tag.name_end,
+            to: tag.attribute("to"),
+            from: tag.attribute("from"),
+            kind_attr: tag.attribute("type"),
+            id: tag.attribute("id"),
+            action: None,
+            target: None,
+            sm: None,
+            c2s: None,
+            failed: false,
+            failed_prefixed: false,
+        }
+    }
+
+    /// The route as these functions need it, read without the fast reader.
+    pub(in super::super) fn route_of(frame: &[u8]) -> Route<'_> {
+        let tag = tag::read(frame, 0).unwrap();
+        let end = memchr::memmem::rfind(frame, b"</").unwrap_or(frame.len());
+        let payload = (frame.get(tag.end) == Some(&b'<') && tag.end < end).then(|| payload_of(frame, tag.end, end));
+        Route {
+            insert_at: tag.name_end,
+            to: tag.attribute("to"),
+            from: tag.attribute("from"),
+            kind: tag.attribute("type"),
+            error: tag.attribute("error"),
+            payload,
+        }
+    }
+
+    pub(in super::super) fn text(write: impl FnOnce(&mut Vec<u8>)) -> String {
+        let mut out = b"before".to_vec();
+        write(&mut out);
+        String::from_utf8(out)
+            .unwrap()
+            .strip_prefix("before")
+            .unwrap()
+            .to_owned()
+    }
+
+    const C: &str = "http://jabberd.jabberstudio.org/ns/component/1.0";
+
+    #[test]
+    fn adds_and_replaces_an_error() {
+        let frame = b"<route xmlns='u' to='a' from='b'><x error='1'/></route>";
+        let bounced = text(|out| with_error(frame, &route_of(frame), "404", out));
+        assert_eq!(
+            bounced,
+            "<route error='404' xmlns='u' to='a' from='b'><x error='1'/></route>"
+        );
+        let again = text(|out| with_error(bounced.as_bytes(), &route_of(bounced.as_bytes()), "4'1", out));
+        assert_eq!(
+            again,
+            "<route error='4&apos;1' xmlns='u' to='a' from='b'><x error='1'/></route>"
+        );
+        let log = text(|out| with_type_log(frame, &route_of(frame), out));
+        assert_eq!(
+            log,
+            "<route type='log' xmlns='u' to='a' from='b'><x error='1'/></route>"
+        );
+    }
+
+    #[test]
+    fn cuts_an_error_wherever_it_stands() {
+        for (frame, cut) in [
+            (
+                "<route error='404' to='a=b'><x error='1'/></route>",
+                "<route to='a=b'><x error='1'/></route>",
+            ),
+            (
+                "<route to='a=b'  error = \"4=4\" ><x/></route>",
+                "<route to='a=b' ><x/></route>",
+            ),
+            (
+                "<route to='error='\n\terror=''\tfrom='c'/>",
+                "<route to='error='\tfrom='c'/>",
+            ),
+            ("<c:route error='1'/>", "<c:route/>"),
+            ("<route to='a'/>", "<route to='a'/>"),
+        ] {
+            assert_eq!(
+                text(|out| without_error(frame.as_bytes(), &route_of(frame.as_bytes()), out)),
+                cut
+            );
+        }
+    }
+
+    #[test]
+    fn replaces_addresses_in_any_order() {
+        let edit = |frame: &str, to, from| {
+            text(|out| with_addresses(frame.as_bytes(), &route_of(frame.as_bytes()), to, from, out))
+        };
+        let (straight, turned) = ("<r to='a' x='1' from=\"b\"><y to='z'/></r>", "<r from='b' to=\"a\"/>");
+        assert_eq!(
+            edit(straight, Some("c&d"), Some("e\"")),
+            "<r to='c&amp;d' x='1' from=\"e&quot;\"><y to='z'/></r>"
+        );
+        assert_eq!(
+            edit(straight, None, Some("")),
+            "<r to='a' x='1' from=\"\"><y to='z'/></r>"
+        );
+        assert_eq!(edit(turned, Some("cc"), Some("dd")), "<r from='dd' to=\"cc\"/>");
+        assert_eq!(edit(turned, None, None), turned);
+        assert_eq!(
+            edit("<r from=''>t</r>", Some("a"), Some("b")),
+            "<r to='a' from='b'>t</r>"
+        );
+    }
+
+    #[test]
+    fn writes_the_stock_routers_frames() {
+        assert_eq!(
+            text(|out| advert(out, "c2s", false)),
+            format!("<presence xmlns='{C}' from='c2s'></presence>")
+        );
+        assert_eq!(
+            text(|out| advert(out, "k.test", true)),
+            format!("<presence xmlns='{C}' type='unavailable' from='k.test'></presence>")
+        );
+        assert_eq!(
+            text(|out| unbind_answer(out, None)),
+            format!("<unbind xmlns='{C}'></unbind>")
+        );
+        assert_eq!(
+            text(|out| unbind_answer(out, Some("404"))),
+            format!("<unbind xmlns='{C}' error='404'></unbind>")
+        );
+        assert_eq!(text(throttle), format!("<throttle xmlns='{C}'></throttle>"));
+        assert_eq!(
+            text(|out| route(out, "a&b", "c", b"<x/>")),
+            format!("<route xmlns='{C}' to='a&amp;b' from='c'><x/></route>")
+        );
+    }
+
+    #[test]
+    fn answers_binds_as_captured() {
+        let frame = b"<bind name='s2s' multi='to'><default/><log/></bind>";
+        let mut bind = Bind {
+            name: None,
+            multi: None,
+            error: None,
+            default: true,
+            log: false,
+            redirect: false,
+            inner: 28..44,
+        };
+        let answer = |bind: &Bind<'_>, error| text(|out| bind_answer(out, frame, bind, error));
+        assert_eq!(
+            answer(&bind, None),
+            format!("<bind xmlns='{C}'><default></default></bind>")
+        );
+        bind.multi = Some(Value(b"to"));
+        assert_eq!(
+            answer(&bind, Some("409")),
+            format!("<bind xmlns='{C}' error='409' multi='to'><default></default></bind>")
+        );
+        (bind.default, bind.log) = (false, true);
+        assert_eq!(
+            answer(&bind, None),
+            format!("<bind xmlns='{C}' multi='to'><log></log></bind>")
+        );
+    }
+
+    #[test]
+    fn writes_session_control() {
+        let sc = "xmlns:sc='http://jabberd.jabberstudio.org/ns/session/1.0'";
+        assert_eq!(
+            text(|out| session(out, "c2s1", "sm1", "ended", "9", "14ab", SessionExtra::default())),
+            format!(
+                "<route xmlns='{C}' to='c2s1' from='sm1'><sc:session {sc} sc:sm='14ab' action='ended' sc:c2s='9'></sc:session></route>"
+            )
+        );
+        let extra = SessionExtra {
+            id: Some("i"),
+            target: Some("bob@a/d'"),
+            failed: true,
+        };
+        assert_eq!(
+            text(|out| session(out, "s", "c", "start", "9", "", extra)),
+            format!(
+                "<route xmlns='{C}' to='s' from='c'><sc:session {sc} sc:failed='1' id='i' target='bob@a/d&apos;' action='start' sc:c2s='9'></sc:session></route>"
+            )
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn escaped_text_reads_back(text in "\\PC*") {
+            let mut out = Vec::new();
+            escape(&text, &mut out);
+            let escaped = String::from_utf8(out).unwrap();
+            prop_assert_eq!(quick_xml::escape::unescape(&escaped).unwrap(), text);
+            prop_assert!(!escaped.contains(['<', '>', '\'', '"']));
+        }
+
+        #[test]
+        fn an_added_error_is_cut_again(to in "[a-z=.]{0,9}", from in "[a-z=.]{0,9}", swap: bool, code in "[0-9]{3}") {
+            let frame = match swap {
+                true => format!("<route from='{from}'  to=\"{to}\"><x/></route>"),
+                false => format!("<route to='{to}' from='{from}'/>"),
+            };
+            let bounced = text(|out| with_error(frame.as_bytes(), &route_of(frame.as_bytes()), &code, out));
+            prop_assert_ne!(&bounced, &frame);
+            prop_assert_eq!(text(|out| without_error(bounced.as_bytes(), &route_of(bounced.as_bytes()), out)), frame);
+        }
+    }
+}

@@ -51,7 +51,9 @@ pub fn new_nonce(rng: &mut dyn RngCore) -> String {
 /// The server's challenge, base64.
 pub fn challenge(realm: &str, nonce: &str) -> String {
     let realm = quoted(realm);
-    BASE64.encode(format!("realm={realm}, nonce=\"{nonce}\", qop=\"auth\", charset=utf-8, algorithm=md5-sess"))
+    BASE64.encode(format!(
+        "realm={realm}, nonce=\"{nonce}\", qop=\"auth\", charset=utf-8, algorithm=md5-sess"
+    ))
 }
 
 /// Checks a response (base64) to [`challenge`]. Every comparison with something secret takes constant time, and an
@@ -76,13 +78,23 @@ pub fn verify(
         && !directives.has("authzid")
         && same(theirs.as_bytes(), nonce.as_bytes());
     let secret = secret_of(user);
-    let exchange = Exchange { user, realm, pass: secret.as_deref().unwrap_or_default(), nonce, cnonce, uri };
+    let exchange = Exchange {
+        user,
+        realm,
+        pass: secret.as_deref().unwrap_or_default(),
+        nonce,
+        cnonce,
+        uri,
+    };
     let proven = same(exchange.response("AUTHENTICATE").as_bytes(), proof.as_bytes());
     if !(proven & named_right & secret.is_some()) {
         return Err(Refused::NotAuthorized);
     }
     let success = BASE64.encode(format!("rspauth={}", exchange.response("")));
-    Ok(Accepted { user: user.to_owned(), success })
+    Ok(Accepted {
+        user: user.to_owned(),
+        success,
+    })
 }
 
 /// What a client answers to a challenge.
@@ -101,13 +113,22 @@ pub fn answer(challenge: &[u8], user: &str, pass: &str, hostname: &str, cnonce: 
     let nonce = directives.get("nonce").ok_or(Refused::Malformed)?;
     let realm = directives.get("realm").unwrap_or_default();
     let offers = |name: &str, wanted: &str| {
-        directives.get(name).is_none_or(|list| list.split(',').any(|offer| offer.trim() == wanted))
+        directives
+            .get(name)
+            .is_none_or(|list| list.split(',').any(|offer| offer.trim() == wanted))
     };
     if !offers("qop", "auth") || !offers("algorithm", "md5-sess") {
         return Err(Refused::Malformed);
     }
     let uri = format!("jabberd-router/{hostname}");
-    let exchange = Exchange { user, realm, pass, nonce, cnonce, uri: &uri };
+    let exchange = Exchange {
+        user,
+        realm,
+        pass,
+        nonce,
+        cnonce,
+        uri: &uri,
+    };
     let response = format!(
         "username={}, realm={}, nonce={}, cnonce={}, nc={FIRST_NONCE_COUNT}, qop=auth, digest-uri={}, response={}, charset=utf-8",
         quoted(user),
@@ -117,7 +138,10 @@ pub fn answer(challenge: &[u8], user: &str, pass: &str, hostname: &str, cnonce: 
         quoted(&uri),
         exchange.response("AUTHENTICATE"),
     );
-    Ok(Answer { response: BASE64.encode(response), rspauth: exchange.response("") })
+    Ok(Answer {
+        response: BASE64.encode(response),
+        rspauth: exchange.response(""),
+    })
 }
 
 /// The `rspauth` of a decoded `<success/>` or second challenge, if it has one.
@@ -145,12 +169,28 @@ struct Exchange<'a> {
 impl Exchange<'_> {
     /// `response` with the method `AUTHENTICATE`, `rspauth` with none.
     fn response(&self, method: &str) -> String {
-        let secret = md5(&[self.user.as_bytes(), b":", self.realm.as_bytes(), b":", &latin1(self.pass)]);
+        let secret = md5(&[
+            self.user.as_bytes(),
+            b":",
+            self.realm.as_bytes(),
+            b":",
+            &latin1(self.pass),
+        ]);
         let (nonce, cnonce) = (self.nonce.as_bytes(), self.cnonce.as_bytes());
         let ha1 = hex(&md5(&[&secret, b":", nonce, b":", cnonce]));
         let ha2 = hex(&md5(&[method.as_bytes(), b":", self.uri.as_bytes()]));
         let count = FIRST_NONCE_COUNT.as_bytes();
-        hex(&md5(&[ha1.as_bytes(), b":", nonce, b":", count, b":", cnonce, b":auth:", ha2.as_bytes()]))
+        hex(&md5(&[
+            ha1.as_bytes(),
+            b":",
+            nonce,
+            b":",
+            count,
+            b":",
+            cnonce,
+            b":auth:",
+            ha2.as_bytes(),
+        ]))
     }
 }
 
@@ -211,7 +251,9 @@ impl<'a> Directives<'a> {
     /// The value at the start of `text`, and what comes behind it.
     fn value(text: &str) -> Option<(String, &str)> {
         let Some(inner) = text.strip_prefix('"') else {
-            let end = text.find(|c: char| c == ',' || c.is_ascii_whitespace()).unwrap_or(text.len());
+            let end = text
+                .find(|c: char| c == ',' || c.is_ascii_whitespace())
+                .unwrap_or(text.len());
             let token = &text[..end];
             return (!token.is_empty() && !token.contains('"')).then(|| (token.to_owned(), &text[end..]));
         };
@@ -228,7 +270,10 @@ impl<'a> Directives<'a> {
     }
 
     fn get(&self, name: &str) -> Option<&str> {
-        self.0.iter().find(|(other, _)| other.eq_ignore_ascii_case(name)).map(|(_, value)| value.as_str())
+        self.0
+            .iter()
+            .find(|(other, _)| other.eq_ignore_ascii_case(name))
+            .map(|(_, value)| value.as_str())
     }
 
     fn has(&self, name: &str) -> bool {
@@ -270,7 +315,13 @@ mod tests {
         let mine = answer(CHALLENGE.as_bytes(), "jabberd", "secret", "vm", CNONCE).unwrap();
         assert_eq!(mine.response, RESPONSE);
         let accepted = verify(RESPONSE.as_bytes(), "jabberd-router", NONCE, &secret).unwrap();
-        assert_eq!(accepted, Accepted { user: "jabberd".into(), success: SUCCESS.into() });
+        assert_eq!(
+            accepted,
+            Accepted {
+                user: "jabberd".into(),
+                success: SUCCESS.into()
+            }
+        );
         assert_eq!(rspauth(SUCCESS.as_bytes()).unwrap().unwrap(), mine.rspauth);
         assert!(rspauth_matches(&mine.rspauth, "c86a05f42109c39574d30439fd1966de"));
     }
@@ -278,7 +329,14 @@ mod tests {
     #[test]
     fn a_password_beyond_ascii_is_hashed_as_the_stock_router_does() {
         // Captured from a stock router with the password "sécret".
-        let exchange = Exchange { user: "jabberd", realm: "r", pass: "s\u{e9}cret", nonce: "n", cnonce: "c", uri: "u" };
+        let exchange = Exchange {
+            user: "jabberd",
+            realm: "r",
+            pass: "s\u{e9}cret",
+            nonce: "n",
+            cnonce: "c",
+            uri: "u",
+        };
         let secret = md5(&[b"jabberd:r:s\xe9cret"]);
         let ha1 = hex(&md5(&[&secret, b":n:c"]));
         let ha2 = hex(&md5(&[b"AUTHENTICATE:u"]));
@@ -325,12 +383,20 @@ mod tests {
     fn messages_of_other_forms() {
         assert_eq!(verify(b"!!!", "r", "n", &secret), Err(Refused::Encoding));
         assert_eq!(verify(b"AAAA", "r", "n", &secret), Err(Refused::Malformed));
-        assert_eq!(verify(&vec![b'A'; MESSAGE_BYTES_MAX * 2], "r", "n", &secret), Err(Refused::Malformed));
-        for bad in ["a", "a=", "=b", "a=\"b", "a=\"b\\", "a=b c=d", "a=b\"", "a b=c", "a=b, A=c"] {
+        assert_eq!(
+            verify(&vec![b'A'; MESSAGE_BYTES_MAX * 2], "r", "n", &secret),
+            Err(Refused::Malformed)
+        );
+        for bad in [
+            "a", "a=", "=b", "a=\"b", "a=\"b\\", "a=b c=d", "a=b\"", "a b=c", "a=b, A=c",
+        ] {
             assert!(Directives::parse(bad).is_none(), "{bad}");
         }
         let parsed = Directives::parse(" ,a = \"x\\\"y,\" ,, b=c ,").unwrap();
-        assert_eq!((parsed.get("a"), parsed.get("B"), parsed.get("c")), (Some("x\"y,"), Some("c"), None));
+        assert_eq!(
+            (parsed.get("a"), parsed.get("B"), parsed.get("c")),
+            (Some("x\"y,"), Some("c"), None)
+        );
         let many = |n: usize| (0..n).map(|i| format!("a{i}=b,")).collect::<String>();
         assert!(Directives::parse(&many(DIRECTIVES_MAX)).is_some());
         assert!(Directives::parse(&many(DIRECTIVES_MAX + 1)).is_none());

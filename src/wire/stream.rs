@@ -16,7 +16,18 @@ pub fn close(out: &mut Vec<u8>) {
 
 /// Appends a stream error (RFC 6120 4.9) and the close tag.
 pub fn error(out: &mut Vec<u8>, condition: &str, text: Option<&str>) {
-    put(out, &["<stream:error xmlns:stream='", NS_STREAM, "'><", condition, " xmlns='", NS_STREAM_ERROR, "'/>"]);
+    put(
+        out,
+        &[
+            "<stream:error xmlns:stream='",
+            NS_STREAM,
+            "'><",
+            condition,
+            " xmlns='",
+            NS_STREAM_ERROR,
+            "'/>",
+        ],
+    );
     if let Some(text) = text {
         put(out, &["<text xmlns='", NS_STREAM_ERROR, "'>"]);
         escape(text, out);
@@ -49,7 +60,10 @@ pub struct Open<'a> {
 
 /// Appends the XML declaration and a stream header.
 pub fn open(out: &mut Vec<u8>, open: &Open<'_>) {
-    put(out, &["<?xml version='1.0'?><stream:stream xmlns:stream='", NS_STREAM, "'"]);
+    put(
+        out,
+        &["<?xml version='1.0'?><stream:stream xmlns:stream='", NS_STREAM, "'"],
+    );
     let version = open.version.then_some("1.0");
     for (name, value) in [
         ("xmlns", open.default_namespace),
@@ -71,18 +85,30 @@ pub fn features(out: &mut Vec<u8>, starttls: bool) {
     if starttls {
         put(out, &["<starttls xmlns='", NS_TLS, "'/>"]);
     }
-    put(out, &["<mechanisms xmlns='", NS_SASL, "'><mechanism>DIGEST-MD5</mechanism></mechanisms></stream:features>"]);
+    put(
+        out,
+        &[
+            "<mechanisms xmlns='",
+            NS_SASL,
+            "'><mechanism>DIGEST-MD5</mechanism></mechanisms></stream:features>",
+        ],
+    );
 }
 
 /// Appends the features after authentication: none.
 pub fn features_none(out: &mut Vec<u8>) {
-    put(out, &["<stream:features xmlns:stream='", NS_STREAM, "'></stream:features>"]);
+    put(
+        out,
+        &["<stream:features xmlns:stream='", NS_STREAM, "'></stream:features>"],
+    );
 }
 
 /// A fresh stream id: [`STREAM_ID_CHARS`] lower-case letters and digits.
 pub fn new_id(rng: &mut dyn RngCore) -> String {
     const ALPHABET: &[u8; 36] = b"abcdefghijklmnopqrstuvwxyz0123456789";
-    (0..STREAM_ID_CHARS).map(|_| char::from(ALPHABET[(rng.next_u32() % 36) as usize])).collect()
+    (0..STREAM_ID_CHARS)
+        .map(|_| char::from(ALPHABET[(rng.next_u32() % 36) as usize]))
+        .collect()
 }
 
 /// A peer's stream header.
@@ -90,6 +116,8 @@ pub fn new_id(rng: &mut dyn RngCore) -> String {
 pub struct Header {
     /// Its namespace declarations.
     pub prefixes: Prefixes,
+    /// Its default namespace.
+    pub default_namespace: Option<String>,
     /// `to`.
     pub to: Option<String>,
     /// `from`.
@@ -125,7 +153,10 @@ impl Header {
         let malformed = HeaderFault::NotWellFormed("syntax error");
         let tag = open_tag(open).ok_or(malformed)?;
         let prefixes = Prefixes::of_open_tag(open).map_err(|invalid| HeaderFault::NotWellFormed(invalid.0))?;
-        let namespace = tag.declared(tag.prefix()).map(|value| value.unescape().ok_or(malformed)).transpose()?;
+        let namespace = tag
+            .declared(tag.prefix())
+            .map(|value| value.unescape().ok_or(malformed))
+            .transpose()?;
         if tag.local() != b"stream" || namespace.as_deref() != Some(NS_STREAM) {
             return Err(HeaderFault::NotAStream);
         }
@@ -133,12 +164,30 @@ impl Header {
             None => Ok(None),
             Some(value) => value.unescape().map(|text| Some(text.into_owned())).ok_or(malformed),
         };
-        Ok(Header { to: text("to")?, from: text("from")?, version: text("version")?, id: text("id")?, prefixes })
+        Ok(Header {
+            default_namespace: text("xmlns")?,
+            to: text("to")?,
+            from: text("from")?,
+            version: text("version")?,
+            id: text("id")?,
+            prefixes,
+        })
     }
 
     /// An XEP-0114 component speaks.
     pub fn is_foreign(&self) -> bool {
-        self.prefixes.default_namespace() == Some(NS_ACCEPT)
+        self.default_namespace.as_deref() == Some(NS_ACCEPT)
+    }
+
+    /// The namespace of a frame's element, by its own declarations or this header's.
+    pub(super) fn namespace_of(&self, tag: &Tag<'_>) -> Option<String> {
+        if let Some(own) = tag.declared(tag.prefix()) {
+            return own.unescape().map(|uri| uri.into_owned());
+        }
+        match tag.prefix() {
+            None => self.default_namespace.clone(),
+            Some(prefix) => self.prefixes.uri(std::str::from_utf8(prefix).ok()?).map(str::to_owned),
+        }
     }
 }
 
@@ -192,7 +241,13 @@ mod tests {
             text(|out| error(out, "xml-not-well-formed", Some("mismatched tag"))),
             "<stream:error xmlns:stream='http://etherx.jabber.org/streams'><xml-not-well-formed xmlns='urn:ietf:params:xml:ns:xmpp-streams'/><text xmlns='urn:ietf:params:xml:ns:xmpp-streams'>mismatched tag</text></stream:error></stream:stream>"
         );
-        let reply = Open { default_namespace: Some(NS_ACCEPT), to: None, from: Some("conf.test"), version: false, id: Some("abc") };
+        let reply = Open {
+            default_namespace: Some(NS_ACCEPT),
+            to: None,
+            from: Some("conf.test"),
+            version: false,
+            id: Some("abc"),
+        };
         assert_eq!(
             text(|out| open(out, &reply)),
             "<?xml version='1.0'?><stream:stream xmlns:stream='http://etherx.jabber.org/streams' xmlns='jabber:component:accept' from='conf.test' id='abc'>"
@@ -218,8 +273,17 @@ mod tests {
 
     #[test]
     fn refuses_other_roots() {
-        for open in ["<foo>", "<stream:stream xmlns:stream='u:x'>", "<s:streams xmlns:s='http://etherx.jabber.org/streams'>", "<stream>"] {
-            assert_eq!(Header::read(open.as_bytes()).unwrap_err(), HeaderFault::NotAStream, "{open}");
+        for open in [
+            "<foo>",
+            "<stream:stream xmlns:stream='u:x'>",
+            "<s:streams xmlns:s='http://etherx.jabber.org/streams'>",
+            "<stream>",
+        ] {
+            assert_eq!(
+                Header::read(open.as_bytes()).unwrap_err(),
+                HeaderFault::NotAStream,
+                "{open}"
+            );
         }
     }
 }

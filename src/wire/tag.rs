@@ -47,9 +47,23 @@ pub(super) fn read(bytes: &[u8], at: usize) -> Option<Tag<'_>> {
     loop {
         let spaced = skip_space(bytes, pos);
         match *bytes.get(spaced)? {
-            b'>' => return Some(Tag { name: &bytes[at + 1..name_end], name_end, attributes, end: spaced + 1, empty: false }),
+            b'>' => {
+                return Some(Tag {
+                    name: &bytes[at + 1..name_end],
+                    name_end,
+                    attributes,
+                    end: spaced + 1,
+                    empty: false,
+                });
+            }
             b'/' if bytes.get(spaced + 1) == Some(&b'>') => {
-                return Some(Tag { name: &bytes[at + 1..name_end], name_end, attributes, end: spaced + 2, empty: true });
+                return Some(Tag {
+                    name: &bytes[at + 1..name_end],
+                    name_end,
+                    attributes,
+                    end: spaced + 2,
+                    empty: true,
+                });
             }
             _ if spaced == pos || attributes.len() == ATTRIBUTES_MAX => return None,
             _ => {}
@@ -79,18 +93,34 @@ fn read_attribute(bytes: &[u8], start: usize) -> Option<Attribute<'_>> {
         return None;
     }
     let close = open + 1 + value.len();
-    Some(Attribute { name: &bytes[start..end], value: Value(value), span: start..close + 1 })
+    Some(Attribute {
+        name: &bytes[start..end],
+        value: Value(value),
+        span: start..close + 1,
+    })
 }
 
 /// Behind the name that starts at `start`; a name has at least one byte.
 fn name_end(bytes: &[u8], start: usize) -> Option<usize> {
     let rest = bytes.get(start..)?;
-    let len = rest.iter().position(|b| is_space(*b) || matches!(b, b'>' | b'/' | b'=' | b'<' | b'\'' | b'"'))?;
+    let len = rest
+        .iter()
+        .position(|b| is_space(*b) || matches!(b, b'>' | b'/' | b'=' | b'<' | b'\'' | b'"'))?;
     (len > 0 && !matches!(rest[0], b'!' | b'?')).then_some(start + len)
 }
 
 fn skip_space(bytes: &[u8], at: usize) -> usize {
     at + bytes[at..].iter().take_while(|b| is_space(**b)).count()
+}
+
+/// The text of an element that has nothing but text; raw, not trimmed. `None` if it holds markup.
+pub(super) fn text<'a>(frame: &'a [u8], tag: &Tag<'_>) -> Option<&'a [u8]> {
+    if tag.empty {
+        return Some(b"");
+    }
+    let rest = frame.get(tag.end..)?;
+    let text = &rest[..memchr(b'<', rest)?];
+    rest[text.len()..].starts_with(b"</").then_some(text)
 }
 
 /// XML's white space (XML 1.0, 2.3).
@@ -151,12 +181,18 @@ impl<'a> Tag<'a> {
 
     /// The attribute of this name.
     pub(super) fn attribute(&self, name: &str) -> Option<Value<'a>> {
-        self.attributes.iter().find(|a| a.name == name.as_bytes()).map(|a| a.value)
+        self.attributes
+            .iter()
+            .find(|a| a.name == name.as_bytes())
+            .map(|a| a.value)
     }
 
     /// What this tag itself binds a prefix to (`None`: the default namespace).
     pub(super) fn declared(&self, prefix: Option<&[u8]>) -> Option<Value<'a>> {
-        self.attributes.iter().find(|a| a.declares() == Some(prefix)).map(|a| a.value)
+        self.attributes
+            .iter()
+            .find(|a| a.declares() == Some(prefix))
+            .map(|a| a.value)
     }
 }
 
@@ -180,7 +216,10 @@ mod tests {
     fn reads_names_values_and_offsets() {
         let bytes = b"..<a:b  x = '1>2'\n xmlns:a=\"u:a\"/>rest";
         let tag = read(bytes, 2).unwrap();
-        assert_eq!((tag.name, tag.local(), tag.prefix()), (&b"a:b"[..], &b"b"[..], Some(&b"a"[..])));
+        assert_eq!(
+            (tag.name, tag.local(), tag.prefix()),
+            (&b"a:b"[..], &b"b"[..], Some(&b"a"[..]))
+        );
         assert_eq!(tag.attribute("x").unwrap().0, b"1>2");
         assert_eq!(tag.declared(Some(b"a")).unwrap().0, b"u:a");
         assert!(tag.declared(None).is_none() && tag.empty);
@@ -190,7 +229,21 @@ mod tests {
 
     #[test]
     fn refuses_what_is_no_start_tag() {
-        for bad in ["", "a", "<>", "</a>", "<!-- -->", "<?x?>", "<a b>", "<a b='1'c='2'>", "<a b='1' b='2'>", "<a b=1>", "<a b='<'>", "<a", "<a b='"] {
+        for bad in [
+            "",
+            "a",
+            "<>",
+            "</a>",
+            "<!-- -->",
+            "<?x?>",
+            "<a b>",
+            "<a b='1'c='2'>",
+            "<a b='1' b='2'>",
+            "<a b=1>",
+            "<a b='<'>",
+            "<a",
+            "<a b='",
+        ] {
             assert!(read(bad.as_bytes(), 0).is_none(), "{bad}");
         }
     }
