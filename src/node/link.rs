@@ -404,6 +404,20 @@ impl Shard {
         LinkId { slot, generation: link.generation }
     }
 
+    /// An authenticated native link, for tests of what comes after.
+    #[cfg(test)]
+    pub(super) fn opened_as(&mut self, now: Micros, user: &str) -> LinkId {
+        let id = self.insert_link(now, SocketAddr::from(([127, 0, 0, 1], 1)), Stage::Unseated);
+        let mut scanner = Scanner::new(self.limits);
+        let header = b"<stream:stream xmlns:stream='http://etherx.jabber.org/streams'>";
+        assert!(matches!(scanner.next(header), Ok(Some(Item::Open { .. }))));
+        scanner.consume(header.len());
+        let link = &mut self.links[id.slot as usize];
+        link.peer = Some(Who { kind: PeerKind::Native { user: user.into() }, prefixes: Prefixes::default() });
+        link.scanner = Some(scanner);
+        id
+    }
+
     fn negotiate(&mut self, now: Micros, id: LinkId) {
         let Some(link) = self.link_mut(id) else { return };
         let (remote, mut input, mut out) = (link.remote, std::mem::take(&mut link.carry), Vec::new());
@@ -552,7 +566,7 @@ impl Shard {
     /// One frame of an authenticated link.
     fn frame(&mut self, now: Micros, id: LinkId, frame: &[u8]) -> Flow {
         self.count(Counter::FramesIn);
-        let Some(link) = self.link_mut(id) else { return Flow::Stop };
+        let Some(link) = self.link(id) else { return Flow::Stop };
         let (seat, Some(who)) = (
             match link.stage {
                 Stage::Seated { seat, .. } => Some(seat),
@@ -565,14 +579,14 @@ impl Shard {
         let trusted = seat.and_then(|seat| self.seats.get(&seat)).is_some_and(|seat| seat.kind.is_jabberd2());
         if !trusted && let Err(invalid) = validate::check(frame, &who.prefixes) {
             self.count(Counter::BadInput);
-            self.refuse(now, id, "xml-not-well-formed", &invalid.to_string());
+            self.refuse(now, id, "xml-not-well-formed", invalid.0);
             return Flow::Stop;
         }
         let header = match header::read(frame) {
             Ok(header) => header,
             Err(error) => {
                 self.count(Counter::BadInput);
-                self.refuse(now, id, "xml-not-well-formed", &error.to_string());
+                self.refuse(now, id, "xml-not-well-formed", header_error_text(error));
                 return Flow::Stop;
             }
         };
@@ -603,3 +617,11 @@ const OUT_KEEP_BYTES: usize = 1 << 20;
 const STALL_US: Micros = 60_000_000;
 
 const DEFAULT_SECRET_HINT: &str = " (the well-known default secret is taken from this machine only: set another <secret> in the users file and in the component's configuration)";
+
+fn header_error_text(error: header::HeaderError) -> &'static str {
+    match error {
+        header::HeaderError::NotAnElement => "not an element",
+        header::HeaderError::DuplicateAttribute => "duplicate attribute",
+        header::HeaderError::TooManyAttributes => "too many attributes in one tag",
+    }
+}

@@ -34,6 +34,8 @@ mod link;
 mod placement;
 mod seat;
 mod surrogate;
+#[cfg(test)]
+mod tests;
 
 pub use link::Cargo;
 

@@ -137,6 +137,11 @@ impl Accept {
         }
     }
 
+    /// Failed authentications so far.
+    pub fn failures(&self) -> u8 {
+        self.failures
+    }
+
     /// After [`Step::StartTls`]: the link is encrypted, and the peer opens a fresh stream.
     pub fn tls_started(&mut self) {
         self.encrypted = true;
