@@ -88,8 +88,7 @@ impl Shard {
                 let home = self.registrar.as_mut().map_or(0, |registrar| registrar.choose_home());
                 let key: Box<str> = granted.key.into();
                 let kind = kind_shown(kind, granted.multi, ask.default);
-                let user = who.user().into();
-                self.tell_all(now, &Message::SeatNew { seat, home, kind, id: key.clone(), user });
+                self.tell_all(now, &Message::SeatNew { seat, home, kind, id: key.clone() });
                 // The newcomer is seated before the others learn its name: its own answer comes first.
                 self.send_home(now, id, seat, false, bind.into());
                 self.bound(now, seat, key, granted.multi, &ask, Some(remote));
@@ -245,7 +244,7 @@ impl Shard {
     /// Every shard: what the registrar decided.
     pub(super) fn learn_names(&mut self, now: Micros, message: Message) {
         match message {
-            Message::SeatNew { seat, home, kind, id, user: _ } => {
+            Message::SeatNew { seat, home, kind, id } => {
                 self.names.put_seat(seat, new_seat(home, kind, &id));
                 if let Some(at) = self.early.iter().position(|(_, cargo)| cargo.seat == seat) {
                     let (link, cargo) = self.early.swap_remove(at);

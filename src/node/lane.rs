@@ -72,7 +72,7 @@ pub struct Control(pub(super) Message);
 #[derive(Clone, Debug)]
 pub(super) enum Message {
     // From the registrar to all shards.
-    SeatNew { seat: SeatId, home: ShardId, kind: SeatKind, id: Box<str>, user: Box<str> },
+    SeatNew { seat: SeatId, home: ShardId, kind: SeatKind, id: Box<str> },
     SeatLive { seat: SeatId, live: bool },
     SeatGone { seat: SeatId },
     Bound { seat: SeatId, name: Box<str>, multi: Multi, default: bool, log: bool },

@@ -246,6 +246,8 @@ pub(super) mod tests {
             c2s: None,
             failed: false,
             failed_prefixed: false,
+            name: b"",
+            namespace: None,
         }
     }
 
