@@ -283,7 +283,8 @@ fn condition(code: &str) -> (&'static str, &'static str, &'static str) {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
-    use super::super::edit::tests::{payload_of, route_of, text};
+    use super::super::edit::tests::{route_of, text};
+    use super::super::header::{self, Frame};
     use super::*;
     use proptest::prelude::*;
     use quick_xml::NsReader;
@@ -294,13 +295,20 @@ mod tests {
     const ACCEPT_OPEN: &str =
         "<stream:stream xmlns='jabber:component:accept' xmlns:q='u:q' xmlns:stream='http://etherx.jabber.org/streams'>";
 
+    fn payload_of(frame: &[u8]) -> Payload<'_> {
+        match header::read(frame) {
+            Ok(Frame::Stanza(payload)) => payload,
+            other => panic!("{other:?}"),
+        }
+    }
+
     fn unwrapped(frame: &str) -> String {
         text(|out| unwrap(frame.as_bytes(), &route_of(frame.as_bytes()), out))
     }
 
     fn wrapped(frame: &str, open: &str) -> (String, Option<Wrapped>) {
         let prefixes = Prefixes::of_open_tag(open.as_bytes()).unwrap();
-        let payload = payload_of(frame.as_bytes(), 0, frame.len());
+        let payload = payload_of(frame.as_bytes());
         let mut wrapped = None;
         let written = text(|out| wrapped = wrap(frame.as_bytes(), &payload, &prefixes, "conf.test", out));
         (written, wrapped)
@@ -479,7 +487,7 @@ mod tests {
                 "forbidden",
             ),
         ] {
-            let payload = payload_of(stanza.as_bytes(), 0, stanza.len());
+            let payload = payload_of(stanza.as_bytes());
             let error = text(|out| assert!(stanza_error(stanza.as_bytes(), &payload, code, out)));
             let expected = [
                 "{jabber:client}iq".to_owned(),
@@ -495,7 +503,7 @@ mod tests {
     fn errors_and_results_are_not_answered() {
         for kind in ["error", "result"] {
             let stanza = format!("<iq to='a' from='b' type='{kind}'/>");
-            let payload = payload_of(stanza.as_bytes(), 0, stanza.len());
+            let payload = payload_of(stanza.as_bytes());
             assert_eq!(
                 text(|out| assert!(!stanza_error(stanza.as_bytes(), &payload, "404", out))),
                 ""
