@@ -59,6 +59,8 @@ pub struct NodeStatus {
     pub pid: u32,
     /// Seconds since the start.
     pub uptime_s: u64,
+    /// The same in microseconds: the clock of [`SeatReport::since_us`].
+    pub uptime_us: u64,
     /// Digest of the configuration.
     pub config_digest: String,
     /// Shards that the node runs.
@@ -117,11 +119,13 @@ fn merge(params: &ServeParams, mut reports: Vec<ShardReport>, log_lost: u64) -> 
     // Every shard holds all names: the first one's are the node's.
     let mut names = reports.first().map(|r| r.names.clone()).unwrap_or_default();
     names.sort_by(|a, b| a.name.cmp(&b.name));
+    let uptime = params.started.elapsed();
     let mut status = NodeStatus {
         node: params.node.clone(),
         version: env!("CARGO_PKG_VERSION"),
         pid: std::process::id(),
-        uptime_s: params.started.elapsed().as_secs(),
+        uptime_s: uptime.as_secs(),
+        uptime_us: uptime.as_micros().try_into().unwrap_or(u64::MAX),
         config_digest: params.config_digest.clone(),
         shards: params.shards,
         shards_answered: reports.len().try_into().unwrap_or(u16::MAX),
