@@ -159,6 +159,3 @@ fn encode(answer: &Answer<'_>) -> Vec<u8> {
     bytes.push(b'\n');
     bytes
 }
-
-#[cfg(test)]
-mod tests;
