@@ -21,11 +21,23 @@ pub(super) fn run(args: &CompareArgs) -> Result<String, String> {
         return Err("--runs must be 1 or more".into());
     }
     let folder = Folder::new()?;
-    let mut routers = vec![Router::start("jabberd2-router", &args.stock, &[], &folder.0, args.server_cpu)?];
+    let mut routers = vec![Router::start(
+        "jabberd2-router",
+        &args.stock,
+        &[],
+        &folder.0,
+        args.server_cpu,
+    )?];
     if !args.only_stock {
         let own = std::env::current_exe().map_err(|e| format!("where is this program? {e}"))?;
         let program = args.jidmesh.clone().unwrap_or(own);
-        routers.push(Router::start("jidmesh", &program, &["run"], &folder.0, args.server_cpu)?);
+        routers.push(Router::start(
+            "jidmesh",
+            &program,
+            &["run"],
+            &folder.0,
+            args.server_cpu,
+        )?);
     }
     // Pinned after the routers were started: they would inherit it.
     cpu::pin(args.shape.cpu)?;
@@ -33,15 +45,31 @@ pub(super) fn run(args: &CompareArgs) -> Result<String, String> {
     for _ in 0..args.runs {
         for &bytes in &args.shape.bytes {
             for router in &routers {
-                let target = Target { router: router.addr, user: USER, pass: PASS, pid: Some(router.child.id()) };
+                let target = Target {
+                    router: router.addr,
+                    user: USER,
+                    pass: PASS,
+                    pid: Some(router.child.id()),
+                };
                 let figures = pipe::measure(&target, &args.shape, bytes)
                     .map_err(|e| format!("{} at {bytes} bytes: {e}{}", router.name, router.log_tail()))?;
-                runs.push(Run { router: router.name, figures });
+                runs.push(Run {
+                    router: router.name,
+                    figures,
+                });
             }
         }
     }
-    let rows = summarise(&runs, &args.shape.bytes, &routers.iter().map(|r| r.name).collect::<Vec<_>>());
-    if args.shape.json { report::json(&Report { rows, runs }) } else { Ok(tables(&rows)) }
+    let rows = summarise(
+        &runs,
+        &args.shape.bytes,
+        &routers.iter().map(|r| r.name).collect::<Vec<_>>(),
+    );
+    if args.shape.json {
+        report::json(&Report { rows, runs })
+    } else {
+        Ok(tables(&rows))
+    }
 }
 
 #[derive(Serialize)]
@@ -85,12 +113,19 @@ impl Spread {
         values.sort_by(f64::total_cmp);
         let (min, max) = (*values.first()?, *values.last()?);
         let half = values.len() / 2;
-        let median = if values.len() % 2 == 1 { values[half] } else { (values[half - 1] + values[half]) / 2.0 };
+        let median = if values.len() % 2 == 1 {
+            values[half]
+        } else {
+            (values[half - 1] + values[half]) / 2.0
+        };
         Some(Spread { median, min, max })
     }
 
     fn text(self, digits: usize) -> String {
-        format!("{:.digits$} ({:.digits$}..{:.digits$})", self.median, self.min, self.max)
+        format!(
+            "{:.digits$} ({:.digits$}..{:.digits$})",
+            self.median, self.min, self.max
+        )
     }
 }
 
@@ -100,14 +135,18 @@ fn summarise(runs: &[Run], sizes: &[usize], routers: &[&'static str]) -> Vec<Row
         let first = rows.len();
         for &router in routers {
             let of = |value: &dyn Fn(&Figures) -> Option<f64>| {
-                let mine = runs.iter().filter(|r| r.router == router && r.figures.frame_bytes == frame_bytes);
+                let mine = runs
+                    .iter()
+                    .filter(|r| r.router == router && r.figures.frame_bytes == frame_bytes);
                 Spread::of(mine.filter_map(|r| value(&r.figures)))
             };
             let (Some(speed), Some(cpu)) = (of(&|f| Some(f.frames_per_s)), of(&|f| f.server_cpu_s_per_million)) else {
                 continue;
             };
             let trip = |value: fn(&pipe::RoundTrip) -> f64| of(&|f| f.round_trip.as_ref().map(value));
-            let base = rows.get(first).map_or((speed, cpu), |r| (r.frames_per_s, r.cpu_s_per_million));
+            let base = rows
+                .get(first)
+                .map_or((speed, cpu), |r| (r.frames_per_s, r.cpu_s_per_million));
             rows.push(Row {
                 router,
                 frame_bytes,
@@ -159,7 +198,10 @@ impl Folder {
         use std::os::unix::fs::DirBuilderExt;
         let path = std::env::temp_dir().join(format!("jidmesh-load-{}", std::process::id()));
         // Fails when it is there already: nobody can have prepared it.
-        fs::DirBuilder::new().mode(0o700).create(&path).map_err(|e| format!("{}: {e}", path.display()))?;
+        fs::DirBuilder::new()
+            .mode(0o700)
+            .create(&path)
+            .map_err(|e| format!("{}: {e}", path.display()))?;
         Ok(Folder(path))
     }
 }
@@ -222,7 +264,12 @@ impl Router {
                 return Err(format!("{} ended ({status}){}", self.name, self.log_tail()));
             }
             if Instant::now() > end {
-                return Err(format!("{} does not listen on {}{}", self.name, self.addr, self.log_tail()));
+                return Err(format!(
+                    "{} does not listen on {}{}",
+                    self.name,
+                    self.addr,
+                    self.log_tail()
+                ));
             }
             std::thread::sleep(Duration::from_millis(20));
         }
@@ -232,7 +279,11 @@ impl Router {
     fn log_tail(&self) -> String {
         let text = fs::read(&self.log).unwrap_or_default();
         let tail = String::from_utf8_lossy(&text[text.len().saturating_sub(2_000)..]).into_owned();
-        if tail.is_empty() { String::new() } else { format!("; its log ends:\n{tail}") }
+        if tail.is_empty() {
+            String::new()
+        } else {
+            format!("; its log ends:\n{tail}")
+        }
     }
 }
 
@@ -244,7 +295,10 @@ fn free_port() -> std::io::Result<SocketAddr> {
 /// A router.xml that both understand, and its users.
 fn configure(name: &str, folder: &Path, addr: SocketAddr) -> std::io::Result<PathBuf> {
     let users = folder.join(format!("{name}-users.xml"));
-    fs::write(&users, format!("<users><user><name>{USER}</name><secret>{PASS}</secret></user></users>\n"))?;
+    fs::write(
+        &users,
+        format!("<users><user><name>{USER}</name><secret>{PASS}</secret></user></users>\n"),
+    )?;
     let config = folder.join(format!("{name}.xml"));
     // jidmesh's own sections go where the stock router never looks: each has its own file.
     let own = if name == "jidmesh" {
@@ -283,10 +337,24 @@ mod tests {
                 ..Figures::default()
             },
         };
-        let runs = [run("s", 100.0), run("j", 900.0), run("s", 300.0), run("j", 1000.0), run("s", 200.0), run("j", 1100.0)];
+        let runs = [
+            run("s", 100.0),
+            run("j", 900.0),
+            run("s", 300.0),
+            run("j", 1000.0),
+            run("s", 200.0),
+            run("j", 1100.0),
+        ];
         let rows = summarise(&runs, &[265, 1024], &["s", "j"]);
         assert_eq!(rows.len(), 2, "a size that was not measured has no row");
-        assert_eq!(rows[0].frames_per_s, Spread { median: 200.0, min: 100.0, max: 300.0 });
+        assert_eq!(
+            rows[0].frames_per_s,
+            Spread {
+                median: 200.0,
+                min: 100.0,
+                max: 300.0
+            }
+        );
         assert!((rows[1].speed_ratio - 5.0).abs() < 1e-9 && (rows[1].cpu_ratio - 0.2).abs() < 1e-9);
         assert_eq!(Spread::of([4.0, 2.0].into_iter()).unwrap().median, 3.0);
     }

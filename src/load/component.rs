@@ -11,8 +11,7 @@ use std::time::Duration;
 /// A login or a bind may take so long, seconds.
 const LOGIN_S: u64 = 10;
 const SASL: &str = "urn:ietf:params:xml:ns:xmpp-sasl";
-const OPEN: &str =
-    "<?xml version='1.0'?><stream:stream xmlns:stream='http://etherx.jabber.org/streams' version='1.0'>";
+const OPEN: &str = "<?xml version='1.0'?><stream:stream xmlns:stream='http://etherx.jabber.org/streams' version='1.0'>";
 
 /// A component that is logged in.
 pub(super) struct Component {
@@ -29,7 +28,10 @@ impl Component {
         let stream = TcpStream::connect_timeout(&router, wait).map_err(fail)?;
         stream.set_nodelay(true).map_err(fail)?;
         stream.set_read_timeout(Some(wait)).map_err(fail)?;
-        let mut component = Component { stream, unread: Vec::new() };
+        let mut component = Component {
+            stream,
+            unread: Vec::new(),
+        };
         component.login(user, pass)?;
         component.send(OPEN)?;
         component.bind(&format!("name='{id}'"))?;
@@ -42,23 +44,38 @@ impl Component {
         self.until("stream:features>")?;
         self.send(&format!("<auth xmlns='{SASL}' mechanism='DIGEST-MD5'/>"))?;
         let challenge = self.until("</challenge>")?;
-        let text = challenge.trim_end_matches("</challenge>").rsplit('>').next().unwrap_or_default();
+        let text = challenge
+            .trim_end_matches("</challenge>")
+            .rsplit('>')
+            .next()
+            .unwrap_or_default();
         let decoded = STANDARD.decode(text).map_err(|e| format!("challenge {text:?}: {e}"))?;
         let answer = respond(&String::from_utf8_lossy(&decoded), user, pass, &random()?)?;
-        self.send(&format!("<response xmlns='{SASL}'>{}</response>", STANDARD.encode(answer)))?;
+        self.send(&format!(
+            "<response xmlns='{SASL}'>{}</response>",
+            STANDARD.encode(answer)
+        ))?;
         self.until_frame("<success")?;
         self.unread.clear();
         Ok(())
     }
 
     fn bind(&mut self, what: &str) -> Result<(), String> {
-        self.send(&format!("<bind xmlns='http://jabberd.jabberstudio.org/ns/component/1.0' {what}/>"))?;
+        self.send(&format!(
+            "<bind xmlns='http://jabberd.jabberstudio.org/ns/component/1.0' {what}/>"
+        ))?;
         let answer = self.until_frame("<bind")?;
-        if answer.contains("error=") { Err(format!("bind {what} was refused: {answer}")) } else { Ok(()) }
+        if answer.contains("error=") {
+            Err(format!("bind {what} was refused: {answer}"))
+        } else {
+            Ok(())
+        }
     }
 
     fn send(&mut self, text: &str) -> Result<(), String> {
-        self.stream.write_all(text.as_bytes()).map_err(|e| format!("writing to the router: {e}"))
+        self.stream
+            .write_all(text.as_bytes())
+            .map_err(|e| format!("writing to the router: {e}"))
     }
 
     /// Reads to the end of the first `mark`; gives all up to there.
@@ -86,7 +103,10 @@ impl Component {
 
     fn more(&mut self, awaited: &str) -> Result<(), String> {
         let refused = [&b"<failure"[..], b"<stream:error", b"</stream:stream"];
-        if refused.iter().any(|bad| memchr::memmem::find(&self.unread, bad).is_some()) {
+        if refused
+            .iter()
+            .any(|bad| memchr::memmem::find(&self.unread, bad).is_some())
+        {
             return Err(format!("the router refuses: {}", frame::excerpt(&self.unread)));
         }
         let mut piece = [0; 4096];
@@ -114,12 +134,18 @@ fn random() -> Result<String, String> {
 
 /// The answer to a DIGEST-MD5 challenge (RFC 2831, section 2.1.2).
 fn respond(challenge: &str, user: &str, pass: &str, cnonce: &str) -> Result<String, String> {
-    let (realm, nonce) = (quoted(challenge, "realm").unwrap_or_default(), quoted(challenge, "nonce"));
+    let (realm, nonce) = (
+        quoted(challenge, "realm").unwrap_or_default(),
+        quoted(challenge, "nonce"),
+    );
     let nonce = nonce.ok_or(format!("challenge without nonce: {challenge}"))?;
     let uri = "jabberd-router/localhost";
     let mut secret = Md5::digest(format!("{user}:{realm}:{pass}")).to_vec();
     secret.extend(format!(":{nonce}:{cnonce}").bytes());
-    let (a1, a2) = (hex(&Md5::digest(&secret)), hex(&Md5::digest(format!("AUTHENTICATE:{uri}"))));
+    let (a1, a2) = (
+        hex(&Md5::digest(&secret)),
+        hex(&Md5::digest(format!("AUTHENTICATE:{uri}"))),
+    );
     let response = hex(&Md5::digest(format!("{a1}:{nonce}:00000001:{cnonce}:auth:{a2}")));
     Ok(format!(
         "username=\"{user}\", realm=\"{realm}\", nonce=\"{nonce}\", cnonce=\"{cnonce}\", nc=00000001, qop=auth, \
@@ -146,7 +172,10 @@ mod tests {
     fn the_digest_covers_nonce_realm_and_secret() {
         let challenge = "realm=\"jabberd-router\", nonce=\"5M6qw6s5IhXG6Q+GPw74mg==\", qop=\"auth\", charset=utf-8";
         let answer = respond(challenge, "jabberd", "secret", "nBMULcFUyOwwkv3v4x9eOg==").unwrap();
-        assert!(answer.contains("response=f5fcbdbf48383fd3d7b0668d80c85bd7,"), "{answer}");
+        assert!(
+            answer.contains("response=f5fcbdbf48383fd3d7b0668d80c85bd7,"),
+            "{answer}"
+        );
         assert!(respond("realm=\"r\"", "u", "p", "c").is_err());
     }
 }

@@ -8,7 +8,9 @@ pub(super) fn pin(cpu: Option<usize>) -> Result<(), String> {
     if core_affinity::set_for_current(core_affinity::CoreId { id }) {
         Ok(())
     } else {
-        Err(format!("cannot pin to CPU {id}: does this process own it (`taskset -p $$`)?"))
+        Err(format!(
+            "cannot pin to CPU {id}: does this process own it (`taskset -p $$`)?"
+        ))
     }
 }
 
@@ -18,7 +20,9 @@ pub(super) fn seconds(pid: u32) -> Result<f64, String> {
     let mut nanos = 0_u64;
     for thread in threads.flatten() {
         // A thread may end between the listing and the look.
-        let Ok(text) = fs::read_to_string(thread.path().join("schedstat")) else { continue };
+        let Ok(text) = fs::read_to_string(thread.path().join("schedstat")) else {
+            continue;
+        };
         nanos += text.split(' ').next().and_then(|n| n.parse::<u64>().ok()).unwrap_or(0);
     }
     if nanos > 0 { Ok(nanos as f64 / 1e9) } else { ticks(pid) }
@@ -45,7 +49,10 @@ mod tests {
         let (before, before_ticks) = (seconds(std::process::id()).unwrap(), ticks(std::process::id()).unwrap());
         let start = Instant::now();
         while seconds(std::process::id()).unwrap() < before + 0.2 {
-            assert!(start.elapsed() < Duration::from_secs(20), "no CPU time after 20 s of work");
+            assert!(
+                start.elapsed() < Duration::from_secs(20),
+                "no CPU time after 20 s of work"
+            );
         }
         assert!(ticks(std::process::id()).unwrap() > before_ticks);
     }

@@ -25,9 +25,14 @@ impl Template {
         let (after, end) = ("'><body>", "</body></message></route>");
         let digits_at = open.len();
         let overhead = open.len() + DIGITS + after.len() + end.len();
-        let body = bytes.checked_sub(overhead).ok_or(format!("a frame has at least {overhead} bytes"))?;
+        let body = bytes
+            .checked_sub(overhead)
+            .ok_or(format!("a frame has at least {overhead} bytes"))?;
         let text = format!("{open}{}{after}{}{end}", "0".repeat(DIGITS), "x".repeat(body));
-        Ok(Template { bytes: text.into_bytes(), digits_at })
+        Ok(Template {
+            bytes: text.into_bytes(),
+            digits_at,
+        })
     }
 
     /// As many frames as fit into `bytes`, at least one.
@@ -89,7 +94,13 @@ pub(super) struct Checker<'a> {
 
 impl<'a> Checker<'a> {
     pub(super) fn new(expected: &'a Template) -> Checker<'a> {
-        Checker { expected, learnt: None, waiting: Vec::new(), filled: 0, next: 0 }
+        Checker {
+            expected,
+            learnt: None,
+            waiting: Vec::new(),
+            filled: 0,
+            next: 0,
+        }
     }
 
     /// Reads once and checks what came; gives the number of bytes, 0 at the end of the stream.
@@ -153,10 +164,17 @@ impl<'a> Checker<'a> {
             return Ok(len);
         }
         if !self.expected.is(frame, self.next) {
-            return Err(format!("frame {} should come, but this did: {}", self.next, excerpt(frame)));
+            return Err(format!(
+                "frame {} should come, but this did: {}",
+                self.next,
+                excerpt(frame)
+            ));
         }
         let digits = memchr::memmem::find(frame, &hex(self.next));
-        self.learnt = digits.map(|digits_at| Template { bytes: frame.to_vec(), digits_at });
+        self.learnt = digits.map(|digits_at| Template {
+            bytes: frame.to_vec(),
+            digits_at,
+        });
         self.next += 1;
         Ok(len)
     }
@@ -172,8 +190,13 @@ pub(super) fn frame_len(bytes: &[u8]) -> Result<Option<usize>, String> {
     if bytes.starts_with(b"</") || bytes.starts_with(b"<stream:error") {
         return Err(format!("the router closes the stream: {}", excerpt(bytes)));
     }
-    let name_end = bytes.iter().position(|b| matches!(b, b' ' | b'>' | b'/')).unwrap_or(bytes.len());
-    let Some(open_end) = memchr::memchr(b'>', bytes) else { return too_long(bytes) };
+    let name_end = bytes
+        .iter()
+        .position(|b| matches!(b, b' ' | b'>' | b'/'))
+        .unwrap_or(bytes.len());
+    let Some(open_end) = memchr::memchr(b'>', bytes) else {
+        return too_long(bytes);
+    };
     if bytes[open_end - 1] == b'/' {
         return Ok(Some(open_end + 1));
     }
@@ -187,7 +210,11 @@ pub(super) fn frame_len(bytes: &[u8]) -> Result<Option<usize>, String> {
 }
 
 fn too_long(bytes: &[u8]) -> Result<Option<usize>, String> {
-    if bytes.len() > MAX_OTHER_BYTES { Err(format!("no end of this frame: {}", excerpt(bytes))) } else { Ok(None) }
+    if bytes.len() > MAX_OTHER_BYTES {
+        Err(format!("no end of this frame: {}", excerpt(bytes)))
+    } else {
+        Ok(None)
+    }
 }
 
 /// The beginning of what came, for an error.
@@ -238,7 +265,9 @@ mod tests {
     #[test]
     fn another_order_of_attributes_is_the_same_frame() {
         let template = Template::new("a", "b", 265).unwrap();
-        let text = String::from_utf8(frames(&template, 2)).unwrap().replace("from='a' to='b'", "to='b' from='a'");
+        let text = String::from_utf8(frames(&template, 2))
+            .unwrap()
+            .replace("from='a' to='b'", "to='b' from='a'");
         let mut checker = Checker::new(&template);
         feed(&mut checker, text.as_bytes()).unwrap();
         assert_eq!(checker.next, 2);
@@ -263,8 +292,18 @@ mod tests {
     #[test]
     fn bounces_and_stream_errors_are_errors() {
         let template = Template::new("a", "b", 265).unwrap();
-        let bounce = String::from_utf8(frames(&template, 1)).unwrap().replace("to='b'>", "to='b' error='404'>");
-        assert!(feed(&mut Checker::new(&template), bounce.as_bytes()).unwrap_err().contains("error='404'"));
-        assert!(feed(&mut Checker::new(&template), b"</stream:stream>").unwrap_err().contains("closes"));
+        let bounce = String::from_utf8(frames(&template, 1))
+            .unwrap()
+            .replace("to='b'>", "to='b' error='404'>");
+        assert!(
+            feed(&mut Checker::new(&template), bounce.as_bytes())
+                .unwrap_err()
+                .contains("error='404'")
+        );
+        assert!(
+            feed(&mut Checker::new(&template), b"</stream:stream>")
+                .unwrap_err()
+                .contains("closes")
+        );
     }
 }

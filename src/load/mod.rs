@@ -116,10 +116,19 @@ pub fn main(args: Args) -> ExitCode {
 
 fn run_pipe(args: &PipeArgs) -> Result<String, String> {
     cpu::pin(args.shape.cpu)?;
-    let target = pipe::Target { router: args.router, user: &args.user, pass: &args.pass, pid: args.pid };
+    let target = pipe::Target {
+        router: args.router,
+        user: &args.user,
+        pass: &args.pass,
+        pid: args.pid,
+    };
     let mut figures = Vec::new();
     for &bytes in &args.shape.bytes {
         figures.push(pipe::measure(&target, &args.shape, bytes)?);
     }
-    if args.shape.json { report::json(&figures) } else { Ok(report::table(&figures)) }
+    if args.shape.json {
+        report::json(&figures)
+    } else {
+        Ok(report::table(&figures))
+    }
 }

@@ -118,7 +118,10 @@ impl Pipe<'_> {
                 continue;
             }
             if now.duration_since(moved_at) > Duration::from_millis(STALL_MS) {
-                return Err(format!("{} frames sent, {} came, then nothing more", self.sent, self.checker.next));
+                return Err(format!(
+                    "{} frames sent, {} came, then nothing more",
+                    self.sent, self.checker.next
+                ));
             }
             wait(&self.to, may_send && self.offset < self.frames.len(), &self.from);
         }
@@ -169,8 +172,16 @@ fn read(checker: &mut Checker<'_>, stream: &mut TcpStream) -> Result<bool, Strin
 /// Waits until `from` or `to` has bytes, or `to` takes some if `write`.
 fn wait(to: &TcpStream, write: bool, from: &TcpStream) {
     const WAIT_MS: i32 = 100;
-    let poll = |stream: &TcpStream, events| libc::pollfd { fd: stream.as_raw_fd(), events, revents: 0 };
-    let to_events = if write { libc::POLLIN | libc::POLLOUT } else { libc::POLLIN };
+    let poll = |stream: &TcpStream, events| libc::pollfd {
+        fd: stream.as_raw_fd(),
+        events,
+        revents: 0,
+    };
+    let to_events = if write {
+        libc::POLLIN | libc::POLLOUT
+    } else {
+        libc::POLLIN
+    };
     let mut fds = [poll(from, libc::POLLIN), poll(to, to_events)];
     // SAFETY: the pointer is to an array of two initialised pollfd, alive for the call, and the length is its own.
     unsafe { libc::poll(fds.as_mut_ptr(), fds.len() as libc::nfds_t, WAIT_MS) };
@@ -188,7 +199,9 @@ fn round_trips(
     let mut at_a = Checker::new(back).after(&a.unread);
     let (mut to_b, mut to_a) = (there.repeated(1), back.repeated(1));
     for stream in [&a.stream, &b.stream] {
-        stream.set_read_timeout(Some(Duration::from_millis(STALL_MS))).map_err(|e| e.to_string())?;
+        stream
+            .set_read_timeout(Some(Duration::from_millis(STALL_MS)))
+            .map_err(|e| e.to_string())?;
     }
     let warm = Instant::now() + Duration::from_millis(WARM_UP_MS);
     let end = warm + Duration::from_secs_f64(shape.seconds);
@@ -225,11 +238,16 @@ fn round_trips(
 }
 
 fn pass(frame: &[u8], from: &mut TcpStream, to: &mut TcpStream, checker: &mut Checker<'_>) -> Result<(), String> {
-    from.write_all(frame).map_err(|e| format!("writing to the router: {e}"))?;
+    from.write_all(frame)
+        .map_err(|e| format!("writing to the router: {e}"))?;
     let wanted = checker.next + 1;
     while checker.next < wanted {
         if !read(checker, to)? {
-            return Err(format!("frame {} did not come within {} s", wanted - 1, STALL_MS / 1000));
+            return Err(format!(
+                "frame {} did not come within {} s",
+                wanted - 1,
+                STALL_MS / 1000
+            ));
         }
     }
     Ok(())
@@ -247,7 +265,13 @@ struct Meter {
 impl Meter {
     fn start(pid: Option<u32>, frames: u64) -> Result<Meter, String> {
         let server = pid.map(cpu::seconds).transpose()?.unwrap_or(0.0);
-        Ok(Meter { pid, at: Instant::now(), server, own: cpu::seconds(std::process::id())?, frames })
+        Ok(Meter {
+            pid,
+            at: Instant::now(),
+            server,
+            own: cpu::seconds(std::process::id())?,
+            frames,
+        })
     }
 
     fn stop(self, frames: u64, frame_bytes: usize) -> Result<Figures, String> {

@@ -8,7 +8,11 @@ use std::time::Instant;
 const WAIT: Duration = Duration::from_secs(10);
 
 fn line(text: &str) -> LogLine {
-    LogLine { level: Level::Notice, remote: None, text: text.into() }
+    LogLine {
+        level: Level::Notice,
+        remote: None,
+        text: text.into(),
+    }
 }
 
 fn formatted(at: SystemTime, line: &LogLine) -> String {
@@ -29,8 +33,18 @@ fn until(what: &str, mut done: impl FnMut() -> bool) {
 fn a_line_has_time_level_address_and_text() {
     let remote = Some("[::ffff:127.0.0.1]:40712".parse().unwrap());
     let at = SystemTime::UNIX_EPOCH + Duration::from_millis(1_709_164_799_007);
-    let text = formatted(at, &LogLine { level: Level::Warning, remote, text: "connect".into() });
-    assert_eq!(text, "2024-02-28T23:59:59.007Z [warning] [127.0.0.1, port=40712] connect\n");
+    let text = formatted(
+        at,
+        &LogLine {
+            level: Level::Warning,
+            remote,
+            text: "connect".into(),
+        },
+    );
+    assert_eq!(
+        text,
+        "2024-02-28T23:59:59.007Z [warning] [127.0.0.1, port=40712] connect\n"
+    );
 }
 
 /// Compared with `date -u -d @N`.
@@ -69,7 +83,11 @@ fn lines_and_appends_reach_their_files_in_order() {
     assert!(log.flush(WAIT));
     assert_eq!(log.lost(), 0);
     let text = std::fs::read_to_string(path).unwrap();
-    assert!(text.lines().enumerate().all(|(i, l)| l.ends_with(&format!("[notice] line {i}"))));
+    assert!(
+        text.lines()
+            .enumerate()
+            .all(|(i, l)| l.ends_with(&format!("[notice] line {i}")))
+    );
     let expected: String = (0..1000).map(|i| format!("entry {i}\n")).collect();
     assert_eq!(std::fs::read_to_string(other).unwrap(), expected);
 }
@@ -86,7 +104,11 @@ fn logrotate_gets_a_new_file() {
     log.send(line("new"));
     assert!(log.flush(WAIT));
     assert!(std::fs::read_to_string(&path).unwrap().ends_with("new\n"));
-    assert!(std::fs::read_to_string(folder.path().join("log.1")).unwrap().ends_with("old\n"));
+    assert!(
+        std::fs::read_to_string(folder.path().join("log.1"))
+            .unwrap()
+            .ends_with("old\n")
+    );
 }
 
 #[test]
@@ -97,7 +119,9 @@ fn a_missing_folder_loses_nothing_once_it_is_made() {
     log.send(line("before"));
     assert!(!log.flush(WAIT), "nothing can have been written");
     std::fs::create_dir(folder.path().join("later")).unwrap();
-    until("the line is written", || std::fs::read_to_string(&path).is_ok_and(|t| t.ends_with("before\n")));
+    until("the line is written", || {
+        std::fs::read_to_string(&path).is_ok_and(|t| t.ends_with("before\n"))
+    });
     assert_eq!(log.lost(), 0);
 }
 
@@ -116,18 +140,27 @@ fn a_full_disk_stops_nobody_and_is_counted() {
     assert!(start_at.elapsed() < WAIT, "sending waited for the disk");
     assert!(!log.flush(WAIT));
     let lost = log.lost();
-    assert!(lost > 0 && lost < 5_000, "{lost}: more than the backlog came, and the backlog was kept");
+    assert!(
+        lost > 0 && lost < 5_000,
+        "{lost}: more than the backlog came, and the backlog was kept"
+    );
     std::fs::remove_file(&path).unwrap();
     until("the loss is reported", || {
         std::fs::read_to_string(&path).is_ok_and(|t| t.contains(&format!("{lost} log entries were lost")))
     });
-    assert_eq!(std::fs::read_to_string(&path).unwrap().lines().count() as u64, 5_000 - lost + 1);
+    assert_eq!(
+        std::fs::read_to_string(&path).unwrap().lines().count() as u64,
+        5_000 - lost + 1
+    );
 }
 
 #[test]
 fn a_queue_that_nobody_reads_is_bounded() {
     let (sender, queue) = crossbeam_channel::bounded(MAX_QUEUED);
-    let log = LogSender { sender, shared: Arc::default() };
+    let log = LogSender {
+        sender,
+        shared: Arc::default(),
+    };
     let big = vec![0; MAX_QUEUED_BYTES / 4 + 1];
     for _ in 0..5 {
         log.append("x".into(), big.clone());
