@@ -293,6 +293,26 @@ fn status_is_complete_and_the_socket_is_for_owner_and_group() {
     assert_eq!(mode & 0o777, 0o660);
 }
 
+#[test]
+fn the_tables_show_what_the_node_said() {
+    let bed = Bed::new();
+    let text = status::show(&bed.socket(), false).unwrap();
+    let line = |start: &str| {
+        text.lines()
+            .find(|l| l.starts_with(start))
+            .unwrap_or_else(|| panic!("no {start}\n{text}"))
+    };
+    assert!(line("users").contains("6 with 10 sessions, 8 available"), "{text}");
+    assert!(
+        line("sm1 ").contains("lost") && line("sm0 ").contains("connected"),
+        "{text}"
+    );
+    assert!(line("example.net").contains("users placed"), "{text}");
+    assert!(line("jidmesh_frames_received_total").ends_with(" 20"), "{text}");
+    let json: serde_json::Value = serde_json::from_str(&status::show(&bed.socket(), true).unwrap()).unwrap();
+    assert_eq!(json["seats"][0]["queue_bytes"], 100);
+}
+
 fn talk(socket: &Path, request: &[u8]) -> String {
     let mut stream = UnixStream::connect(socket).unwrap();
     stream.set_read_timeout(Some(WAIT)).unwrap();

@@ -18,14 +18,7 @@ const MAX_ANSWER_BYTES: u64 = 256 << 20;
 /// Asks the node behind the admin socket for its state and prints it: as tables, or with `json` complete.
 /// Fails with a line on standard error that says what to do.
 pub fn main(admin: &Path, json: bool) -> ExitCode {
-    let text = match ask(admin) {
-        Ok(status) if json => serde_json::to_string_pretty(&status).map_err(|e| e.to_string()),
-        Ok(status) => View::deserialize(&status)
-            .map(|view| render::tables(&view))
-            .map_err(|e| format!("the node answers, but not as this version expects ({e}): try --json")),
-        Err(why) => Err(why),
-    };
-    let written = text.and_then(|text| {
+    let written = show(admin, json).and_then(|text| {
         let mut out = io::stdout().lock();
         writeln!(out, "{}", text.trim_end())
             .or_else(closed_pipe_is_fine)
@@ -38,6 +31,17 @@ pub fn main(admin: &Path, json: bool) -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// What [`main`] prints. The error is for an operator: what is wrong, what to do.
+pub fn show(admin: &Path, json: bool) -> Result<String, String> {
+    let status = ask(admin)?;
+    if json {
+        return serde_json::to_string_pretty(&status).map_err(|e| e.to_string());
+    }
+    let view = View::deserialize(&status)
+        .map_err(|e| format!("the node answers, but not as this version expects ({e}): try --json"))?;
+    Ok(render::tables(&view))
 }
 
 /// The state of the node behind `admin`, as it sends it. The error is for an operator: what is wrong, what to do.
