@@ -1,4 +1,21 @@
 //! JIDs as they stand in frames: borrowed parts, preparation (RFC 6122) and the two hashes.
+//!
+//! Two JIDs are the same user, name or session when their keys are equal: always look up by
+//! [`bare_key`], [`domain_key`] or [`full_key`], never by what a peer wrote. Nearly all JIDs are
+//! plain lower-case ASCII already; for these a key is a borrowed slice and costs one pass.
+//!
+//! Code points that Unicode 3.2 did not know are kept as they are, as libidn does for jabberd2 ("query
+//! strings" of RFC 3454 section 7): people do put an emoji into a resource.
+
+use std::borrow::Cow;
+use std::hash::{BuildHasher, Hasher};
+use std::sync::OnceLock;
+
+use sha1::{Digest, Sha1};
+use siphasher::sip::SipHasher24;
+
+/// Longest node, domain or resource, bytes of UTF-8, before and after preparation (RFC 6122 2.1).
+pub const PART_BYTES_MAX: usize = 1023;
 
 /// The parts of a JID, borrowed from the bytes it stands in. Not prepared.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -9,4 +26,198 @@ pub struct JidRef<'a> {
     pub domain: &'a str,
     /// The part after `/`.
     pub resource: Option<&'a str>,
+}
+
+impl<'a> JidRef<'a> {
+    /// Cuts `raw` into its parts (RFC 6122 2.1). `None` if a part that is announced by its `@` or `/` is empty,
+    /// if a part is longer than [`PART_BYTES_MAX`], or if the domain holds an `@`.
+    pub fn parse(raw: &'a str) -> Option<JidRef<'a>> {
+        let (bare, resource) = match raw.split_once('/') {
+            Some((bare, resource)) => (bare, Some(resource)),
+            None => (raw, None),
+        };
+        let (node, domain) = match bare.split_once('@') {
+            Some((node, domain)) => (Some(node), domain),
+            None => (None, bare),
+        };
+        let fits = |part: &str| !part.is_empty() && part.len() <= PART_BYTES_MAX;
+        let legal = fits(domain) && !domain.contains('@') && node.is_none_or(fits) && resource.is_none_or(fits);
+        legal.then_some(JidRef { node, domain, resource })
+    }
+}
+
+/// The key of a user or a name: `node@domain` or `domain`, prepared; a resource is left out.
+/// `None` if `raw` is no JID.
+pub fn bare_key(raw: &str) -> Option<Cow<'_, str>> {
+    let jid = JidRef::parse(raw)?;
+    let Some(node) = jid.node else {
+        return prepared_domain(jid.domain);
+    };
+    if is_plain(node, NODE) && is_plain(jid.domain, DOMAIN) {
+        return Some(Cow::Borrowed(&raw[..node.len() + 1 + jid.domain.len()]));
+    }
+    Some(Cow::Owned(format!(
+        "{}@{}",
+        prepared_node(node)?,
+        prepared_domain(jid.domain)?
+    )))
+}
+
+/// The key of the domain part of a JID, or of a component's name. `None` if `raw` is no JID.
+pub fn domain_key(raw: &str) -> Option<Cow<'_, str>> {
+    prepared_domain(JidRef::parse(raw)?.domain)
+}
+
+/// The key of a session: the whole JID, prepared. `None` if `raw` is no JID.
+pub fn full_key(raw: &str) -> Option<Cow<'_, str>> {
+    let Some(resource) = JidRef::parse(raw)?.resource else {
+        return bare_key(raw);
+    };
+    match (bare_key(raw)?, prepared_resource(resource)?) {
+        (Cow::Borrowed(_), Cow::Borrowed(_)) => Some(Cow::Borrowed(raw)),
+        (bare, resource) => Some(Cow::Owned(format!("{bare}/{resource}"))),
+    }
+}
+
+/// Nodeprep (RFC 6122 appendix A): letter case does not matter.
+pub fn prepared_node(raw: &str) -> Option<Cow<'_, str>> {
+    prepared(raw, NODE, stringprep::nodeprep)
+}
+
+/// Nameprep (RFC 3491): letter case does not matter. ASCII space and control characters, which nameprep lets pass,
+/// are refused: no domain has them.
+pub fn prepared_domain(raw: &str) -> Option<Cow<'_, str>> {
+    let legal = |c: char| c > ' ' && c != '\u{7f}' && c != '@' && c != '/';
+    prepared(raw, DOMAIN, stringprep::nameprep).filter(|domain| domain.chars().all(legal))
+}
+
+/// Resourceprep (RFC 6122 appendix B): letter case matters.
+pub fn prepared_resource(raw: &str) -> Option<Cow<'_, str>> {
+    prepared(raw, RESOURCE, stringprep::resourceprep)
+}
+
+type Profile = fn(&str) -> Result<Cow<'_, str>, stringprep::Error>;
+
+fn prepared(raw: &str, class: u8, profile: Profile) -> Option<Cow<'_, str>> {
+    let fits = |part: &str| !part.is_empty() && part.len() <= PART_BYTES_MAX;
+    if is_plain(raw, class) {
+        return fits(raw).then_some(Cow::Borrowed(raw));
+    }
+    if !fits(raw) {
+        return None;
+    }
+    // The profiles know Unicode 3.2 and refuse what came later; that is kept, and what stands between is prepared.
+    let mut done = String::with_capacity(raw.len());
+    let mut rest = raw;
+    while let Some(at) = rest.find(stringprep::tables::unassigned_code_point) {
+        done.push_str(&profile(&rest[..at]).ok()?);
+        let kept = rest[at..].chars().next()?;
+        done.push(kept);
+        rest = &rest[at + kept.len_utf8()..];
+    }
+    done.push_str(&profile(rest).ok()?);
+    fits(&done).then_some(Cow::Owned(done))
+}
+
+const NODE: u8 = 1;
+const DOMAIN: u8 = 2;
+const RESOURCE: u8 = 4;
+
+/// Which bytes each profile leaves as they are, whatever stands beside them.
+const PLAIN: [u8; 256] = {
+    let mut table = [0; 256];
+    let mut byte = b' ';
+    while byte <= b'~' {
+        table[byte as usize] |= RESOURCE;
+        let upper = byte.is_ascii_uppercase();
+        if !upper && !matches!(byte, b' ' | b'"' | b'&' | b'\'' | b'/' | b':' | b'<' | b'>' | b'@') {
+            table[byte as usize] |= NODE;
+        }
+        if !upper && !matches!(byte, b' ' | b'/' | b'@') {
+            table[byte as usize] |= DOMAIN;
+        }
+        byte += 1;
+    }
+    table
+};
+
+fn is_plain(part: &str, class: u8) -> bool {
+    part.bytes().fold(class, |all, byte| all & PLAIN[byte as usize]) != 0
+}
+
+/// Hashes the keys of every table inside the process (ahash). All of them share one random state, drawn when the
+/// first is made or given by [`TableHasher::fix`]. Never on the wire: not stable across builds and CPUs.
+#[derive(Clone, Debug)]
+pub struct TableHasher(ahash::RandomState);
+
+static TABLE_STATE: OnceLock<ahash::RandomState> = OnceLock::new();
+
+impl TableHasher {
+    /// Fixes the process's state, so that a simulation iterates its tables in the same order each time. `false` if a
+    /// state was in use already.
+    pub fn fix(seed: [u64; 4]) -> bool {
+        TABLE_STATE
+            .set(ahash::RandomState::with_seeds(seed[0], seed[1], seed[2], seed[3]))
+            .is_ok()
+    }
+}
+
+impl Default for TableHasher {
+    fn default() -> TableHasher {
+        TableHasher(TABLE_STATE.get_or_init(ahash::RandomState::new).clone())
+    }
+}
+
+impl BuildHasher for TableHasher {
+    type Hasher = ahash::AHasher;
+
+    fn build_hasher(&self) -> ahash::AHasher {
+        self.0.build_hasher()
+    }
+}
+
+/// The hash key of a cluster: the same on all its nodes, fixed for the cluster's life.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct ClusterKey(pub [u8; 16]);
+
+impl std::fmt::Debug for ClusterKey {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("ClusterKey(..)")
+    }
+}
+
+/// The hash on which nodes agree: SipHash-2-4 of the bytes of `key`, the same on every machine and build.
+pub fn cluster_hash(cluster: &ClusterKey, key: &str) -> u64 {
+    SipHasher24::new_with_key(&cluster.0).hash(key.as_bytes())
+}
+
+/// The index of the candidate that wins `key` (highest random weight): independent of the candidates' order, and a
+/// candidate that goes away moves only the keys it had. `None` without candidates; of equal names the first wins.
+pub fn rendezvous<'a>(cluster: &ClusterKey, key: &str, candidates: impl Iterator<Item = &'a str>) -> Option<usize> {
+    let weight = |candidate: &str| {
+        let mut hasher = SipHasher24::new_with_key(&cluster.0);
+        hasher.write(key.as_bytes());
+        hasher.write(&[0xff]); // stands in no UTF-8: ("ab", "c") and ("a", "bc") differ
+        hasher.write(candidate.as_bytes());
+        hasher.finish()
+    };
+    let mut best: Option<(u64, &str, usize)> = None;
+    for (index, candidate) in candidates.enumerate() {
+        let weight = weight(candidate);
+        if best.is_none_or(|(top, name, _)| (weight, candidate) > (top, name)) {
+            best = Some((weight, candidate, index));
+        }
+    }
+    best.map(|(_, _, index)| index)
+}
+
+/// Which of `n` holders of a shared name serves a bare JID, in the order of their binds: the choice of jabberd2's
+/// router, so that a user stays where it was when jidmesh takes the router's place. 0 if there is nothing to choose.
+pub fn bare_sha1_choice(bare: &str, n: usize) -> usize {
+    if n < 2 {
+        return 0;
+    }
+    let digest = Sha1::digest(bare.as_bytes());
+    let word = |i: usize| u32::from_le_bytes([digest[4 * i], digest[4 * i + 1], digest[4 * i + 2], digest[4 * i + 3]]);
+    ((word(1) ^ word(2) ^ word(3)) >> 2) as usize % n
 }

@@ -1,5 +1,23 @@
-//! Configuration: jabberd2's own files plus the sections of jidmesh.
+//! Configuration: jabberd2's own files (`router.xml`, users, filter) plus the sections of jidmesh.
+//!
+//! Invariants: what is in [`Config`] is valid and complete, so nobody checks it again; every
+//! problem names file and line, what was found and what would be right; all problems are
+//! reported, not only the first; an unknown setting is a warning. Only `load` touches the disk.
+//! Must never be added: sockets, the runtime, anything that changes while jidmesh runs.
 
-/// Everything the configuration says.
-#[derive(Clone, Debug)]
-pub struct Config {}
+mod access;
+mod acl;
+mod digest;
+pub mod filter;
+mod load;
+mod model;
+mod problem;
+mod read;
+mod sections;
+mod tree;
+
+pub use access::{Access, Network, Order};
+pub use acl::Acl;
+pub use filter::{Filter, Rule};
+pub use model::*;
+pub use problem::{Problem, Severity};
