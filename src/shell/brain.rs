@@ -82,12 +82,7 @@ impl Brain for Shard {
     fn take_data(&mut self, to: ShardId) -> Option<DataBatch> {
         Shard::take_data(self, to)
     }
-    fn lanes(
-        &mut self,
-        now: Micros,
-        control: &mut Vec<(ShardId, Vec<Control>)>,
-        data: &mut Vec<(ShardId, DataBatch)>,
-    ) {
+    fn lanes(&mut self, now: Micros, control: &mut Vec<(ShardId, Vec<Control>)>, data: &mut Vec<(ShardId, DataBatch)>) {
         Shard::lanes(self, now, control, data);
     }
     fn tick(&mut self, now: Micros) {

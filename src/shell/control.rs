@@ -43,7 +43,10 @@ impl Control {
         let (mut ports, mut commands) = (Vec::new(), Vec::new());
         for bell in bells {
             let (queue, receiver) = bounded(COMMANDS_MAX);
-            ports.push(Port { queue, bell: Arc::clone(bell) });
+            ports.push(Port {
+                queue,
+                bell: Arc::clone(bell),
+            });
             commands.push(Commands { queue: receiver });
         }
         (Control { ports: Arc::new(ports) }, commands)

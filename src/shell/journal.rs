@@ -32,5 +32,9 @@ impl Journal for Stderr {
 
 /// A line that concerns no link.
 pub(crate) fn line(level: Level, text: impl Into<String>) -> LogLine {
-    LogLine { level, remote: None, text: text.into() }
+    LogLine {
+        level,
+        remote: None,
+        text: text.into(),
+    }
 }

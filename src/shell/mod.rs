@@ -19,16 +19,17 @@ mod brain;
 mod control;
 mod driver;
 mod hub;
+mod input;
 mod journal;
 mod lanes;
 mod link;
+mod output;
 mod pump;
 mod run;
 mod start;
 mod sys;
 mod tls;
 
-pub use accept::{Access, Limits, Rate};
 pub use brain::Brain;
 pub use control::Control;
 pub use driver::DriverKind;

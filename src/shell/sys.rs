@@ -8,7 +8,11 @@ use std::sync::atomic::{AtomicBool, Ordering, fence};
 
 /// Turns the kernel's -1 into the error it stands for.
 fn checked(result: libc::c_int) -> io::Result<libc::c_int> {
-    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
+    if result < 0 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(result)
+    }
 }
 
 /// As [`checked`], for calls that count bytes.
@@ -29,7 +33,10 @@ impl Doorbell {
     pub(crate) fn new() -> io::Result<Doorbell> {
         // SAFETY: no pointers; the descriptor returned is new and owned by nobody else.
         let fd = unsafe { OwnedFd::from_raw_fd(checked(libc::eventfd(0, libc::EFD_NONBLOCK | libc::EFD_CLOEXEC))?) };
-        Ok(Doorbell { fd, asleep: AtomicBool::new(false) })
+        Ok(Doorbell {
+            fd,
+            asleep: AtomicBool::new(false),
+        })
     }
 
     /// To be called after something was put into a queue of the sleeper.
@@ -74,7 +81,10 @@ impl Epoll {
 
     /// Reports every edge of `fd` with `token`, until it is taken out.
     pub(crate) fn add(&self, fd: BorrowedFd<'_>, token: u64, interest: libc::c_int) -> io::Result<()> {
-        let mut event = libc::epoll_event { events: (interest | libc::EPOLLET) as u32, u64: token };
+        let mut event = libc::epoll_event {
+            events: (interest | libc::EPOLLET) as u32,
+            u64: token,
+        };
         // SAFETY: the event outlives the call, both descriptors are open.
         checked(unsafe { libc::epoll_ctl(self.fd.as_raw_fd(), libc::EPOLL_CTL_ADD, fd.as_raw_fd(), &mut event) })
             .map(drop)
@@ -82,7 +92,14 @@ impl Epoll {
 
     pub(crate) fn remove(&self, fd: BorrowedFd<'_>) {
         // SAFETY: the kernel ignores the event of a removal; both descriptors are open.
-        unsafe { libc::epoll_ctl(self.fd.as_raw_fd(), libc::EPOLL_CTL_DEL, fd.as_raw_fd(), std::ptr::null_mut()) };
+        unsafe {
+            libc::epoll_ctl(
+                self.fd.as_raw_fd(),
+                libc::EPOLL_CTL_DEL,
+                fd.as_raw_fd(),
+                std::ptr::null_mut(),
+            )
+        };
     }
 
     /// Waits at most `timeout_ms` and returns how many of `events` were filled.
@@ -140,7 +157,10 @@ fn socket_addr(storage: &libc::sockaddr_storage) -> Option<SocketAddr> {
             // SAFETY: the family says that the storage holds a sockaddr_in6, for which it is large and aligned enough.
             let v6 = unsafe { &*(&raw const *storage).cast::<libc::sockaddr_in6>() };
             let ip = Ipv6Addr::from(v6.sin6_addr.s6_addr);
-            Some(SocketAddr::new(IpAddr::V6(ip).to_canonical(), u16::from_be(v6.sin6_port)))
+            Some(SocketAddr::new(
+                IpAddr::V6(ip).to_canonical(),
+                u16::from_be(v6.sin6_port),
+            ))
         }
         _ => None,
     }
@@ -188,19 +208,27 @@ pub(crate) fn allowed_cpus() -> Vec<usize> {
         return vec![0];
     }
     // SAFETY: every index is below CPU_SETSIZE.
-    (0..libc::CPU_SETSIZE as usize).filter(|&cpu| unsafe { libc::CPU_ISSET(cpu, &set) }).collect()
+    (0..libc::CPU_SETSIZE as usize)
+        .filter(|&cpu| unsafe { libc::CPU_ISSET(cpu, &set) })
+        .collect()
 }
 
 /// Raises the soft limit of a resource to `wanted`, and the hard one where that is allowed; returns the limit in force.
 pub(crate) fn raise_limit(resource: libc::__rlimit_resource_t, wanted: u64) -> u64 {
-    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    let mut limit = libc::rlimit {
+        rlim_cur: 0,
+        rlim_max: 0,
+    };
     // SAFETY: `limit` is writable.
     if unsafe { libc::getrlimit(resource, &mut limit) } != 0 || limit.rlim_cur >= wanted {
         return limit.rlim_cur;
     }
     let hard = limit.rlim_max.max(wanted);
     for rlim_max in [hard, limit.rlim_max] {
-        let raised = libc::rlimit { rlim_cur: wanted.min(rlim_max), rlim_max };
+        let raised = libc::rlimit {
+            rlim_cur: wanted.min(rlim_max),
+            rlim_max,
+        };
         // SAFETY: `raised` is readable.
         if unsafe { libc::setrlimit(resource, &raised) } == 0 {
             return raised.rlim_cur;
@@ -234,7 +262,10 @@ impl Signals {
 
     /// Waits for the next of them, at most `seconds`.
     pub(crate) fn wait(&self, seconds: i64) -> Option<i32> {
-        let timeout = libc::timespec { tv_sec: seconds, tv_nsec: 0 };
+        let timeout = libc::timespec {
+            tv_sec: seconds,
+            tv_nsec: 0,
+        };
         // SAFETY: set and timeout are readable; no information is asked for.
         let signal = unsafe { libc::sigtimedwait(&self.set, std::ptr::null_mut(), &timeout) };
         (signal > 0).then_some(signal)

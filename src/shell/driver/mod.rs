@@ -46,6 +46,14 @@ pub(crate) struct Token {
     pub(super) generation: u32,
 }
 
+impl Token {
+    /// Of a link that the driver does not serve yet.
+    pub(crate) const NONE: Token = Token {
+        slot: u32::MAX,
+        generation: u32::MAX,
+    };
+}
+
 /// A link that the driver has let go.
 pub(crate) struct Released {
     pub(crate) fd: OwnedFd,

@@ -97,7 +97,11 @@ impl Ready {
 
     fn socket_mut(&mut self, token: Token) -> Option<&mut Socket> {
         let entry = self.sockets.get_mut(token.slot as usize)?;
-        if entry.generation == token.generation { entry.socket.as_mut() } else { None }
+        if entry.generation == token.generation {
+            entry.socket.as_mut()
+        } else {
+            None
+        }
     }
 
     /// Notes one edge that the kernel reported.
@@ -111,7 +115,10 @@ impl Ready {
             }
             return;
         }
-        let token = Token { slot: number as u32, generation: (number >> 32) as u32 };
+        let token = Token {
+            slot: number as u32,
+            generation: (number >> 32) as u32,
+        };
         let Some(socket) = self.socket_mut(token) else { return };
         let has = |flag: i32| flags & flag as u32 != 0;
         let ending = has(libc::EPOLLRDHUP | libc::EPOLLHUP | libc::EPOLLERR);
@@ -134,36 +141,41 @@ impl Ready {
 
     /// Writes on with the chunk in flight.
     fn push(&mut self, token: Token) {
-        let Some(socket) = self.socket_mut(token) else { return };
-        let link = socket.link;
-        let Some(chunk) = socket.chunk.as_ref().filter(|_| !socket.broken) else { return };
-        while socket.written < chunk.len() {
+        let Some(entry) = self.sockets.get_mut(token.slot as usize) else {
+            return;
+        };
+        let Some(socket) = entry.socket.as_mut().filter(|socket| !socket.broken) else {
+            return;
+        };
+        let Some(chunk) = socket.chunk.take() else { return };
+        let mut failure = None;
+        while socket.written < chunk.len() && failure.is_none() {
             match sys::send(socket.fd.as_fd(), &chunk[socket.written..]) {
                 Ok(bytes) => {
                     socket.written += bytes;
-                    self.done.push_back(Done::Written(link, bytes));
+                    self.done.push_back(Done::Written(socket.link, bytes));
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
-                Err(error) => {
-                    // What the peer sent before it went is still worth reading: the read finds the end.
-                    if socket.reading {
-                        socket.readable = true;
-                        socket.ending = true;
-                        self.enqueue(token);
-                    } else {
-                        socket.broken = true;
-                        self.done.push_back(Done::Broken(link, cause_of(&error)));
-                    }
-                    return;
-                }
+                Err(error) => failure = Some(error),
             }
-            // Borrow again: the queue of completions lies beside the sockets.
-            let _ = &socket;
         }
-        socket.written = 0;
-        if let Some(chunk) = socket.chunk.take() {
-            self.done.push_back(Done::WriteDone(link, chunk));
+        let Some(error) = failure else {
+            socket.written = 0;
+            self.done.push_back(Done::WriteDone(socket.link, chunk));
+            return;
+        };
+        socket.chunk = Some(chunk);
+        if error.kind() == io::ErrorKind::WouldBlock {
+            return;
+        }
+        if socket.reading {
+            // What the peer sent before it went is still worth reading: the read finds the end.
+            socket.readable = true;
+            socket.ending = true;
+            self.enqueue(token);
+        } else {
+            socket.broken = true;
+            self.done.push_back(Done::Broken(socket.link, cause_of(&error)));
         }
     }
 
@@ -224,7 +236,10 @@ impl Ready {
 
 /// A connection that ended before it was accepted is no failure of the listener.
 fn gone_meanwhile(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::Interrupted)
+    matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionAborted | io::ErrorKind::Interrupted
+    )
 }
 
 /// What an error of a socket means for the link.
@@ -238,11 +253,17 @@ pub(super) fn cause_of(error: &io::Error) -> CloseCause {
 impl Driver for Ready {
     fn add(&mut self, link: LinkId, fd: OwnedFd) -> Result<Token, (OwnedFd, io::Error)> {
         let slot = self.free.pop().unwrap_or_else(|| {
-            self.sockets.push(Entry { generation: 0, socket: None });
+            self.sockets.push(Entry {
+                generation: 0,
+                socket: None,
+            });
             (self.sockets.len() - 1) as u32
         });
         let entry = &mut self.sockets[slot as usize];
-        let token = Token { slot, generation: entry.generation };
+        let token = Token {
+            slot,
+            generation: entry.generation,
+        };
         let number = u64::from(token.generation) << 32 | u64::from(token.slot);
         let interest = libc::EPOLLIN | libc::EPOLLOUT | libc::EPOLLRDHUP;
         if let Err(error) = self.epoll.add(fd.as_fd(), number, interest) {
@@ -270,7 +291,10 @@ impl Driver for Ready {
         }
         listener.set_nonblocking(true)?;
         self.epoll.add(listener.as_fd(), LISTENERS + index, libc::EPOLLIN)?;
-        self.listeners.push(Listener { listener, waiting: true });
+        self.listeners.push(Listener {
+            listener,
+            waiting: true,
+        });
         Ok(())
     }
 
@@ -300,7 +324,9 @@ impl Driver for Ready {
     }
 
     fn release(&mut self, token: Token) {
-        let Some(entry) = self.sockets.get_mut(token.slot as usize) else { return };
+        let Some(entry) = self.sockets.get_mut(token.slot as usize) else {
+            return;
+        };
         if entry.generation != token.generation {
             return;
         }
@@ -310,7 +336,12 @@ impl Driver for Ready {
         self.epoll.remove(socket.fd.as_fd());
         let written = if socket.chunk.is_some() { socket.written } else { 0 };
         let chunk = socket.chunk.unwrap_or_default();
-        let released = Released { fd: socket.fd, chunk, written, unread: Vec::new() };
+        let released = Released {
+            fd: socket.fd,
+            chunk,
+            written,
+            unread: Vec::new(),
+        };
         self.done.push_back(Done::Released(socket.link, released));
     }
 
@@ -340,8 +371,11 @@ impl Driver for Ready {
     }
 
     fn turn(&mut self, wait: Duration, reads: bool, events: &mut impl Events) -> bool {
-        let timeout_ms =
-            if self.busy(reads) { 0 } else { i32::try_from(wait.as_micros().div_ceil(1000)).unwrap_or(i32::MAX) };
+        let timeout_ms = if self.busy(reads) {
+            0
+        } else {
+            i32::try_from(wait.as_micros().div_ceil(1000)).unwrap_or(i32::MAX)
+        };
         let mut edges = std::mem::take(&mut self.events);
         let count = self.epoll.wait(&mut edges, timeout_ms);
         for edge in &edges[..count] {
