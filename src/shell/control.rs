@@ -15,7 +15,7 @@ pub(crate) enum Command {
     /// Tell what you know; the answer's way back.
     Report(Sender<ShardReport>),
     /// Use this configuration from now on.
-    Reload(Arc<Config>),
+    Reload(Arc<Config>, Option<Arc<rustls::ServerConfig>>),
     /// Close every link and end.
     Shutdown,
 }
@@ -77,10 +77,10 @@ impl Control {
         reports
     }
 
-    /// Gives every shard a new configuration.
-    pub fn reload(&self, config: &Arc<Config>) {
+    /// Gives every shard a new configuration, and the certificate for links to come.
+    pub fn reload(&self, config: &Arc<Config>, tls: Option<&Arc<rustls::ServerConfig>>) {
         for port in self.ports.iter() {
-            port.send(Command::Reload(Arc::clone(config)));
+            port.send(Command::Reload(Arc::clone(config), tls.cloned()));
         }
     }
 

@@ -25,7 +25,6 @@ pub(super) const SPARE_BYTES_MAX: usize = 256 * 1024;
 
 /// One shard.
 pub(crate) struct Hub<B: Brain> {
-    pub(super) me: ShardId,
     pub(super) brain: B,
     pub(super) links: HashMap<LinkId, Link<B::Cargo>, ahash::RandomState>,
     pub(super) actions: Vec<Action<B::Cargo>>,
@@ -78,16 +77,8 @@ pub(super) enum Alarm {
 }
 
 impl<B: Brain> Hub<B> {
-    pub(crate) fn new(
-        me: ShardId,
-        brain: B,
-        lanes: Lanes<B>,
-        door: Door,
-        context: Context,
-        commands: Commands,
-    ) -> Self {
+    pub(crate) fn new(brain: B, lanes: Lanes<B>, door: Door, context: Context, commands: Commands) -> Self {
         let mut hub = Hub {
-            me,
             brain,
             links: HashMap::default(),
             actions: Vec::new(),
@@ -162,7 +153,8 @@ impl<B: Brain> Hub<B> {
             match command {
                 // An asker that has gone away does not matter.
                 Command::Report(to) => drop(to.try_send(self.brain.report())),
-                Command::Reload(config) => {
+                Command::Reload(config, tls) => {
+                    self.context.tls = tls;
                     self.door.reload(&config.io);
                     self.brain.reload(self.now, config);
                     self.act();

@@ -16,6 +16,7 @@
 
 mod accept;
 mod brain;
+mod checks;
 mod control;
 mod driver;
 mod hub;

@@ -123,7 +123,7 @@ pub fn start<B: Brain>(
             .io_memory(IO_MEMORY_BYTES)
             .ring_depth(RING_DEPTH)
             .spawn(move || async move {
-                let mut hub = Hub::new(shard, make(shard), lanes, door, context, commands);
+                let mut hub = Hub::new(make(shard), lanes, door, context, commands);
                 seed.grow(&mut hub).await;
             });
         match executor {

@@ -277,3 +277,78 @@ pub(crate) fn duplicate(fd: BorrowedFd<'_>) -> io::Result<RawFd> {
     use std::os::fd::IntoRawFd;
     Ok(fd.try_clone_to_owned()?.into_raw_fd())
 }
+
+/// A listening socket; `only_v6` keeps an IPv6 wildcard from taking the IPv4 port too.
+pub(crate) fn listen(address: &SocketAddr, only_v6: bool) -> io::Result<std::net::TcpListener> {
+    let family = if address.is_ipv4() {
+        libc::AF_INET
+    } else {
+        libc::AF_INET6
+    };
+    // SAFETY: no pointers; the descriptor is new and owned by nobody else.
+    let socket = unsafe {
+        OwnedFd::from_raw_fd(checked(libc::socket(
+            family,
+            libc::SOCK_STREAM | libc::SOCK_CLOEXEC,
+            0,
+        ))?)
+    };
+    set_option(socket.as_fd(), libc::SOL_SOCKET, libc::SO_REUSEADDR, 1);
+    if address.is_ipv6() {
+        set_option(
+            socket.as_fd(),
+            libc::IPPROTO_IPV6,
+            libc::IPV6_V6ONLY,
+            i32::from(only_v6),
+        );
+    }
+    let bound = match address {
+        SocketAddr::V4(v4) => {
+            // SAFETY: all-zero bytes are a valid sockaddr_in.
+            let mut raw: libc::sockaddr_in = unsafe { zeroed() };
+            raw.sin_family = libc::AF_INET as libc::sa_family_t;
+            raw.sin_port = v4.port().to_be();
+            raw.sin_addr.s_addr = u32::from_ne_bytes(v4.ip().octets());
+            let length = size_of::<libc::sockaddr_in>() as libc::socklen_t;
+            // SAFETY: `raw` is readable for `length` bytes.
+            unsafe { libc::bind(socket.as_raw_fd(), (&raw const raw).cast(), length) }
+        }
+        SocketAddr::V6(v6) => {
+            // SAFETY: all-zero bytes are a valid sockaddr_in6.
+            let mut raw: libc::sockaddr_in6 = unsafe { zeroed() };
+            raw.sin6_family = libc::AF_INET6 as libc::sa_family_t;
+            raw.sin6_port = v6.port().to_be();
+            raw.sin6_addr.s6_addr = v6.ip().octets();
+            raw.sin6_scope_id = v6.scope_id();
+            let length = size_of::<libc::sockaddr_in6>() as libc::socklen_t;
+            // SAFETY: `raw` is readable for `length` bytes.
+            unsafe { libc::bind(socket.as_raw_fd(), (&raw const raw).cast(), length) }
+        }
+    };
+    checked(bound)?;
+    // SAFETY: no pointers.
+    checked(unsafe { libc::listen(socket.as_raw_fd(), LISTEN_BACKLOG) })?;
+    Ok(std::net::TcpListener::from(socket))
+}
+
+/// Connections that wait to be accepted; the kernel caps it at net.core.somaxconn.
+const LISTEN_BACKLOG: libc::c_int = 1024;
+
+/// The kernel's version, major and minor.
+pub(crate) fn kernel_version() -> Option<(u32, u32)> {
+    let text = std::fs::read_to_string("/proc/sys/kernel/osrelease").ok()?;
+    let mut numbers = text.split(|c: char| !c.is_ascii_digit());
+    Some((numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?))
+}
+
+/// Asks the kernel for a small ring and gives it back.
+pub(crate) fn try_ring() -> io::Result<()> {
+    // The kernel's struct io_uring_params: 120 bytes, all zero for the defaults.
+    let mut params = [0u64; 15];
+    // SAFETY: `params` is writable and has the size of the kernel's structure.
+    let fd = unsafe { libc::syscall(libc::SYS_io_uring_setup, 4u32, params.as_mut_ptr()) };
+    let fd = checked(libc::c_int::try_from(fd).unwrap_or(-1))?;
+    // SAFETY: the descriptor is new and owned by nobody else.
+    drop(unsafe { OwnedFd::from_raw_fd(fd) });
+    Ok(())
+}
