@@ -19,62 +19,45 @@ class Cutter:
     def restart(self):
         """A new XML document begins with the next byte."""
         self.buffer = b""
-        self.base = 0
+        self.base = 0  # offset of the buffer in the document
         self.depth = 0
-        self.begin = 0
+        self.begin = 0  # offset of the frame that is open
         self.out = []
         self.parser = expat.ParserCreate()
         self.parser.StartElementHandler = self._start
         self.parser.EndElementHandler = self._end
-        self.pending_end = None
 
     def feed(self, data):
         self.buffer += data
         self.out = []
         self.parser.Parse(data, False)
-        self._flush_end(self.base + len(self.buffer))
         return self.out
-
-    def _at(self):
-        return self.parser.CurrentByteIndex
-
-    def _flush_end(self, limit):
-        # Expat reports the start of an end tag; the frame ends with the first '>' from there on (an end tag has no other).
-        if self.pending_end is None:
-            return
-        start = self.pending_end - self.base
-        stop = self.buffer.find(b">", start)
-        if stop < 0 or self.base + stop >= limit + len(self.buffer):
-            return
-        self.pending_end = None
-        self._emit("frame" if self.depth else "end", stop + 1)
-
-    def _emit(self, kind, stop):
-        self.out.append((kind, self.buffer[self.begin - self.base:stop]))
-        self.begin = self.base + stop
-        self.buffer = self.buffer[stop:]
-        self.base = self.begin
 
     def _start(self, _name, _attributes):
         self.depth += 1
+        at = self.parser.CurrentByteIndex - self.base
         if self.depth == 1:
-            at = self._at() - self.base
             self._emit("header", at + tag_end(self.buffer[at:]))
         elif self.depth == 2:
-            self.begin = self._at()
-            self.self_begin = self.begin
+            self.begin = self.parser.CurrentByteIndex
 
     def _end(self, _name):
         self.depth -= 1
-        if self.depth <= 1:
-            # For `<a/>` expat reports the start of the tag once more: its end is that of the start tag.
-            at = self._at()
-            offset = at - self.base
-            if self.depth == 1 and at == self.self_begin:
-                stop = offset + tag_end(self.buffer[offset:])
-            else:
-                stop = self.buffer.index(b">", offset) + 1
-            self._emit("frame" if self.depth else "end", stop)
+        if self.depth > 1:
+            return
+        at = self.parser.CurrentByteIndex - self.base
+        begin = self.begin - self.base
+        # Expat stands behind `<a/>`, but before `</a>`.
+        first_tag_end = begin + tag_end(self.buffer[begin:])
+        empty = self.depth == 1 and first_tag_end == at and self.buffer[at - 2:at] == b"/>"
+        self._emit("frame" if self.depth else "end", at if empty else self.buffer.index(b">", at) + 1)
+
+    def _emit(self, kind, stop):
+        self.out.append((kind, self.buffer[self.begin - self.base:stop].lstrip() if kind == "end" else
+                         self.buffer[self.begin - self.base:stop]))
+        self.begin = self.base + stop
+        self.buffer = self.buffer[stop:]
+        self.base = self.begin
 
 
 def tag_end(data):
