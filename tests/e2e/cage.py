@@ -9,10 +9,11 @@ import os
 import signal
 import subprocess
 import sys
-import tempfile
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 PR_SET_PDEATHSIG = 1
+# A memory disk of the cage's own is mounted here: it goes when the cage goes.
+FOLDER = "/mnt"
 
 # Every domain that the tests use, and the loopback address of the machine that serves it.
 HOSTS = """127.0.0.1 localhost testbed example.net conference.example.net
@@ -38,17 +39,15 @@ def die_with_parent():
 
 def inside(arguments):
     """Pid 1 of the cage: sets the scene, runs pytest, buries orphans, returns pytest's status."""
-    with tempfile.TemporaryDirectory(prefix="jidmesh-e2e-") as folder:
-        scene(folder)
-        environment = dict(os.environ, JIDMESH_CAGE=folder, LC_ALL="C.UTF-8", PYTHONDONTWRITEBYTECODE="1")
-        dns = subprocess.Popen(["dnsmasq", "-k", "--conf-file=/dev/null", "--no-resolv", "--local=/#/", "--listen-address=127.0.0.1",
-                                "--bind-interfaces", "--user=root", "--pid-file=", "--log-facility=-"],
-                               stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        tests = subprocess.Popen([sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "--rootdir", HERE, HERE, *arguments],
-                                 env=environment)
-        status = bury_until(tests.pid, dns.pid)
-        dns.kill()
-        return status
+    scene(FOLDER)
+    environment = dict(os.environ, JIDMESH_CAGE=FOLDER, LC_ALL="C.UTF-8", PYTHONDONTWRITEBYTECODE="1")
+    dns = subprocess.Popen(["dnsmasq", "-k", "--conf-file=/dev/null", "--no-resolv", "--local=/#/", "--listen-address=127.0.0.1",
+                            "--bind-interfaces", "--user=root", "--pid-file=", "--log-facility=-"],
+                           stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    where = [] if any(not argument.startswith("-") and "test_" in argument for argument in arguments) else [HERE]
+    tests = subprocess.Popen([sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "--rootdir", HERE, "-c",
+                              os.path.join(HERE, "pytest.ini"), *where, *arguments], env=environment)
+    return bury_until(tests.pid, dns.pid)
 
 
 def scene(folder):
