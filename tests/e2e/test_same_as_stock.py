@@ -60,7 +60,7 @@ def test_the_script_does_what_it_says(stock_result):
     assert sum(len(log) for log in logs.values()) > 250
     for label, part in (("alice/one", "burst 39"), ("alice/desk", "to the higher priority"), ("alice/desk", 'detail="conflict"'),
                         ("alice/one", "gone fishing"), ("bob/two", "Alice &lt;A&gt;"), ("carol/three", "while you were out 4"),
-                        ("carol/three", "out too 4"), ("alice/one", "to both"), ("alice/desk", "to both"), ("bob/two", "remote-server-not-found"),
+                        ("carol/three", "out too 4"), ("alice/one", "to both"), ("alice/desk", "to both"), ("alice/one", "nobody@nowhere.example"),
                         ("bob/two", "disco#info"), ("alice/one", "Carol C."), ("dave/four", "just for you"), ("bob/two", "v &amp; w"),
                         ("alice/one", 'type="error"')):
         assert part in text[label], (label, part)
