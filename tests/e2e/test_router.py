@@ -3,12 +3,13 @@
 Where jidmesh is better on purpose, the test runs on jidmesh alone and says so.
 """
 
+import base64
 import time
 
 import pytest
 
 from frames import COMP, SESS, canonical
-from native import HEADER, Foreign, Native
+from native import HEADER, Foreign, Native, digest_response
 
 ROUTE = "<route xmlns='%s' " % COMP
 
@@ -33,13 +34,8 @@ def test_features_come_before_authentication_and_offer_digest_md5(stack):
 def test_any_host_part_of_the_digest_uri_is_taken(stack, host):
     with Native() as link:
         link.open()
-        assert link.authenticate(lambda text: text).name == "success"
-    with Native() as link:
-        link.open()
         challenge = link.challenge()
-        import base64
-        import native
-        text = native.digest_response("jabberd", "secret", base64.b64decode(challenge.xml.text).decode(), host=host)
+        text = digest_response("jabberd", "secret", base64.b64decode(challenge.xml.text).decode(), host=host)
         assert link.respond(text).name == "success"
 
 
@@ -329,7 +325,15 @@ def test_a_log_sink_gets_a_copy_of_what_is_deliverable_with_type_log(stack):
         assert not [frame for frame in sink.frames() if frame.is_route()], "the bounced one is not copied"
 
 
+def test_an_alias_is_advertised_and_cannot_be_bound(stack):
+    with Native(name="a.test") as one, Native(name="target.test"):
+        one.next_of(lambda frame: frame.is_presence("alias.test", "available"))
+        assert one.bind("alias.test").get("error") == "409"
+
+
+@pytest.mark.only("jidmesh", "jidmesh-2-shards")
 def test_an_alias_leads_to_its_target(stack):
+    """The stock router of 2.7.0 advertises an alias, but answers 404 (`Mixed route types` in its log)."""
     with Native(name="a.test") as one, Native(name="target.test") as two:
         one.route("alias.test", frm="a.test")
         assert two.next_route().get("from") == "a.test"
