@@ -39,12 +39,12 @@ fn an_sm_that_comes_back_gets_what_waited_in_order() {
         say(&mut world, peer, "two");
         let read = world.take(sm);
         assert!(read.starts_with("<bind"), "{read}");
-        assert!(!read.contains("one"), "the queue waits for the answer: {read}");
+        assert!(!read.contains(">one<"), "the queue waits for the answer: {read}");
         let id = question(&read);
         let answer = format!("<iq xmlns='jabber:client' type='result' id='{id}'/>");
         world.send(sm, &route("example.net", "c2s", &answer));
         let read = world.take(sm);
-        assert!(read.find("one").unwrap() < read.find("two").unwrap(), "{read}");
+        assert!(read.find(">one<").unwrap() < read.find(">two<").unwrap(), "{read}");
         assert_eq!(world.take(c2s), "", "the answer is nobody's but the router's");
         assert_eq!(world.sessions(), 1);
         assert_eq!(world.count(Counter::LinksReturned), 1);
