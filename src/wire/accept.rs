@@ -8,10 +8,11 @@ use super::stream::{self, Header, Open, put};
 use super::tag::{self, Tag};
 use super::{NS_ACCEPT, NS_SASL, NS_TLS};
 use rand_core::RngCore;
+use std::fmt;
 use std::sync::Arc;
 
 /// What all links of one listener are negotiated with.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct AcceptConfig {
     /// SASL realm and service of the digest-uri: `jabberd-router`.
     pub realm: String,
@@ -23,6 +24,18 @@ pub struct AcceptConfig {
     pub limits: Limits,
     /// Failed authentications after which the stream is closed.
     pub tries_max: u8,
+}
+
+impl fmt::Debug for AcceptConfig {
+    /// Without the secret.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut config = f.debug_struct("AcceptConfig");
+        config
+            .field("realm", &self.realm)
+            .field("starttls", &self.starttls)
+            .field("limits", &self.limits);
+        config.field("tries_max", &self.tries_max).finish_non_exhaustive()
+    }
 }
 
 /// Most bytes a peer may send before it is authenticated.

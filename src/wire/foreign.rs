@@ -285,6 +285,7 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::super::edit::tests::{route_of, text};
     use super::super::header::{self, Frame};
+    use super::super::validate;
     use super::*;
     use proptest::prelude::*;
     use quick_xml::NsReader;
@@ -537,6 +538,7 @@ mod tests {
             let stanza = format!("<message from='a@conf.test' to='b@c'>{}</message>", children.concat());
             let (route, addresses) = wrapped(&stanza, ACCEPT_OPEN);
             prop_assert!(addresses.is_some());
+            prop_assert_eq!(validate::check(route.as_bytes(), &Prefixes::default()), Ok(()), "it stands alone: {}", route);
             let back = unwrapped(&route);
             let expected = infoset(&format!("<r xmlns='jabber:client' xmlns:q='u:q'>{stanza}</r>"));
             prop_assert_eq!(&infoset(&back)[..], &expected[1..expected.len() - 1]);
