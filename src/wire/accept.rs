@@ -43,6 +43,7 @@ pub const UNAUTHENTICATED_BYTES_MAX: usize = 64 * 1024;
 
 /// What [`Accept::feed`] came to.
 #[derive(Debug)]
+#[allow(clippy::large_enum_variant, reason = "made once a link and taken apart at once")]
 pub enum Step {
     /// More input is needed.
     Need,
@@ -66,7 +67,7 @@ pub struct Peer {
 }
 
 /// Who authenticated.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum PeerKind {
     /// A component that speaks jabberd2's own protocol.
     Native {
