@@ -8,10 +8,11 @@ use super::stream::{self, Header, Open, put};
 use super::tag::{self, Tag};
 use super::{NS_ACCEPT, NS_SASL, NS_TLS};
 use rand_core::RngCore;
+use std::fmt;
 use std::sync::Arc;
 
 /// What all links of one listener are negotiated with.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct AcceptConfig {
     /// SASL realm and service of the digest-uri: `jabberd-router`.
     pub realm: String,
@@ -25,11 +26,24 @@ pub struct AcceptConfig {
     pub tries_max: u8,
 }
 
+impl fmt::Debug for AcceptConfig {
+    /// Without the secret.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut config = f.debug_struct("AcceptConfig");
+        config
+            .field("realm", &self.realm)
+            .field("starttls", &self.starttls)
+            .field("limits", &self.limits);
+        config.field("tries_max", &self.tries_max).finish_non_exhaustive()
+    }
+}
+
 /// Most bytes a peer may send before it is authenticated.
 pub const UNAUTHENTICATED_BYTES_MAX: usize = 64 * 1024;
 
 /// What [`Accept::feed`] came to.
 #[derive(Debug)]
+#[allow(clippy::large_enum_variant, reason = "made once a link and taken apart at once")]
 pub enum Step {
     /// More input is needed.
     Need,
@@ -53,7 +67,7 @@ pub struct Peer {
 }
 
 /// Who authenticated.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum PeerKind {
     /// A component that speaks jabberd2's own protocol.
     Native {

@@ -10,6 +10,9 @@ use rand_core::RngCore;
 /// Most bytes a router may send before the login is done.
 pub const LOGIN_BYTES_MAX: usize = 64 * 1024;
 
+/// How much of a condition's name goes into the log, characters.
+const CONDITION_CHARS_MAX: usize = 64;
+
 /// Limits of a stream opened with [`Connect::new`].
 pub const LIMITS: Limits = Limits {
     frame_bytes_max: 64 << 20,
@@ -288,6 +291,9 @@ fn failed(reason: &str) -> ConnectStep {
 
 /// A refusal, with the condition the router gave: the first child's name.
 fn refused(what: &str, frame: &[u8], tag: &Tag<'_>) -> ConnectStep {
-    let child = tag::read(frame, tag.end).map(|child| String::from_utf8_lossy(child.local()).into_owned());
+    let child = tag::read(frame, tag.end).map(|child| {
+        let name = String::from_utf8_lossy(child.local());
+        name.chars().take(CONDITION_CHARS_MAX).collect::<String>()
+    });
     ConnectStep::Failed(child.map_or(what.to_owned(), |condition| format!("{what}: {condition}")))
 }
