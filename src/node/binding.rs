@@ -1,17 +1,17 @@
 //! Names: binds and unbinds, what the registrar decides, what every shard learns, adverts.
 
+use super::Shard;
 use super::api::{Level, LinkId, Micros};
 use super::lane::Message;
 use super::link::{Cargo, Flow, Stage};
 use super::seat::{Life, Seat};
-use super::Shard;
 use crate::config::Config;
 use crate::table::names::Multi;
 use crate::table::registrar::{Ask, First, Refusal, Rights, new_seat};
 use crate::table::{SeatId, SeatKind, ShardId};
 use crate::wire::accept::PeerKind;
-use crate::wire::header::{self, Bind, Frame};
 use crate::wire::edit;
+use crate::wire::header::{self, Bind, Frame};
 
 impl Rights for Config {
     fn bind(&self, user: &str, name: &str) -> bool {
@@ -27,7 +27,14 @@ impl Rights for Config {
 
 impl Shard {
     /// A `<bind/>` from a link.
-    pub(super) fn bind(&mut self, now: Micros, id: LinkId, seat: Option<SeatId>, frame: &[u8], bind: &Bind<'_>) -> Flow {
+    pub(super) fn bind(
+        &mut self,
+        now: Micros,
+        id: LinkId,
+        seat: Option<SeatId>,
+        frame: &[u8],
+        bind: &Bind<'_>,
+    ) -> Flow {
         match seat {
             None => {
                 self.judge_first_bind(now, id, frame, false);
@@ -38,7 +45,15 @@ impl Shard {
                 let _ = seat;
                 Flow::Go
             }
-            Some(seat) => self.ask(now, id, seat, Message::AskBind { seat, frame: frame.into() }),
+            Some(seat) => self.ask(
+                now,
+                id,
+                seat,
+                Message::AskBind {
+                    seat,
+                    frame: frame.into(),
+                },
+            ),
         }
     }
 
@@ -49,7 +64,15 @@ impl Shard {
                 self.send(id, |out| edit::unbind_answer(out, Some("404")));
                 Flow::Go
             }
-            Some(seat) => self.ask(now, id, seat, Message::AskUnbind { seat, frame: frame.into() }),
+            Some(seat) => self.ask(
+                now,
+                id,
+                seat,
+                Message::AskUnbind {
+                    seat,
+                    frame: frame.into(),
+                },
+            ),
         }
     }
 
@@ -75,20 +98,39 @@ impl Shard {
     /// Shard 0: the first bind of a link. `bind` is the frame, empty for a XEP-0114 component.
     pub(super) fn judge_first_bind(&mut self, now: Micros, id: LinkId, bind: &[u8], proved_alive: bool) {
         let Some(link) = self.link(id) else { return };
-        let (remote, Some(who)) = (link.remote, link.peer.clone()) else { return };
+        let (remote, Some(who)) = (link.remote, link.peer.clone()) else {
+            return;
+        };
         let kind = match who.kind {
             PeerKind::Foreign { .. } => SeatKind::Xep0114,
             PeerKind::Native { .. } => SeatKind::Native,
         };
-        let (Some(mut registrar), Some(ask)) = (self.registrar.take(), first_ask(bind, &who.kind)) else { return };
-        let verdict = registrar.first(&self.names, &*self.config, who.user(), &ask.borrow(), kind, proved_alive);
+        let (Some(mut registrar), Some(ask)) = (self.registrar.take(), first_ask(bind, &who.kind)) else {
+            return;
+        };
+        let verdict = registrar.first(
+            &self.names,
+            &*self.config,
+            who.user(),
+            &ask.borrow(),
+            kind,
+            proved_alive,
+        );
         self.registrar = Some(registrar);
         match verdict {
             Ok(First::New(seat, granted)) => {
                 let home = self.registrar.as_mut().map_or(0, |registrar| registrar.choose_home());
                 let key: Box<str> = granted.key.into();
                 let kind = kind_shown(kind, granted.multi, ask.default);
-                self.tell_all(now, &Message::SeatNew { seat, home, kind, id: key.clone() });
+                self.tell_all(
+                    now,
+                    &Message::SeatNew {
+                        seat,
+                        home,
+                        kind,
+                        id: key.clone(),
+                    },
+                );
                 // The newcomer is seated before the others learn its name: its own answer comes first.
                 self.send_home(now, id, seat, false, bind.into());
                 self.bound(now, seat, key, granted.multi, &ask, Some(remote));
@@ -99,7 +141,10 @@ impl Shard {
             }
             Ok(First::Contested(seat)) => {
                 if let Some(link) = self.link_mut(id) {
-                    link.stage = Stage::Contending { seat, bind: bind.into() };
+                    link.stage = Stage::Contending {
+                        seat,
+                        bind: bind.into(),
+                    };
                 }
                 self.pause(id, true);
                 let home = self.names.seat(seat).map_or(0, |view| view.home);
@@ -111,7 +156,11 @@ impl Shard {
 
     fn refuse_bind(&mut self, now: Micros, id: LinkId, frame: &[u8], name: &str, refusal: Refusal) {
         let remote = self.link(id).map(|link| link.remote);
-        self.log(Level::Warning, remote, format!("bind of '{name}' refused: {}", refusal_text(refusal)));
+        self.log(
+            Level::Warning,
+            remote,
+            format!("bind of '{name}' refused: {}", refusal_text(refusal)),
+        );
         if let Ok(Frame::Bind(bind)) = header::read(frame) {
             self.send(id, |out| edit::bind_answer(out, frame, &bind, Some(refusal.code())));
         } else {
@@ -121,8 +170,12 @@ impl Shard {
 
     /// Shard 0: a further bind of a seat.
     pub(super) fn judge_further_bind(&mut self, now: Micros, home: ShardId, seat: SeatId, frame: &[u8]) {
-        let Ok(Frame::Bind(bind)) = header::read(frame) else { return };
-        let Some(mut registrar) = self.registrar.take() else { return };
+        let Ok(Frame::Bind(bind)) = header::read(frame) else {
+            return;
+        };
+        let Some(mut registrar) = self.registrar.take() else {
+            return;
+        };
         let ask = owned_ask(&bind);
         let verdict = registrar.further(&self.names, &*self.config, seat, &ask.borrow());
         self.registrar = Some(registrar);
@@ -136,11 +189,22 @@ impl Shard {
                 edit::bind_answer(&mut answer, frame, &bind, None);
             }
             Err(refusal) => {
-                self.log(Level::Warning, None, format!("bind of '{}' refused: {}", ask.name, refusal_text(refusal)));
+                self.log(
+                    Level::Warning,
+                    None,
+                    format!("bind of '{}' refused: {}", ask.name, refusal_text(refusal)),
+                );
                 edit::bind_answer(&mut answer, frame, &bind, Some(refusal.code()));
             }
         }
-        self.tell(now, home, Message::BindAnswer { seat, answer: answer.into() });
+        self.tell(
+            now,
+            home,
+            Message::BindAnswer {
+                seat,
+                answer: answer.into(),
+            },
+        );
     }
 
     fn bound(
@@ -162,32 +226,58 @@ impl Shard {
         if kind != SeatKind::Native && self.names.seat(seat).is_some_and(|view| view.kind == SeatKind::Native) {
             self.tell_all(now, &Message::Kind { seat, kind });
         }
-        self.tell_all(now, &Message::Bound { seat, name, multi, default: ask.default, log: ask.log });
+        self.tell_all(
+            now,
+            &Message::Bound {
+                seat,
+                name,
+                multi,
+                default: ask.default,
+                log: ask.log,
+            },
+        );
     }
 
     /// Shard 0: an unbind of a seat.
     pub(super) fn judge_unbind(&mut self, now: Micros, home: ShardId, seat: SeatId, frame: &[u8]) {
         let key = match header::read(frame) {
-            Ok(Frame::Unbind { name: Some(name) }) => {
-                name.unescape().and_then(|text| crate::jid::domain_key(&text).map(|key| key.into_owned()))
-            }
+            Ok(Frame::Unbind { name: Some(name) }) => name
+                .unescape()
+                .and_then(|text| crate::jid::domain_key(&text).map(|key| key.into_owned())),
             _ => None,
         };
         let held = key.as_deref().is_some_and(|key| {
-            self.registrar.as_mut().is_some_and(|registrar| registrar.unbind(seat, key))
+            self.registrar
+                .as_mut()
+                .is_some_and(|registrar| registrar.unbind(seat, key))
         });
         let mut answer = Vec::new();
         edit::unbind_answer(&mut answer, if held { None } else { Some("404") });
-        self.tell(now, home, Message::BindAnswer { seat, answer: answer.into() });
+        self.tell(
+            now,
+            home,
+            Message::BindAnswer {
+                seat,
+                answer: answer.into(),
+            },
+        );
         if let Some(name) = key.filter(|_| held) {
             self.log(Level::Notice, None, format!("[{name}] offline: unbound"));
-            self.tell_all(now, &Message::Unbound { seat, name: name.into() });
+            self.tell_all(
+                now,
+                &Message::Unbound {
+                    seat,
+                    name: name.into(),
+                },
+            );
         }
     }
 
     /// A seat's home: the registrar's answer to a further bind or an unbind.
     pub(super) fn answer_bind(&mut self, now: Micros, seat: SeatId, answer: &[u8]) {
-        let Some(id) = self.seats.get(&seat).and_then(|seat| seat.link) else { return };
+        let Some(id) = self.seats.get(&seat).and_then(|seat| seat.link) else {
+            return;
+        };
         let Some(link) = self.link_mut(id) else { return };
         let was_paused = matches!(link.stage, Stage::Seated { asking: true, .. });
         link.stage = Stage::Seated { seat, asking: false };
@@ -203,13 +293,21 @@ impl Shard {
 
     /// A link takes its seat: at once on shard 0, or when it was adopted.
     pub(super) fn take_seat(&mut self, now: Micros, id: LinkId, cargo: &Cargo) {
-        let Some(view) = self.names.seat(cargo.seat) else { return };
+        let Some(view) = self.names.seat(cargo.seat) else {
+            return;
+        };
         let (kind, name) = (view.kind, view.id.clone());
         let Some(link) = self.link_mut(id) else { return };
         let Some(who) = link.peer.clone() else { return };
         let remote = link.remote;
-        link.stage = Stage::Seated { seat: cargo.seat, asking: false };
-        let seat = self.seats.entry(cargo.seat).or_insert_with(|| Seat::new(kind, &name, who.clone(), remote, now));
+        link.stage = Stage::Seated {
+            seat: cargo.seat,
+            asking: false,
+        };
+        let seat = self
+            .seats
+            .entry(cargo.seat)
+            .or_insert_with(|| Seat::new(kind, &name, who.clone(), remote, now));
         seat.link = Some(id);
         seat.remote = remote;
         seat.who = who;
@@ -223,6 +321,7 @@ impl Shard {
         }
         self.greet(cargo.seat);
         self.pause(id, false);
+        self.handle_early(now, id);
         if self.link(id).is_some_and(|link| link.has_scanner()) {
             self.go_on(now, id);
         }
@@ -235,9 +334,15 @@ impl Shard {
         if state.is_foreign() {
             return;
         }
-        let (Some(link), own) = (state.link, state.names.clone()) else { return };
-        let names: Vec<Box<str>> =
-            self.names.iter().filter(|(key, _)| !own.iter().any(|own| **own == **key)).map(|(key, _)| key.into()).collect();
+        let (Some(link), own) = (state.link, state.names.clone()) else {
+            return;
+        };
+        let names: Vec<Box<str>> = self
+            .names
+            .iter()
+            .filter(|(key, _)| !own.iter().any(|own| **own == **key))
+            .map(|(key, _)| key.into())
+            .collect();
         self.send(link, |out| names.iter().for_each(|name| edit::advert(out, name, false)));
     }
 
@@ -263,7 +368,13 @@ impl Shard {
                     seat.kind = kind;
                 }
             }
-            Message::Bound { seat, name, multi, default, log } => {
+            Message::Bound {
+                seat,
+                name,
+                multi,
+                default,
+                log,
+            } => {
                 let new = self.names.bind(&name, seat, multi);
                 if default {
                     self.names.set_default_route(Some(seat));
@@ -317,9 +428,13 @@ impl Shard {
             .iter()
             .enumerate()
             .filter_map(|(slot, link)| match &link.stage {
-                Stage::Contending { seat: wanted, bind } if *wanted == seat => {
-                    Some((LinkId { slot: u32::try_from(slot).ok()?, generation: link.generation }, bind.clone()))
-                }
+                Stage::Contending { seat: wanted, bind } if *wanted == seat => Some((
+                    LinkId {
+                        slot: u32::try_from(slot).ok()?,
+                        generation: link.generation,
+                    },
+                    bind.clone(),
+                )),
                 _ => None,
             })
             .collect();
@@ -355,11 +470,17 @@ impl Shard {
 
     /// Answer to [`Action::Probe`](super::api::Action::Probe).
     pub fn probed(&mut self, now: Micros, id: LinkId, alive: bool) {
-        let Some(Stage::Seated { seat, .. }) = self.link(id).map(|link| &link.stage) else { return };
+        let Some(Stage::Seated { seat, .. }) = self.link(id).map(|link| &link.stage) else {
+            return;
+        };
         let seat = *seat;
         if !alive {
             let remote = self.link(id).map(|link| link.remote);
-            self.log(Level::Warning, remote, "no sign of life on this link, and its component came back over another".into());
+            self.log(
+                Level::Warning,
+                remote,
+                "no sign of life on this link, and its component came back over another".into(),
+            );
             self.close_link(now, id);
         }
         self.tell(now, 0, Message::ContestAnswer { seat, alive });
@@ -395,14 +516,26 @@ pub(super) struct OwnedAsk {
 
 impl OwnedAsk {
     fn borrow(&self) -> Ask<'_> {
-        Ask { name: &self.name, multi: self.multi.as_deref(), default: self.default, log: self.log }
+        Ask {
+            name: &self.name,
+            multi: self.multi.as_deref(),
+            default: self.default,
+            log: self.log,
+        }
     }
 }
 
 fn owned_ask(bind: &Bind<'_>) -> OwnedAsk {
     OwnedAsk {
-        name: bind.name.and_then(|name| name.unescape()).unwrap_or_default().into_owned(),
-        multi: bind.multi.and_then(|multi| multi.unescape()).map(|multi| multi.into_owned()),
+        name: bind
+            .name
+            .and_then(|name| name.unescape())
+            .unwrap_or_default()
+            .into_owned(),
+        multi: bind
+            .multi
+            .and_then(|multi| multi.unescape())
+            .map(|multi| multi.into_owned()),
         default: bind.default,
         log: bind.log,
     }
@@ -410,9 +543,12 @@ fn owned_ask(bind: &Bind<'_>) -> OwnedAsk {
 
 fn first_ask(frame: &[u8], kind: &PeerKind) -> Option<OwnedAsk> {
     match kind {
-        PeerKind::Foreign { name, .. } => {
-            Some(OwnedAsk { name: name.clone(), multi: None, default: false, log: false })
-        }
+        PeerKind::Foreign { name, .. } => Some(OwnedAsk {
+            name: name.clone(),
+            multi: None,
+            default: false,
+            log: false,
+        }),
         PeerKind::Native { .. } => match header::read(frame) {
             Ok(Frame::Bind(bind)) => Some(owned_ask(&bind)),
             _ => None,

@@ -75,7 +75,9 @@ impl Shard {
             .map(|(token, number)| SessionKey { c2s, number, token });
         match (action, payload.failed) {
             (b"started", false) => {
-                let (Some(key), Some(bare), Some(target)) = (key, bare, target.as_deref()) else { return };
+                let (Some(key), Some(bare), Some(target)) = (key, bare, target.as_deref()) else {
+                    return;
+                };
                 self.session_started(now, sm, key, &bare, target, request);
             }
             (b"ended" | b"replaced", _) => {
@@ -84,11 +86,21 @@ impl Shard {
                 }
             }
             (b"start" | b"create" | b"started" | b"created", _) => {
-                let (Some(bare), Some(request)) = (bare, request) else { return };
+                let (Some(bare), Some(request)) = (bare, request) else {
+                    return;
+                };
                 if payload.failed {
                     self.count(Counter::StartsRefused);
                 }
-                self.tell(now, self.owner(&bare), Message::StartDone { bare: bare.into(), c2s, request });
+                self.tell(
+                    now,
+                    self.owner(&bare),
+                    Message::StartDone {
+                        bare: bare.into(),
+                        c2s,
+                        request,
+                    },
+                );
             }
             _ => {}
         }
@@ -121,21 +133,38 @@ impl Shard {
             priority: 0,
             ending: false,
         });
-        self.tell(now, self.owner(bare), Message::Register { bare: bare.into(), sm, request, session });
+        self.tell(
+            now,
+            self.owner(bare),
+            Message::Register {
+                bare: bare.into(),
+                sm,
+                request,
+                session,
+            },
+        );
     }
 
     /// A session ended: here and at its owner.
     pub(super) fn forget_client(&mut self, now: Micros, key: SessionKey) {
-        let Some(state) = self.seats.get_mut(&key.c2s) else { return };
+        let Some(state) = self.seats.get_mut(&key.c2s) else {
+            return;
+        };
         if let Some(client) = state.clients.remove(key.number, &key.token) {
             self.count(Counter::SessionsEnded);
-            self.tell(now, self.owner(&client.bare), Message::Unregister { bare: client.bare, key });
+            self.tell(
+                now,
+                self.owner(&client.bare),
+                Message::Unregister { bare: client.bare, key },
+            );
         }
     }
 
     /// Appends to a seat's output, within its limit; beyond it, messages and iqs go back to their sender.
     fn enqueue(&mut self, now: Micros, seat: SeatId, source: SeatId, frame: &[u8], write: impl FnOnce(&mut Vec<u8>)) {
-        if self.queued_bytes(seat) + frame.len() as u64 > self.config.queues.link_bytes && !self.fits_anyway(seat, frame) {
+        if self.queued_bytes(seat) + frame.len() as u64 > self.config.queues.link_bytes
+            && !self.fits_anyway(seat, frame)
+        {
             return self.overflow(now, seat, source, frame);
         }
         self.put(seat, write);
@@ -148,7 +177,10 @@ impl Shard {
         state.frames_out += 1;
         match state.link {
             Some(link) if !state.waits() => {
-                let Some(link) = self.links.get_mut(link.slot as usize).filter(|l| l.generation == link.generation)
+                let Some(link) = self
+                    .links
+                    .get_mut(link.slot as usize)
+                    .filter(|l| l.generation == link.generation)
                 else {
                     return;
                 };
@@ -164,7 +196,10 @@ impl Shard {
 
     fn queued_bytes(&self, seat: SeatId) -> u64 {
         let Some(state) = self.seats.get(&seat) else { return 0 };
-        let link = state.link.and_then(|id| self.link(id)).map_or(0, |link| link.out.len() + link.in_flight);
+        let link = state
+            .link
+            .and_then(|id| self.link(id))
+            .map_or(0, |link| link.out.len() + link.in_flight);
         (state.queue.len() + link) as u64
     }
 

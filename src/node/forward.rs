@@ -50,7 +50,11 @@ impl Shard {
     fn throttle(&mut self, id: LinkId, seat: SeatId) {
         let Some(state) = self.seats.get_mut(&seat) else { return };
         state.throttled = !state.throttled;
-        let release = if state.throttled { Vec::new() } else { std::mem::take(&mut state.queue) };
+        let release = if state.throttled {
+            Vec::new()
+        } else {
+            std::mem::take(&mut state.queue)
+        };
         self.send(id, |out| {
             edit::throttle(out);
             out.extend_from_slice(&release);
@@ -145,7 +149,9 @@ impl Shard {
                     None => self.bounce(now, seat, frame, "404"),
                 },
             },
-            Verdict::Each(targets) => targets.iter().for_each(|target| self.to_seat(now, *target, seat, frame)),
+            Verdict::Each(targets) => targets
+                .iter()
+                .for_each(|target| self.to_seat(now, *target, seat, frame)),
             Verdict::Own => self.for_self(now, seat, frame, header),
             Verdict::Bounce(code) => self.bounce(now, seat, frame, code),
             Verdict::Broadcast | Verdict::Drop(_) => unreachable!("decide gives a destination or a bounce"),
@@ -155,12 +161,20 @@ impl Shard {
     /// What a frame of c2s or sm teaches. False when it ends here.
     fn observe(&mut self, now: Micros, seat: SeatId, frame: &[u8], header: &Route<'_>) -> bool {
         let Some(payload) = &header.payload else { return true };
-        let Some(kind) = self.seats.get(&seat).map(|state| state.kind) else { return false };
+        let Some(kind) = self.seats.get(&seat).map(|state| state.kind) else {
+            return false;
+        };
         match (kind, payload.kind) {
             (SeatKind::Sm, _) => self.observe_sm(now, frame, header, payload),
             (SeatKind::C2s, _) => self.observe_client(now, seat, frame, header, payload),
             (SeatKind::Native, PayloadKind::Session) if is_request(payload) => {
-                self.tell_all(now, &Message::Kind { seat, kind: SeatKind::C2s });
+                self.tell_all(
+                    now,
+                    &Message::Kind {
+                        seat,
+                        kind: SeatKind::C2s,
+                    },
+                );
                 self.observe_client(now, seat, frame, header, payload)
             }
             _ => true,
@@ -185,9 +199,11 @@ impl Shard {
     }
 
     fn is_jabberd2(&self, name: Value<'_>) -> bool {
-        self.names
-            .find(name)
-            .is_some_and(|(_, name)| name.holders.iter().all(|s| self.names.seat(*s).is_some_and(|v| v.kind.is_jabberd2())))
+        self.names.find(name).is_some_and(|(_, name)| {
+            name.holders
+                .iter()
+                .all(|s| self.names.seat(*s).is_some_and(|v| v.kind.is_jabberd2()))
+        })
     }
 
     /// From c2s: sessions end, presence changes, and stanzas of clients whom no sm knows.
@@ -203,30 +219,46 @@ impl Shard {
             return true;
         };
         if self.is_question(seat, &token) {
-            let alive = header.to.is_some_and(|to| self.names.find(to).is_some_and(|(_, name)| is_sm_id(name)));
+            let alive = header
+                .to
+                .is_some_and(|to| self.names.find(to).is_some_and(|(_, name)| is_sm_id(name)));
             self.question_answered(now, token.as_bytes(), alive);
             return false;
         }
-        let Some(state) = self.seats.get_mut(&seat) else { return false };
-        let key = SessionKey { c2s: seat, number, token };
+        let Some(state) = self.seats.get_mut(&seat) else {
+            return false;
+        };
+        let key = SessionKey {
+            c2s: seat,
+            number,
+            token,
+        };
         let Some(client) = state.clients.get_mut(number, &token) else {
             return self.unknown_client(now, seat, frame, payload);
         };
         client.active = true;
         let (sm, bare) = (client.sm, client.bare.clone());
         let message = match payload.kind {
-            PayloadKind::Session if payload.action.is_some_and(|action| action.0 == b"end") => {
-                Some(Message::Ending { bare: bare.clone(), key })
+            PayloadKind::Session if payload.action.is_some_and(|action| action.0 == b"end") => Some(Message::Ending {
+                bare: bare.clone(),
+                key,
+            }),
+            PayloadKind::Presence if payload.to.is_none() => {
+                presence_change(frame, payload).map(|priority| Message::Presence {
+                    bare: bare.clone(),
+                    key,
+                    priority,
+                })
             }
-            PayloadKind::Presence if payload.to.is_none() => presence_change(frame, payload)
-                .map(|priority| Message::Presence { bare: bare.clone(), key, priority }),
             _ => None,
         };
         if let Some(message) = message {
             self.tell(now, self.owner(&bare), message);
         }
         // Session control that c2s sends to the domain (it does not know the number any more) belongs to that sm.
-        let to_domain = header.to.is_some_and(|to| self.names.find(to).is_some_and(|(_, name)| !is_sm_id(name)));
+        let to_domain = header
+            .to
+            .is_some_and(|to| self.names.find(to).is_some_and(|(_, name)| !is_sm_id(name)));
         if to_domain && payload.kind == PayloadKind::Session && !is_request(payload) {
             self.to_seat(now, sm, seat, frame);
             return false;
@@ -250,7 +282,9 @@ impl Shard {
         let Some(payload) = &header.payload else { return };
         match payload.kind {
             PayloadKind::Iq => {
-                let parsed = payload.id.and_then(|id| id.as_str()?.strip_prefix(FENCE_PREFIX)?.split_once('.'));
+                let parsed = payload
+                    .id
+                    .and_then(|id| id.as_str()?.strip_prefix(FENCE_PREFIX)?.split_once('.'));
                 if let Some((shard, number)) = parsed
                     && let (Ok(shard), Ok(number)) = (shard.parse::<u16>(), number.parse())
                     && shard < self.shards
@@ -300,7 +334,9 @@ impl Shard {
             self.data[usize::from(home)].push(Verb::Bounce(sender, code), sender, frame);
             return;
         }
-        let Ok(Frame::Route(route)) = header::read(frame) else { return };
+        let Ok(Frame::Route(route)) = header::read(frame) else {
+            return;
+        };
         if route.error.is_some() {
             return self.count(Counter::DropErrorRoute);
         }
@@ -344,19 +380,30 @@ impl Shard {
     fn filtered(&mut self, frame: &[u8], header: &Route<'_>, payload: &Payload<'_>) -> Filtered {
         let from = payload.from.and_then(|value| value.unescape());
         let to = payload.to.and_then(|value| value.unescape());
-        let Some(bytes) = frame.get(payload.span.clone()) else { return Filtered::Pass };
+        let Some(bytes) = frame.get(payload.span.clone()) else {
+            return Filtered::Pass;
+        };
         let config = self.config.clone();
-        let Some(rule) = config.filter.matches(bytes, from.as_deref(), to.as_deref()) else { return Filtered::Pass };
+        let Some(rule) = config.filter.matches(bytes, from.as_deref(), to.as_deref()) else {
+            return Filtered::Pass;
+        };
         self.count(Counter::FilterMatches);
         let _ = header;
         if rule.log {
             let (from, to) = (from.as_deref().unwrap_or("-"), to.as_deref().unwrap_or("-"));
-            self.log(Level::Notice, None, format!("filter rule in line {}: packet from {from} to {to}", rule.line));
+            self.log(
+                Level::Notice,
+                None,
+                format!("filter rule in line {}: packet from {from} to {to}", rule.line),
+            );
         }
         if let Some(file) = &rule.dump {
             let mut line = bytes.to_vec();
             line.push(b'\n');
-            self.actions.push(Action::Append { file: file.clone(), bytes: line });
+            self.actions.push(Action::Append {
+                file: file.clone(),
+                bytes: line,
+            });
         }
         match (rule.error_code, &rule.redirect) {
             (Some(code), _) => Filtered::Deny(code),
@@ -391,7 +438,9 @@ pub(super) fn number(value: Value<'_>) -> Option<u32> {
 
 /// `start` and `create`: what c2s waits to have answered.
 pub(super) fn is_request(payload: &Payload<'_>) -> bool {
-    payload.action.is_some_and(|action| matches!(action.0, b"start" | b"create"))
+    payload
+        .action
+        .is_some_and(|action| matches!(action.0, b"start" | b"create"))
 }
 
 /// A name that one sm answers to, not the domain that several share.
@@ -431,5 +480,10 @@ fn is_component_disco(frame: &[u8], header: &Route<'_>, payload: &Payload<'_>) -
 
 /// A client of this c2s, as `started` names it.
 pub(super) fn client(token: Token, sm: SeatId, bare: &str) -> Client {
-    Client { token, sm, bare: bare.into(), active: false }
+    Client {
+        token,
+        sm,
+        bare: bare.into(),
+        active: false,
+    }
 }

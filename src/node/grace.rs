@@ -37,7 +37,9 @@ impl Shard {
     ) {
         let limits = self.limits;
         let grace_us = self.config.grace_ms * 1_000;
-        let Some(state) = self.seats.get_mut(&seat).filter(|state| state.link == Some(id)) else { return };
+        let Some(state) = self.seats.get_mut(&seat).filter(|state| state.link == Some(id)) else {
+            return;
+        };
         let mut queue = Vec::new();
         for (_, frame) in frames_of(limits, &unsent).filter(|(start, _)| *start >= written) {
             keep_route(&mut queue, frame);
@@ -49,13 +51,23 @@ impl Shard {
         state.queue = queue;
         state.link = None;
         let (name, remote, leaves) = (state.id.clone(), state.remote, state.leaves);
-        state.life = Life::Lost { until: if leaves { now } else { now + grace_us } };
+        state.life = Life::Lost {
+            until: if leaves { now } else { now + grace_us },
+        };
         let contested = state.contested.take().is_some();
         if self.stopping {
             return;
         }
-        let waited = if leaves { String::new() } else { format!("; waiting {} s for it", grace_us / 1_000_000) };
-        self.log(Level::Notice, Some(remote), format!("[{name}] disconnect: {}{waited}", cause_text(cause)));
+        let waited = if leaves {
+            String::new()
+        } else {
+            format!("; waiting {} s for it", grace_us / 1_000_000)
+        };
+        self.log(
+            Level::Notice,
+            Some(remote),
+            format!("[{name}] disconnect: {}{waited}", cause_text(cause)),
+        );
         self.tell(now, 0, Message::Lost { seat });
         if contested {
             self.tell(now, 0, Message::ContestAnswer { seat, alive: false });
@@ -88,7 +100,11 @@ impl Shard {
         if self.names.seat(seat).is_none_or(|view| view.live) {
             return;
         }
-        let names = self.registrar.as_mut().map(|registrar| registrar.drop_seat(seat, home)).unwrap_or_default();
+        let names = self
+            .registrar
+            .as_mut()
+            .map(|registrar| registrar.drop_seat(seat, home))
+            .unwrap_or_default();
         for name in names {
             self.log(Level::Notice, None, format!("[{name}] offline"));
             self.tell_all(now, &Message::Unbound { seat, name });
@@ -115,9 +131,17 @@ impl Shard {
         }
         let Some(mut state) = state else { return };
         for (number, client) in state.clients.drain() {
-            let key = SessionKey { c2s: seat, number, token: client.token };
+            let key = SessionKey {
+                c2s: seat,
+                number,
+                token: client.token,
+            };
             self.count(Counter::SessionsEnded);
-            self.tell(now, self.owner(&client.bare), Message::Unregister { bare: client.bare, key });
+            self.tell(
+                now,
+                self.owner(&client.bare),
+                Message::Unregister { bare: client.bare, key },
+            );
         }
         let queue = std::mem::take(&mut state.queue);
         self.give_queue_back(now, &queue, state.kind);
@@ -139,16 +163,36 @@ impl Shard {
             state.clients.any().map(|(number, client)| (number, client.clone())),
         );
         let Some(question) = question else { return };
-        let asking = |samples_missing| Life::Asking { question, until: now + ASK_US, samples_missing };
+        let asking = |samples_missing| Life::Asking {
+            question,
+            until: now + ASK_US,
+            samples_missing,
+        };
         match (kind, sample) {
             (SeatKind::Sm, _) => {
                 state.life = asking(shards);
-                self.tell_all(now, &Message::Sample { sm: seat, home: self.id });
+                self.tell_all(
+                    now,
+                    &Message::Sample {
+                        sm: seat,
+                        home: self.id,
+                    },
+                );
             }
             (SeatKind::C2s, Some((number, client))) => {
                 state.life = asking(0);
-                let sm = self.names.seat(client.sm).map(|view| view.id.clone()).unwrap_or_default();
-                let payload = session_payload("started", number, question.as_str(), Some(&client.bare), Some("jidmesh"));
+                let sm = self
+                    .names
+                    .seat(client.sm)
+                    .map(|view| view.id.clone())
+                    .unwrap_or_default();
+                let payload = session_payload(
+                    "started",
+                    number,
+                    question.as_str(),
+                    Some(&client.bare),
+                    Some("jidmesh"),
+                );
                 self.ask_link(seat, &name, &sm, &payload);
             }
             _ => self.release_queue(now, seat),
@@ -160,7 +204,11 @@ impl Shard {
     /// Every shard: does an sm that came back still hold what it held? Any of its sessions will do for the question.
     pub(super) fn sample(&mut self, now: Micros, sm: SeatId, home: ShardId) {
         let sample = self.users.any_session_at(sm).map(|(bare, _, session)| Sampled {
-            key: SessionKey { c2s: session.c2s, number: session.number, token: session.token },
+            key: SessionKey {
+                c2s: session.c2s,
+                number: session.number,
+                token: session.token,
+            },
             bare: bare.into(),
         });
         self.tell(now, home, Message::SampleAnswer { sm, sample });
@@ -169,7 +217,14 @@ impl Shard {
     /// The sm's home: one shard's sample.
     pub(super) fn sampled(&mut self, now: Micros, sm: SeatId, sample: Option<Sampled>) {
         let Some(state) = self.seats.get_mut(&sm) else { return };
-        let Life::Asking { question, samples_missing, .. } = &mut state.life else { return };
+        let Life::Asking {
+            question,
+            samples_missing,
+            ..
+        } = &mut state.life
+        else {
+            return;
+        };
         if *samples_missing == 0 {
             return;
         }
@@ -190,7 +245,11 @@ impl Shard {
                 payload.extend_from_slice(b"' type='get' id='");
                 payload.extend_from_slice(question.as_bytes());
                 payload.extend_from_slice(b"'><ping xmlns='urn:xmpp:ping'/></iq>");
-                self.log(Level::Info, None, format!("[{name}] is asked whether it still holds {bare}"));
+                self.log(
+                    Level::Info,
+                    None,
+                    format!("[{name}] is asked whether it still holds {bare}"),
+                );
                 self.ask_link(sm, &name, &c2s, &payload);
             }
             None if missing == 0 => self.release_queue(now, sm),
@@ -205,14 +264,20 @@ impl Shard {
             _ => None,
         });
         if let Some(seat) = asked {
-            let Some(state) = self.seats.get(&seat) else { return true };
+            let Some(state) = self.seats.get(&seat) else {
+                return true;
+            };
             let (name, remote) = (state.id.clone(), state.remote);
             if alive {
                 self.log(Level::Info, Some(remote), format!("[{name}] kept its sessions"));
                 self.release_queue(now, seat);
             } else {
                 self.count(Counter::LinksLost);
-                self.log(Level::Warning, Some(remote), format!("[{name}] was restarted: its sessions are ended"));
+                self.log(
+                    Level::Warning,
+                    Some(remote),
+                    format!("[{name}] was restarted: its sessions are ended"),
+                );
                 self.tell_all(now, &Message::Restarted { seat });
             }
             return true;
@@ -237,8 +302,12 @@ impl Shard {
             SeatKind::Sm => self.sm_lost(now, seat, true),
             SeatKind::C2s => {
                 // sm ends all sessions of a c2s that becomes unavailable, and tells their contacts.
-                let sms: Vec<SeatId> =
-                    self.seats.iter().filter(|(_, state)| state.kind == SeatKind::Sm).map(|(id, _)| *id).collect();
+                let sms: Vec<SeatId> = self
+                    .seats
+                    .iter()
+                    .filter(|(_, state)| state.kind == SeatKind::Sm)
+                    .map(|(id, _)| *id)
+                    .collect();
                 for sm in sms {
                     self.put(sm, |out| {
                         edit::advert(out, &name, true);
@@ -249,9 +318,17 @@ impl Shard {
             _ => {}
         }
         for (number, client) in clients {
-            let key = SessionKey { c2s: seat, number, token: client.token };
+            let key = SessionKey {
+                c2s: seat,
+                number,
+                token: client.token,
+            };
             self.count(Counter::SessionsEnded);
-            self.tell(now, self.owner(&client.bare), Message::Unregister { bare: client.bare, key });
+            self.tell(
+                now,
+                self.owner(&client.bare),
+                Message::Unregister { bare: client.bare, key },
+            );
         }
         self.give_queue_back(now, &queue, kind);
     }
@@ -259,8 +336,12 @@ impl Shard {
     /// A c2s's home: the sm of this session is lost.
     pub(super) fn end_client(&mut self, now: Micros, key: SessionKey, _restarted: bool) {
         let _ = now;
-        let Some(state) = self.seats.get_mut(&key.c2s) else { return };
-        let Some(client) = state.clients.remove(key.number, &key.token) else { return };
+        let Some(state) = self.seats.get_mut(&key.c2s) else {
+            return;
+        };
+        let Some(client) = state.clients.remove(key.number, &key.token) else {
+            return;
+        };
         let name = state.id.clone();
         self.count(Counter::SessionsEnded);
         let domain = super::placement::domain_of(&client.bare);
@@ -276,7 +357,8 @@ impl Shard {
         }
         state.warned_at = Some(now);
         let (name, remote) = (state.id.clone(), state.remote);
-        let text = format!("[{name}] takes its frames too slowly: {limit} bytes wait; further ones go back to their senders");
+        let text =
+            format!("[{name}] takes its frames too slowly: {limit} bytes wait; further ones go back to their senders");
         self.log(Level::Warning, Some(remote), text);
     }
 
@@ -305,7 +387,9 @@ impl Shard {
                     wake = Some(wake.map_or(at + GHOST_US, |wake| wake.min(at + GHOST_US)));
                 }
             }
-            if keepalive_us > 0 && let Some(idle_since) = state.link.and_then(|id| self.link(id)).map(|l| l.idle_since()) {
+            if keepalive_us > 0
+                && let Some(idle_since) = state.link.and_then(|id| self.link(id)).map(|l| l.idle_since())
+            {
                 if now >= idle_since + keepalive_us {
                     due.push((*seat, Due::Keepalive));
                 }
@@ -330,11 +414,19 @@ impl Shard {
                 // Asked once: the registrar's answer takes the seat away.
                 state.life = Life::Lost { until: Micros::MAX };
                 self.count(Counter::LinksLost);
-                self.log(Level::Warning, Some(remote), format!("[{name}] did not come back in time: given up"));
+                self.log(
+                    Level::Warning,
+                    Some(remote),
+                    format!("[{name}] did not come back in time: given up"),
+                );
                 self.tell(now, 0, Message::Expired { seat });
             }
             Due::Unanswered => {
-                self.log(Level::Warning, Some(remote), format!("[{name}] came back but does not answer: closed"));
+                self.log(
+                    Level::Warning,
+                    Some(remote),
+                    format!("[{name}] came back but does not answer: closed"),
+                );
                 if let Some(link) = link {
                     self.close_link(now, link);
                 }
@@ -372,7 +464,9 @@ impl Shard {
         let name = state.id.clone();
         for (number, token, sm, bare) in suspects {
             self.questions += 1;
-            let Some(question) = Token::new(format!("jidmesh-ask-ghost-{}", self.questions).as_bytes()) else { continue };
+            let Some(question) = Token::new(format!("jidmesh-ask-ghost-{}", self.questions).as_bytes()) else {
+                continue;
+            };
             let sm = self.names.seat(sm).map(|view| view.id.clone()).unwrap_or_default();
             let Some(state) = self.seats.get_mut(&seat) else { return };
             if state.ghosts.len() < GHOSTS_ASKED_MAX {
@@ -385,17 +479,31 @@ impl Shard {
 
     fn ghost_answered(&mut self, now: Micros, id: &[u8], alive: bool) {
         let found = self.seats.iter_mut().find_map(|(seat, state)| {
-            let at = state.ghosts.iter().position(|(question, _, _)| question.as_bytes() == id)?;
+            let at = state
+                .ghosts
+                .iter()
+                .position(|(question, _, _)| question.as_bytes() == id)?;
             let (_, number, token) = state.ghosts.swap_remove(at);
             // The number is in use, but by another session that showed itself: this one was its predecessor's.
             let dead = !alive || state.clients.has_other(number, &token);
-            let client = state.clients.get_mut(number, &token).filter(|client| dead && !client.active)?;
+            let client = state
+                .clients
+                .get_mut(number, &token)
+                .filter(|client| dead && !client.active)?;
             Some((*seat, number, token, client.sm, state.id.clone(), client.bare.clone()))
         });
-        let Some((seat, number, token, sm, name, bare)) = found else { return };
+        let Some((seat, number, token, sm, name, bare)) = found else {
+            return;
+        };
         self.count(Counter::GhostsCleared);
-        self.log(Level::Notice, None, format!("[{name}] does not know the session of {bare} any more: ended"));
-        let Some(sm_name) = self.names.seat(sm).map(|view| view.id.clone()) else { return };
+        self.log(
+            Level::Notice,
+            None,
+            format!("[{name}] does not know the session of {bare} any more: ended"),
+        );
+        let Some(sm_name) = self.names.seat(sm).map(|view| view.id.clone()) else {
+            return;
+        };
         let payload = session_payload("end", number, token.as_str(), None, None);
         let mut frame = Vec::new();
         edit::route(&mut frame, &sm_name, &name, &payload);
@@ -443,7 +551,9 @@ impl Shard {
             match &route.payload {
                 // Starts are kept by the users' owners and placed again by them; the clients of other frames that carry
                 // a session are ended.
-                Some(payload) if kind == SeatKind::Sm && (payload.kind == PayloadKind::Session || payload.sm.is_some()) => {
+                Some(payload)
+                    if kind == SeatKind::Sm && (payload.kind == PayloadKind::Session || payload.sm.is_some()) =>
+                {
                     self.count(Counter::DropGone);
                 }
                 Some(_) if kind == SeatKind::Sm => self.route_again(now, sender, frame, &route),
@@ -453,14 +563,27 @@ impl Shard {
     }
 
     fn sender_of(&self, route: &Route<'_>) -> SeatId {
-        let Some((_, name)) = route.from.and_then(|from| self.names.find(from)) else { return SELF };
+        let Some((_, name)) = route.from.and_then(|from| self.names.find(from)) else {
+            return SELF;
+        };
         if name.multi != Multi::To || name.holders.len() == 1 {
             return name.holders[0];
         }
         // A delivery of one of several sm: the one that holds the session knows what to do with it.
-        let to = route.to.and_then(|to| self.names.find(to)).map(|(_, name)| name.holders[0]);
-        let token = route.payload.as_ref().and_then(|payload| payload.sm).and_then(super::forward::token);
-        let number = route.payload.as_ref().and_then(|payload| payload.c2s).and_then(super::forward::number);
+        let to = route
+            .to
+            .and_then(|to| self.names.find(to))
+            .map(|(_, name)| name.holders[0]);
+        let token = route
+            .payload
+            .as_ref()
+            .and_then(|payload| payload.sm)
+            .and_then(super::forward::token);
+        let number = route
+            .payload
+            .as_ref()
+            .and_then(|payload| payload.c2s)
+            .and_then(super::forward::number);
         to.and_then(|c2s| self.seats.get(&c2s))
             .and_then(|state| state.clients.get(number?, &token?))
             .map_or(name.holders[0], |client| client.sm)
@@ -480,7 +603,13 @@ enum Due {
 const GHOSTS_ASKED_MAX: usize = 4_096;
 
 /// A session-control element of jidmesh's own.
-pub(super) fn session_payload(action: &str, number: u32, token: &str, target: Option<&str>, id: Option<&str>) -> Vec<u8> {
+pub(super) fn session_payload(
+    action: &str,
+    number: u32,
+    token: &str,
+    target: Option<&str>,
+    id: Option<&str>,
+) -> Vec<u8> {
     let mut out = format!("<sc:session xmlns:sc='{NS_SESSION}' sc:c2s='{number}'").into_bytes();
     let mut attribute = |name: &str, value: &str| {
         out.extend_from_slice(name.as_bytes());
@@ -502,7 +631,7 @@ pub(super) fn session_payload(action: &str, number: u32, token: &str, target: Op
 }
 
 /// The frames of a piece of output that starts at a frame's border, with their offsets. Ends where it is not such a piece.
-fn frames_of(limits: Limits, bytes: &[u8]) -> impl Iterator<Item = (usize, &[u8])> {
+pub(super) fn frames_of(limits: Limits, bytes: &[u8]) -> impl Iterator<Item = (usize, &[u8])> {
     const ROOT: &[u8] = b"<s>";
     let mut scanner = Scanner::new(limits);
     let mut whole = Vec::with_capacity(ROOT.len() + bytes.len());

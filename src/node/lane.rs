@@ -29,7 +29,11 @@ pub(super) struct LaneFrame {
 impl DataBatch {
     pub(super) fn push(&mut self, verb: Verb, source: SeatId, frame: &[u8]) {
         self.bytes.extend_from_slice(frame);
-        self.frames.push(LaneFrame { verb, source, end: self.bytes.len() });
+        self.frames.push(LaneFrame {
+            verb,
+            source,
+            end: self.bytes.len(),
+        });
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = (&LaneFrame, &[u8])> {
@@ -72,38 +76,116 @@ pub struct Control(pub(super) Message);
 #[derive(Clone, Debug)]
 pub(super) enum Message {
     // From the registrar to all shards.
-    SeatNew { seat: SeatId, home: ShardId, kind: SeatKind, id: Box<str> },
-    SeatLive { seat: SeatId, live: bool },
-    SeatGone { seat: SeatId },
-    Bound { seat: SeatId, name: Box<str>, multi: Multi, default: bool, log: bool },
-    Unbound { seat: SeatId, name: Box<str> },
+    SeatNew {
+        seat: SeatId,
+        home: ShardId,
+        kind: SeatKind,
+        id: Box<str>,
+    },
+    SeatLive {
+        seat: SeatId,
+        live: bool,
+    },
+    SeatGone {
+        seat: SeatId,
+    },
+    Bound {
+        seat: SeatId,
+        name: Box<str>,
+        multi: Multi,
+        default: bool,
+        log: bool,
+    },
+    Unbound {
+        seat: SeatId,
+        name: Box<str>,
+    },
     // From a seat's home to the registrar.
-    AskBind { seat: SeatId, frame: Box<[u8]> },
-    AskUnbind { seat: SeatId, frame: Box<[u8]> },
-    Lost { seat: SeatId },
-    Expired { seat: SeatId },
-    ContestAnswer { seat: SeatId, alive: bool },
+    AskBind {
+        seat: SeatId,
+        frame: Box<[u8]>,
+    },
+    AskUnbind {
+        seat: SeatId,
+        frame: Box<[u8]>,
+    },
+    Lost {
+        seat: SeatId,
+    },
+    Expired {
+        seat: SeatId,
+    },
+    ContestAnswer {
+        seat: SeatId,
+        alive: bool,
+    },
     // From the registrar to a seat's home.
-    BindAnswer { seat: SeatId, answer: Box<[u8]> },
-    Contest { seat: SeatId },
+    BindAnswer {
+        seat: SeatId,
+        answer: Box<[u8]>,
+    },
+    Contest {
+        seat: SeatId,
+    },
     // From a seat's home to all.
-    Kind { seat: SeatId, kind: SeatKind },
+    Kind {
+        seat: SeatId,
+        kind: SeatKind,
+    },
     /// The component at this seat is another process than before: what the former held is lost.
-    Restarted { seat: SeatId },
+    Restarted {
+        seat: SeatId,
+    },
     // From a c2s's home to the owner of the user.
-    Register { bare: Box<str>, sm: SeatId, request: Option<Token>, session: Box<Session> },
-    Unregister { bare: Box<str>, key: SessionKey },
-    Ending { bare: Box<str>, key: SessionKey },
-    Presence { bare: Box<str>, key: SessionKey, priority: Option<i8> },
-    StartDone { bare: Box<str>, c2s: SeatId, request: Token },
+    Register {
+        bare: Box<str>,
+        sm: SeatId,
+        request: Option<Token>,
+        session: Box<Session>,
+    },
+    Unregister {
+        bare: Box<str>,
+        key: SessionKey,
+    },
+    Ending {
+        bare: Box<str>,
+        key: SessionKey,
+    },
+    Presence {
+        bare: Box<str>,
+        key: SessionKey,
+        priority: Option<i8>,
+    },
+    StartDone {
+        bare: Box<str>,
+        c2s: SeatId,
+        request: Token,
+    },
     // From the owner to a c2s's home.
-    EndClient { key: SessionKey, restarted: bool },
+    EndClient {
+        key: SessionKey,
+        restarted: bool,
+    },
     // Questions among shards.
-    FenceDone { sm: SeatId, number: u64 },
-    Sample { sm: SeatId, home: ShardId },
-    SampleAnswer { sm: SeatId, sample: Option<Sampled> },
-    SurrogateStarted { number: u32, token: Token },
-    SurrogateEnded { number: u32 },
+    FenceDone {
+        sm: SeatId,
+        number: u64,
+    },
+    Sample {
+        sm: SeatId,
+        home: ShardId,
+    },
+    SampleAnswer {
+        sm: SeatId,
+        sample: Option<Sampled>,
+    },
+    SurrogateStarted {
+        number: u32,
+        token: Token,
+    },
+    SurrogateEnded {
+        number: u32,
+    },
 }
 
 /// A session that an sm is asked about when it comes back.

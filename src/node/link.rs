@@ -54,6 +54,8 @@ pub(super) struct Link {
     pub(super) tls: bool,
     pub(super) out: Vec<u8>,
     pub(super) in_flight: usize,
+    /// Routes that came before the component was authenticated: handled behind its first bind.
+    early: Vec<u8>,
     scanner: Option<Scanner>,
     carry: Vec<u8>,
     opened_at: Micros,
@@ -99,6 +101,7 @@ pub struct Cargo {
     who: Who,
     tls: bool,
     out: Vec<u8>,
+    early: Vec<u8>,
     scanner: Option<Scanner>,
     carry: Vec<u8>,
 }
@@ -114,7 +117,11 @@ impl Shard {
     /// A connection was accepted.
     pub fn opened(&mut self, now: Micros, remote: SocketAddr) -> LinkId {
         self.count(Counter::LinksOpened);
-        let config = if self.refuses_default_secret(remote) { self.accept_remote.clone() } else { self.accept.clone() };
+        let config = if self.refuses_default_secret(remote) {
+            self.accept_remote.clone()
+        } else {
+            self.accept.clone()
+        };
         let accept = Accept::new(config, &mut self.rng);
         self.wake_by(now + super::TICK_US);
         self.insert_link(now, remote, Stage::Negotiating(Box::new(accept)))
@@ -177,6 +184,7 @@ impl Shard {
             link.peer = Some(cargo.who.clone());
             link.tls = cargo.tls;
             link.out = std::mem::take(&mut cargo.out);
+            link.early = std::mem::take(&mut cargo.early);
             link.scanner = cargo.scanner.take();
             link.carry = std::mem::take(&mut cargo.carry);
         }
@@ -213,7 +221,10 @@ impl Shard {
     pub fn shutdown(&mut self, now: Micros) {
         self.stopping = true;
         for slot in 0..self.links.len() {
-            let id = LinkId { slot: u32::try_from(slot).unwrap_or(0), generation: self.links[slot].generation };
+            let id = LinkId {
+                slot: u32::try_from(slot).unwrap_or(0),
+                generation: self.links[slot].generation,
+            };
             if !matches!(self.links[slot].stage, Stage::Free | Stage::Closing) {
                 stream::close(&mut self.links[slot].out);
                 self.close_link(now, id);
@@ -243,6 +254,15 @@ impl Shard {
         }
     }
 
+    /// Handles what came before the component was authenticated.
+    pub(super) fn handle_early(&mut self, now: Micros, id: LinkId) {
+        let Some(link) = self.link_mut(id) else { return };
+        let early = std::mem::take(&mut link.early);
+        for (_, frame) in super::grace::frames_of(self.limits, &early) {
+            let _ = self.frame(now, id, frame);
+        }
+    }
+
     /// Handles what waits in the carry buffer, now that the link may go on.
     pub(super) fn go_on(&mut self, now: Micros, id: LinkId) {
         let Some(link) = self.link_mut(id) else { return };
@@ -261,7 +281,11 @@ impl Shard {
     pub(super) fn refuse(&mut self, now: Micros, id: LinkId, condition: &str, text: &str) {
         let Some(link) = self.link(id) else { return };
         let remote = link.remote;
-        self.log(Level::Warning, Some(remote), format!("closed with stream error {condition}: {text}"));
+        self.log(
+            Level::Warning,
+            Some(remote),
+            format!("closed with stream error {condition}: {text}"),
+        );
         self.send(id, |out| stream::error(out, condition, Some(text)));
         self.close_link(now, id);
     }
@@ -282,7 +306,8 @@ impl Shard {
         let Some(link) = self.link_mut(id) else { return };
         if link.paused != on {
             link.paused = on;
-            self.actions.push(if on { Action::Pause(id) } else { Action::Resume(id) });
+            self.actions
+                .push(if on { Action::Pause(id) } else { Action::Resume(id) });
         }
     }
 
@@ -301,6 +326,7 @@ impl Shard {
             who,
             tls: link.tls,
             out: Vec::new(),
+            early: Vec::new(),
             scanner: None,
             carry: Vec::new(),
         });
@@ -320,15 +346,23 @@ impl Shard {
     fn depart(&mut self, id: LinkId, mut cargo: Box<Cargo>, home: super::ShardId) {
         let Some(link) = self.link_mut(id) else { return };
         cargo.out = std::mem::take(&mut link.out);
+        cargo.early = std::mem::take(&mut link.early);
         cargo.carry = std::mem::take(&mut link.carry);
         link.stage = Stage::Free;
         link.generation += 1;
         self.free_links.push(id.slot);
-        self.actions.push(Action::Move { link: id, to: home, cargo });
+        self.actions.push(Action::Move {
+            link: id,
+            to: home,
+            cargo,
+        });
     }
 
     pub(super) fn links_negotiating(&self) -> u64 {
-        self.links.iter().filter(|link| matches!(link.stage, Stage::Negotiating(_) | Stage::Unseated)).count() as u64
+        self.links
+            .iter()
+            .filter(|link| matches!(link.stage, Stage::Negotiating(_) | Stage::Unseated))
+            .count() as u64
     }
 
     /// Closes links that take too long to authenticate or to take what is sent. True when some are left to watch.
@@ -338,7 +372,10 @@ impl Shard {
         let mut late = Vec::new();
         let mut stalled = Vec::new();
         for (slot, link) in self.links.iter().enumerate() {
-            let id = LinkId { slot: u32::try_from(slot).unwrap_or(0), generation: link.generation };
+            let id = LinkId {
+                slot: u32::try_from(slot).unwrap_or(0),
+                generation: link.generation,
+            };
             match link.stage {
                 Stage::Negotiating(_) | Stage::Unseated => {
                     watch = true;
@@ -363,7 +400,10 @@ impl Shard {
         for id in stalled {
             let Some(link) = self.link(id) else { continue };
             let (remote, bytes) = (link.remote, link.out.len() + link.in_flight);
-            let text = format!("closed: took nothing of {bytes} waiting bytes for {} s", stall_us / 1_000_000);
+            let text = format!(
+                "closed: took nothing of {bytes} waiting bytes for {} s",
+                stall_us / 1_000_000
+            );
             self.log(Level::Error, Some(remote), text);
             self.close_link(now, id);
         }
@@ -382,6 +422,7 @@ impl Shard {
                     tls: false,
                     out: Vec::new(),
                     in_flight: 0,
+                    early: Vec::new(),
                     scanner: None,
                     carry: Vec::new(),
                     opened_at: now,
@@ -397,11 +438,15 @@ impl Shard {
         link.peer = None;
         link.tls = false;
         link.out.clear();
+        link.early.clear();
         link.in_flight = 0;
         link.opened_at = now;
         link.progress_at = now;
         link.paused = false;
-        LinkId { slot, generation: link.generation }
+        LinkId {
+            slot,
+            generation: link.generation,
+        }
     }
 
     /// An authenticated native link, for tests of what comes after.
@@ -413,7 +458,10 @@ impl Shard {
         assert!(matches!(scanner.next(header), Ok(Some(Item::Open { .. }))));
         scanner.consume(header.len());
         let link = &mut self.links[id.slot as usize];
-        link.peer = Some(Who { kind: PeerKind::Native { user: user.into() }, prefixes: Prefixes::default() });
+        link.peer = Some(Who {
+            kind: PeerKind::Native { user: user.into() },
+            prefixes: Prefixes::default(),
+        });
         link.scanner = Some(scanner);
         id
     }
@@ -421,11 +469,17 @@ impl Shard {
     fn negotiate(&mut self, now: Micros, id: LinkId) {
         let Some(link) = self.link_mut(id) else { return };
         let (remote, mut input, mut out) = (link.remote, std::mem::take(&mut link.carry), Vec::new());
-        let Stage::Negotiating(mut accept) = std::mem::replace(&mut link.stage, Stage::Unseated) else { return };
+        let Stage::Negotiating(mut accept) = std::mem::replace(&mut link.stage, Stage::Unseated) else {
+            return;
+        };
         let config = self.config.clone();
         let withheld = self.refuses_default_secret(remote);
         let secret_of = |user: &str| {
-            config.users.get(user).filter(|_| !(withheld && config.is_default_secret(Some(user)))).cloned()
+            config
+                .users
+                .get(user)
+                .filter(|_| !(withheld && config.is_default_secret(Some(user))))
+                .cloned()
         };
         let tries = accept.failures();
         let step = accept.feed(&mut input, &mut out, &secret_of, &mut self.rng);
@@ -456,8 +510,12 @@ impl Shard {
             PeerKind::Native { user } => format!("authenticated as {user}"),
             PeerKind::Foreign { name, .. } => format!("authenticated as external component {name}"),
         };
-        link.peer = Some(Who { kind: peer.kind, prefixes: peer.prefixes });
+        link.peer = Some(Who {
+            kind: peer.kind,
+            prefixes: peer.prefixes,
+        });
         link.scanner = Some(peer.scanner);
+        link.early = peer.early;
         self.log(Level::Info, Some(remote), text);
         if foreign {
             self.judge_first_bind(now, id, &[], false);
@@ -466,14 +524,24 @@ impl Shard {
     }
 
     fn negotiation_failed(&mut self, now: Micros, id: LinkId, failure: &Failure) {
-        let Some(remote) = self.link(id).map(|link| link.remote) else { return };
+        let Some(remote) = self.link(id).map(|link| link.remote) else {
+            return;
+        };
         match failure.kind {
             FailureKind::Auth => self.count(Counter::AuthFailed),
             FailureKind::Closed => {}
             _ => self.count(Counter::BadInput),
         }
-        let level = if failure.kind == FailureKind::Closed { Level::Info } else { Level::Warning };
-        let hint = if failure.kind == FailureKind::Auth && self.refuses_default_secret(remote) { DEFAULT_SECRET_HINT } else { "" };
+        let level = if failure.kind == FailureKind::Closed {
+            Level::Info
+        } else {
+            Level::Warning
+        };
+        let hint = if failure.kind == FailureKind::Auth && self.refuses_default_secret(remote) {
+            DEFAULT_SECRET_HINT
+        } else {
+            ""
+        };
         self.log(level, Some(remote), format!("{}{hint}", failure.reason));
         self.close_link(now, id);
     }
@@ -485,8 +553,12 @@ impl Shard {
 
     /// Handles all whole frames of `buffer`; how many of its bytes are done with.
     fn frames(&mut self, now: Micros, id: LinkId, buffer: &[u8]) -> usize {
-        let Some(link) = self.link_mut(id) else { return buffer.len() };
-        let Some(mut scanner) = link.scanner.take() else { return 0 };
+        let Some(link) = self.link_mut(id) else {
+            return buffer.len();
+        };
+        let Some(mut scanner) = link.scanner.take() else {
+            return 0;
+        };
         let result = loop {
             match scanner.next(buffer) {
                 Ok(Some(Item::Frame { start, end })) => {
@@ -576,7 +648,9 @@ impl Shard {
         ) else {
             return Flow::Stop;
         };
-        let trusted = seat.and_then(|seat| self.seats.get(&seat)).is_some_and(|seat| seat.kind.is_jabberd2());
+        let trusted = seat
+            .and_then(|seat| self.seats.get(&seat))
+            .is_some_and(|seat| seat.kind.is_jabberd2());
         if !trusted && let Err(invalid) = validate::check(frame, &who.prefixes) {
             self.count(Counter::BadInput);
             self.refuse(now, id, "xml-not-well-formed", invalid.0);
@@ -590,6 +664,13 @@ impl Shard {
                 return Flow::Stop;
             }
         };
+        if matches!(who.kind, PeerKind::Foreign { .. })
+            && !matches!(header, header::Frame::Stanza(_) | header::Frame::StreamError)
+        {
+            // An external component speaks stanzas; the component protocol is not its own.
+            self.count(Counter::DropUnknownElement);
+            return Flow::Go;
+        }
         match header {
             header::Frame::Bind(bind) => self.bind(now, id, seat, frame, &bind),
             header::Frame::StreamError => {

@@ -122,8 +122,11 @@ impl Shard {
     /// The brain of shard `id` of `shards`. Only shard 0 is given new links ([`Shard::opened`]): it negotiates with
     /// them and hands each to its home shard when the component binds its first name.
     pub fn new(id: ShardId, shards: ShardId, config: Arc<Config>, seed: [u8; 32]) -> Shard {
-        let limits =
-            Limits { frame_bytes_max: config.frame_bytes_max, open_bytes_max: OPEN_BYTES_MAX, depth_max: DEPTH_MAX };
+        let limits = Limits {
+            frame_bytes_max: config.frame_bytes_max,
+            open_bytes_max: OPEN_BYTES_MAX,
+            depth_max: DEPTH_MAX,
+        };
         let count = usize::from(shards);
         Shard {
             id,
@@ -301,7 +304,12 @@ impl Shard {
             Message::Restarted { seat } => self.component_restarted(now, seat),
             Message::Sample { sm, home } => self.sample(now, sm, home),
             Message::SampleAnswer { sm, sample } => self.sampled(now, sm, sample),
-            Message::Register { bare, sm, request, session } => self.register(now, &bare, sm, request, *session),
+            Message::Register {
+                bare,
+                sm,
+                request,
+                session,
+            } => self.register(now, &bare, sm, request, *session),
             Message::Unregister { bare, key } => self.unregister(now, &bare, key),
             Message::Ending { bare, key } => self.session_ending(now, &bare, key),
             Message::Presence { bare, key, priority } => self.presence(&bare, key, priority),
@@ -317,7 +325,10 @@ impl Shard {
 fn accept_config(config: &Config, limits: Limits, remote: bool) -> AcceptConfig {
     AcceptConfig {
         realm: "jabberd-router".into(),
-        secret: config.secret.clone().filter(|_| !(remote && config.is_default_secret(None))),
+        secret: config
+            .secret
+            .clone()
+            .filter(|_| !(remote && config.is_default_secret(None))),
         starttls: config.pemfile.is_some(),
         limits,
         tries_max: 3,

@@ -27,12 +27,16 @@ const STARTS_PER_USER_MAX: usize = 256;
 impl Shard {
     /// A frame for a user of this slice, from another shard.
     pub(super) fn for_user(&mut self, now: Micros, source: SeatId, frame: &[u8]) {
-        let Ok(Frame::Route(route)) = header::read(frame) else { return };
+        let Ok(Frame::Route(route)) = header::read(frame) else {
+            return;
+        };
         let address = route.payload.as_ref().and_then(|payload| match payload.kind {
             PayloadKind::Session => payload.target.or(payload.to),
             _ => payload.to,
         });
-        let Some(jid) = address.and_then(|value| value.unescape()) else { return };
+        let Some(jid) = address.and_then(|value| value.unescape()) else {
+            return;
+        };
         if let Some(bare) = jid::bare_key(&jid) {
             self.for_user_with(now, source, frame, &route, &bare);
         }
@@ -45,7 +49,11 @@ impl Shard {
             return self.request(now, source, frame, payload, bare);
         }
         let user = self.users.get(bare);
-        if sm_would_drop(payload, user.is_some_and(|user| user.is_available()), user.is_some_and(|u| u.is_tied())) {
+        if sm_would_drop(
+            payload,
+            user.is_some_and(|user| user.is_available()),
+            user.is_some_and(|u| u.is_tied()),
+        ) {
             return self.count(Counter::DropPresence);
         }
         match user {
@@ -62,12 +70,21 @@ impl Shard {
 
     /// `start` and `create`: kept until answered, so that it can be placed again.
     fn request(&mut self, now: Micros, c2s: SeatId, frame: &[u8], payload: &Payload<'_>, bare: &str) {
-        let pending = self.users.get(bare).and_then(|user| user.flux.as_ref()).map_or(0, |flux| flux.starts.len());
+        let pending = self
+            .users
+            .get(bare)
+            .and_then(|user| user.flux.as_ref())
+            .map_or(0, |flux| flux.starts.len());
         let Some(id) = payload.id.and_then(token).filter(|_| pending < STARTS_PER_USER_MAX) else {
             self.count(Counter::StartsRefused);
             return self.bounce(now, c2s, frame, "503");
         };
-        let start = Start { c2s, id, frame: frame.into(), sent: false };
+        let start = Start {
+            c2s,
+            id,
+            frame: frame.into(),
+            sent: false,
+        };
         self.users.change(bare, |user| {
             let flux = user.flux();
             flux.starts.push(start);
@@ -80,7 +97,9 @@ impl Shard {
     }
 
     fn for_offline_user(&mut self, now: Micros, source: SeatId, frame: &[u8], bare: &str) {
-        let Some(duty) = self.duty(bare) else { return self.bounce(now, source, frame, "404") };
+        let Some(duty) = self.duty(bare) else {
+            return self.bounce(now, source, frame, "404");
+        };
         if self.wait_for_fences(now, bare, duty) {
             return self.hold(now, bare, source, frame);
         }
@@ -98,17 +117,26 @@ impl Shard {
             return;
         }
         let Some(user) = self.users.get(bare) else { return };
-        if user.flux.as_ref().is_none_or(|flux| flux.held.is_empty() && flux.starts.iter().all(|start| start.sent)) {
+        if user
+            .flux
+            .as_ref()
+            .is_none_or(|flux| flux.held.is_empty() && flux.starts.iter().all(|start| start.sent))
+        {
             return;
         }
-        let has_start = user.flux.as_ref().is_some_and(|flux| flux.starts.iter().any(|start| !start.sent));
+        let has_start = user
+            .flux
+            .as_ref()
+            .is_some_and(|flux| flux.starts.iter().any(|start| !start.sent));
         let tied_to = user.sm.filter(|sm| user.is_tied() && self.names.seat(*sm).is_some());
         let target = match tied_to {
             Some(sm) => Some(sm),
             None if has_start => self.least_loaded(bare),
             None => self.duty(bare),
         };
-        let Some(target) = target else { return self.give_up(now, bare) };
+        let Some(target) = target else {
+            return self.give_up(now, bare);
+        };
         if tied_to.is_none() && self.wait_for_fences(now, bare, target) {
             return;
         }
@@ -166,7 +194,12 @@ impl Shard {
         }
         self.held_bytes += frame.len();
         self.count(Counter::HeldFrames);
-        self.users.change(bare, |user| user.flux().held.push_back(Held { source, frame: frame.into() }));
+        self.users.change(bare, |user| {
+            user.flux().held.push_back(Held {
+                source,
+                frame: frame.into(),
+            })
+        });
     }
 
     /// Makes the user wait until every other sm of his domain is done with him. False when none has anything to do.
@@ -177,7 +210,9 @@ impl Shard {
         }
         let hash = jid::table_hash(bare);
         for sm in holders.into_iter().filter(|sm| *sm != target) {
-            let Some(fences) = self.fences.get_mut(&sm) else { continue };
+            let Some(fences) = self.fences.get_mut(&sm) else {
+                continue;
+            };
             let number = match fences.need(hash) {
                 Need::Nothing => continue,
                 Need::Flying(number) | Need::After(number) => number,
@@ -194,14 +229,17 @@ impl Shard {
     }
 
     pub(super) fn make_wait(&mut self, now: Micros, bare: &str, wait: Wait) {
-        self.users.change(bare, |user| user.flux().wait = Some((wait, now + WAIT_US)));
+        self.users
+            .change(bare, |user| user.flux().wait = Some((wait, now + WAIT_US)));
         self.waiting.push_back((now + WAIT_US, bare.into()));
         self.wake_by(now + TICK_US);
     }
 
     fn send_fence(&mut self, now: Micros, sm: SeatId, number: u64, domain: &str) {
         self.count(Counter::Fences);
-        let Some(id) = self.names.seat(sm).map(|view| view.id.clone()) else { return };
+        let Some(id) = self.names.seat(sm).map(|view| view.id.clone()) else {
+            return;
+        };
         let mut frame = Vec::new();
         let question = format!("{FENCE_PREFIX}{}.{number}", self.id);
         edit::iq_ping(&mut frame, &id, &self.own, domain, &self.own, &question);
@@ -219,9 +257,11 @@ impl Shard {
     fn unfence(&mut self, now: Micros, sm: SeatId, which: impl Fn(u64) -> bool) {
         let Some(waiting) = self.fenced.remove(&sm) else { return };
         for bare in waiting {
-            let done = self.users.get(&bare).and_then(|user| user.wait()).is_some_and(
-                |wait| matches!(wait, Wait::Fence { sm: at, number } if at == sm && which(number)),
-            );
+            let done = self
+                .users
+                .get(&bare)
+                .and_then(|user| user.wait())
+                .is_some_and(|wait| matches!(wait, Wait::Fence { sm: at, number } if at == sm && which(number)));
             if done {
                 self.users.change(&bare, |user| user.flux().wait = None);
                 self.settle(now, &bare);
@@ -242,7 +282,10 @@ impl Shard {
     }
 
     fn holders(&self, bare: &str) -> SmallVec<[SeatId; 2]> {
-        self.names.get(domain_of(bare)).map(|(_, name)| name.holders.clone()).unwrap_or_default()
+        self.names
+            .get(domain_of(bare))
+            .map(|(_, name)| name.holders.clone())
+            .unwrap_or_default()
     }
 
     /// The sm that works for a user without a session: a fixed function of his bare JID and the sm of his domain.
@@ -253,19 +296,29 @@ impl Shard {
         }
         let live: SmallVec<[SeatId; 4]> = self.live_first(&name.holders);
         let ids = live.iter().filter_map(|sm| self.names.seat(*sm)).map(|view| &*view.id);
-        live.get(jid::rendezvous(&jid::ClusterKey::default(), bare, ids)?).copied()
+        live.get(jid::rendezvous(&jid::ClusterKey::default(), bare, ids)?)
+            .copied()
     }
 
     pub(super) fn least_loaded(&self, bare: &str) -> Option<SeatId> {
         let (_, name) = self.names.get(domain_of(bare))?;
-        self.live_first(&name.holders).into_iter().min_by_key(|sm| self.users.load(*sm))
+        self.live_first(&name.holders)
+            .into_iter()
+            .min_by_key(|sm| self.users.load(*sm))
     }
 
     /// The holders whose link is there; all of them when none has one (they may come back in time).
     fn live_first(&self, holders: &[SeatId]) -> SmallVec<[SeatId; 4]> {
-        let live: SmallVec<[SeatId; 4]> =
-            holders.iter().copied().filter(|sm| self.names.seat(*sm).is_some_and(|view| view.live)).collect();
-        if live.is_empty() { holders.iter().copied().collect() } else { live }
+        let live: SmallVec<[SeatId; 4]> = holders
+            .iter()
+            .copied()
+            .filter(|sm| self.names.seat(*sm).is_some_and(|view| view.live))
+            .collect();
+        if live.is_empty() {
+            holders.iter().copied().collect()
+        } else {
+            live
+        }
     }
 
     /// `started` passed on its way to a c2s. The control lane may bring this before data that was sent earlier; that
@@ -273,9 +326,11 @@ impl Shard {
     pub(super) fn register(&mut self, now: Micros, bare: &str, sm: SeatId, request: Option<Token>, session: Session) {
         self.users.change(bare, |user| {
             if let Some(flux) = &mut user.flux {
-                flux.starts.retain(|start| !(start.c2s == session.c2s && Some(start.id) == request));
+                flux.starts
+                    .retain(|start| !(start.c2s == session.c2s && Some(start.id) == request));
             }
-            user.sessions.retain(|old| !(old.c2s == session.c2s && old.number == session.number && old.token == session.token));
+            user.sessions
+                .retain(|old| !(old.c2s == session.c2s && old.number == session.number && old.token == session.token));
             user.sm = Some(sm);
             user.sessions.push(session);
         });
@@ -284,9 +339,12 @@ impl Shard {
 
     /// `ended` or `replaced` passed, or the session is lost.
     pub(super) fn unregister(&mut self, now: Micros, bare: &str, key: SessionKey) {
-        let Some(sm) = self.users.get(bare).and_then(|user| user.sm) else { return };
+        let Some(sm) = self.users.get(bare).and_then(|user| user.sm) else {
+            return;
+        };
         self.users.change(bare, |user| {
-            user.sessions.retain(|s| !(s.c2s == key.c2s && s.number == key.number && s.token == key.token));
+            user.sessions
+                .retain(|s| !(s.c2s == key.c2s && s.number == key.number && s.token == key.token));
             if user.sessions.is_empty()
                 && let Some(flux) = &mut user.flux
                 && flux.wait.is_some_and(|(wait, _)| wait == Wait::Ended)
@@ -333,9 +391,13 @@ impl Shard {
 
     /// A `start` or `create` was answered otherwise than by `started`.
     pub(super) fn start_done(&mut self, now: Micros, bare: &str, c2s: SeatId, request: Token) {
-        let Some(sm) = self.users.get(bare).map(|user| user.sm) else { return };
+        let Some(sm) = self.users.get(bare).map(|user| user.sm) else {
+            return;
+        };
         self.users.change(bare, |user| {
-            user.flux().starts.retain(|start| !(start.c2s == c2s && start.id == request));
+            user.flux()
+                .starts
+                .retain(|start| !(start.c2s == c2s && start.id == request));
         });
         if let Some(sm) = sm
             && self.users.get(bare).is_none_or(|user| !user.is_tied())
@@ -370,15 +432,22 @@ impl Shard {
                 user.sm = None;
                 let flux = user.flux();
                 flux.starts.iter_mut().for_each(|start| start.sent = false);
-                flux.untold.extend(sessions.iter().filter(|s| s.available).map(|s| s.resource.clone()));
+                flux.untold
+                    .extend(sessions.iter().filter(|s| s.available).map(|s| s.resource.clone()));
                 if flux.wait.is_some_and(|(wait, _)| wait == Wait::Ended) {
                     flux.wait = None;
                 }
                 sessions
             });
             for session in ended {
-                let Some(home) = self.names.seat(session.c2s).map(|view| view.home) else { continue };
-                let key = SessionKey { c2s: session.c2s, number: session.number, token: session.token };
+                let Some(home) = self.names.seat(session.c2s).map(|view| view.home) else {
+                    continue;
+                };
+                let key = SessionKey {
+                    c2s: session.c2s,
+                    number: session.number,
+                    token: session.token,
+                };
                 self.tell(now, home, Message::EndClient { key, restarted });
             }
             self.settle(now, &bare);
@@ -389,7 +458,9 @@ impl Shard {
     /// A c2s is gone: nobody waits for the answers to its starts. Its sessions are unregistered by its home.
     pub(super) fn c2s_lost(&mut self, now: Micros, c2s: SeatId) {
         let waiting = self.users.keys_where(|user| {
-            user.flux.as_ref().is_some_and(|flux| flux.starts.iter().any(|start| start.c2s == c2s))
+            user.flux
+                .as_ref()
+                .is_some_and(|flux| flux.starts.iter().any(|start| start.c2s == c2s))
         });
         for bare in waiting {
             let sm = self.users.change(&bare, |user| {
@@ -409,14 +480,24 @@ impl Shard {
         while let Some((until, _)) = self.waiting.front()
             && *until <= now
         {
-            let Some((_, bare)) = self.waiting.pop_front() else { break };
+            let Some((_, bare)) = self.waiting.pop_front() else {
+                break;
+            };
             let late = self
                 .users
                 .get(&bare)
                 .and_then(|user| user.flux.as_ref()?.wait)
                 .filter(|(_, until)| *until <= now);
             let Some((wait, _)) = late else { continue };
-            self.log(Level::Warning, None, format!("{bare}: {} for {} s, going on without", wait_text(wait), WAIT_US / 1_000_000));
+            self.log(
+                Level::Warning,
+                None,
+                format!(
+                    "{bare}: {} for {} s, going on without",
+                    wait_text(wait),
+                    WAIT_US / 1_000_000
+                ),
+            );
             if let Wait::Fence { sm, number } = wait
                 && let Some(fences) = self.fences.get_mut(&sm)
             {

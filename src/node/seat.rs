@@ -116,7 +116,11 @@ impl Shard {
         SeatReport {
             id: seat.id.to_string(),
             kind: seat.kind.word(),
-            state: if matches!(seat.life, Life::Lost { .. }) { "lost" } else { "connected" },
+            state: if matches!(seat.life, Life::Lost { .. }) {
+                "lost"
+            } else {
+                "connected"
+            },
             remote: seat.remote.to_string(),
             user: seat.who.user().to_owned(),
             shard: self.id,
@@ -131,12 +135,19 @@ impl Shard {
     }
 
     pub(super) fn report_names(&self) -> Vec<NameReport> {
-        let id_of = |seat: &SeatId| self.names.seat(*seat).map_or_else(String::new, |view| view.id.to_string());
+        let id_of = |seat: &SeatId| {
+            self.names
+                .seat(*seat)
+                .map_or_else(String::new, |view| view.id.to_string())
+        };
         let bound = self.names.iter().map(|(key, name)| NameReport {
             name: key.to_owned(),
             holders: name.holders.iter().map(id_of).collect(),
             clustered: name.multi == Multi::To,
-            default_route: self.names.default_route().is_some_and(|seat| name.holders.contains(&seat)),
+            default_route: self
+                .names
+                .default_route()
+                .is_some_and(|seat| name.holders.contains(&seat)),
             log_sink: self.names.sinks().iter().any(|seat| name.holders.contains(seat)),
             alias_of: None,
         });

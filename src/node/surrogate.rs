@@ -50,17 +50,24 @@ impl Shard {
             flux.untold.last().cloned()
         });
         let Some(resource) = resource else { return false };
-        let Some(sm) = self.surrogate_sm(bare) else { return false };
+        let Some(sm) = self.surrogate_sm(bare) else {
+            return false;
+        };
         if self.surrogates.flying.len() >= SURROGATES_MAX {
             self.surrogates.backlog.push_back(bare.into());
             return false;
         }
         self.surrogates.last = (self.surrogates.last + 1) & ((1 << NUMBER_BITS) - 1);
         let number = (u32::from(self.id) << NUMBER_BITS) | self.surrogates.last;
-        let surrogate =
-            Surrogate { bare: bare.into(), resource: resource.clone(), sm, until: now + ANSWER_US };
+        let surrogate = Surrogate {
+            bare: bare.into(),
+            resource: resource.clone(),
+            sm,
+            until: now + ANSWER_US,
+        };
         self.surrogates.flying.insert(number, surrogate);
-        self.users.change(bare, |user| user.flux().untold.retain(|other| *other != resource));
+        self.users
+            .change(bare, |user| user.flux().untold.retain(|other| *other != resource));
         self.make_wait(now, bare, Wait::Telling);
         let id = format!("jidmesh-tell-{number}");
         let payload = session_payload("start", number, "", Some(&format!("{bare}/{resource}")), Some(&id));
@@ -70,8 +77,12 @@ impl Shard {
 
     /// An sm answered a surrogate's session control; the shard it belongs to is told.
     pub(super) fn surrogate_answer(&mut self, now: Micros, payload: &Payload<'_>) {
-        let Some(number) = payload.c2s.and_then(super::forward::number) else { return };
-        let Ok(shard) = u16::try_from(number >> NUMBER_BITS) else { return };
+        let Some(number) = payload.c2s.and_then(super::forward::number) else {
+            return;
+        };
+        let Ok(shard) = u16::try_from(number >> NUMBER_BITS) else {
+            return;
+        };
         if shard >= self.shards {
             return;
         }
@@ -84,38 +95,61 @@ impl Shard {
     }
 
     pub(super) fn surrogate_started(&mut self, now: Micros, number: u32, token: Token) {
-        let Some(surrogate) = self.surrogates.flying.get(&number) else { return };
+        let Some(surrogate) = self.surrogates.flying.get(&number) else {
+            return;
+        };
         let (sm, bare) = (surrogate.sm, surrogate.bare.clone());
-        let mut presence =
-            format!("<presence xmlns='{NS_CLIENT}' xmlns:sc='{NS_SESSION}' type='unavailable' sc:c2s='{number}' sc:sm='")
-                .into_bytes();
+        let mut presence = format!(
+            "<presence xmlns='{NS_CLIENT}' xmlns:sc='{NS_SESSION}' type='unavailable' sc:c2s='{number}' sc:sm='"
+        )
+        .into_bytes();
         edit::escape(token.as_str(), &mut presence);
         presence.extend_from_slice(b"'/>");
         self.to_sm(now, sm, &bare, &presence);
-        self.to_sm(now, sm, &bare, &session_payload("end", number, token.as_str(), None, None));
+        self.to_sm(
+            now,
+            sm,
+            &bare,
+            &session_payload("end", number, token.as_str(), None, None),
+        );
     }
 
     pub(super) fn surrogate_ended(&mut self, now: Micros, number: u32) {
-        let Some(surrogate) = self.surrogates.flying.remove(&number) else { return };
+        let Some(surrogate) = self.surrogates.flying.remove(&number) else {
+            return;
+        };
         self.touch(&surrogate.bare, surrogate.sm);
         self.surrogate_over(now, &surrogate.bare);
     }
 
     /// The sm of some surrogates is lost: their contacts are untold again.
     pub(super) fn surrogates_lost(&mut self, now: Micros, sm: SeatId) {
-        let lost: Vec<u32> =
-            self.surrogates.flying.iter().filter(|(_, surrogate)| surrogate.sm == sm).map(|(number, _)| *number).collect();
+        let lost: Vec<u32> = self
+            .surrogates
+            .flying
+            .iter()
+            .filter(|(_, surrogate)| surrogate.sm == sm)
+            .map(|(number, _)| *number)
+            .collect();
         for number in lost {
-            let Some(surrogate) = self.surrogates.flying.remove(&number) else { continue };
-            self.users.change(&surrogate.bare, |user| user.flux().untold.push(surrogate.resource));
+            let Some(surrogate) = self.surrogates.flying.remove(&number) else {
+                continue;
+            };
+            self.users
+                .change(&surrogate.bare, |user| user.flux().untold.push(surrogate.resource));
             self.surrogate_over(now, &surrogate.bare);
         }
     }
 
     /// Gives up surrogates that are not answered. True when some are in flight.
     pub(super) fn tick_surrogates(&mut self, now: Micros) -> bool {
-        let late: Vec<u32> =
-            self.surrogates.flying.iter().filter(|(_, surrogate)| now >= surrogate.until).map(|(number, _)| *number).collect();
+        let late: Vec<u32> = self
+            .surrogates
+            .flying
+            .iter()
+            .filter(|(_, surrogate)| now >= surrogate.until)
+            .map(|(number, _)| *number)
+            .collect();
         for number in late {
             self.surrogate_ended(now, number);
         }
@@ -124,7 +158,12 @@ impl Shard {
 
     /// The user's sm, else the least loaded one whose link is there.
     fn surrogate_sm(&self, bare: &str) -> Option<SeatId> {
-        let sm = match self.users.get(bare).filter(|user| user.is_tied()).and_then(|user| user.sm) {
+        let sm = match self
+            .users
+            .get(bare)
+            .filter(|user| user.is_tied())
+            .and_then(|user| user.sm)
+        {
             Some(sm) => Some(sm),
             None => self.least_loaded(bare),
         };

@@ -45,8 +45,10 @@ pub enum Drop {
 /// stanza's sender with the `error` attribute still on the route. That answer, and nothing else, is routed on.
 pub fn is_error_reply(route: &Route<'_>) -> bool {
     route.payload.as_ref().is_some_and(|payload| {
-        matches!(payload.kind, PayloadKind::Message | PayloadKind::Presence | PayloadKind::Iq)
-            && payload.kind_attr.is_some_and(|kind| kind.0 == b"error")
+        matches!(
+            payload.kind,
+            PayloadKind::Message | PayloadKind::Presence | PayloadKind::Iq
+        ) && payload.kind_attr.is_some_and(|kind| kind.0 == b"error")
             && payload.c2s.is_none()
             && payload.sm.is_none()
     })
@@ -62,7 +64,9 @@ pub fn admit(route: &Route<'_>, owns: impl FnOnce(Value<'_>) -> bool, error_repl
         Some(kind) if kind.0 == b"broadcast" => true,
         Some(_) => return Some(Verdict::Drop(Drop::UnknownType)),
     };
-    let Some(from) = route.from else { return Some(Verdict::Bounce("400")) };
+    let Some(from) = route.from else {
+        return Some(Verdict::Bounce("400"));
+    };
     if route.to.is_none() && !broadcast {
         return Some(Verdict::Bounce("400"));
     }
@@ -98,7 +102,11 @@ fn to_domain<'a>(name: &Name, payload: Option<&Payload<'a>>, sender: SeatId) -> 
     let jid = address.and_then(|value| value.unescape());
     match jid {
         Some(jid) if has_node(&jid) => Verdict::User(jid),
-        Some(jid) if jid.split_once('/').is_some_and(|(_, resource)| resource.starts_with("announce")) => {
+        Some(jid)
+            if jid
+                .split_once('/')
+                .is_some_and(|(_, resource)| resource.starts_with("announce")) =>
+        {
             Verdict::Each(name.holders.clone())
         }
         _ if name.holders.contains(&sender) => Verdict::Seat(sender),

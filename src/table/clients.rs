@@ -44,17 +44,25 @@ impl Clients {
 
     /// Finds a session.
     pub fn get_mut(&mut self, number: u32, token: &Token) -> Option<&mut Client> {
-        self.by_number.get_mut(&number)?.iter_mut().find(|client| client.token == *token)
+        self.by_number
+            .get_mut(&number)?
+            .iter_mut()
+            .find(|client| client.token == *token)
     }
 
     /// Finds a session.
     pub fn get(&self, number: u32, token: &Token) -> Option<&Client> {
-        self.by_number.get(&number)?.iter().find(|client| client.token == *token)
+        self.by_number
+            .get(&number)?
+            .iter()
+            .find(|client| client.token == *token)
     }
 
     /// Another session under the same number than the one with `token`.
     pub fn has_other(&self, number: u32, token: &Token) -> bool {
-        self.by_number.get(&number).is_some_and(|clients| clients.iter().any(|client| client.token != *token && client.active))
+        self.by_number
+            .get(&number)
+            .is_some_and(|clients| clients.iter().any(|client| client.token != *token && client.active))
     }
 
     /// Forgets a session.
@@ -71,7 +79,9 @@ impl Clients {
 
     /// Any one session.
     pub fn any(&self) -> Option<(u32, &Client)> {
-        self.by_number.iter().find_map(|(number, clients)| Some((*number, clients.first()?)))
+        self.by_number
+            .iter()
+            .find_map(|(number, clients)| Some((*number, clients.first()?)))
     }
 
     /// Takes all sessions out.

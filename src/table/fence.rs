@@ -100,7 +100,10 @@ impl Fences {
     /// The sm is gone: it works for nobody.
     pub fn clear(&mut self) {
         let last = self.last;
-        *self = Fences { last, ..Fences::default() };
+        *self = Fences {
+            last,
+            ..Fences::default()
+        };
     }
 }
 

@@ -65,7 +65,10 @@ impl Token {
     pub fn new(raw: &[u8]) -> Option<Token> {
         let mut bytes = [0; Token::BYTES_MAX];
         bytes.get_mut(..raw.len())?.copy_from_slice(raw);
-        Some(Token { len: u8::try_from(raw.len()).ok()?, bytes })
+        Some(Token {
+            len: u8::try_from(raw.len()).ok()?,
+            bytes,
+        })
     }
 
     /// The bytes.

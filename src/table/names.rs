@@ -139,7 +139,13 @@ impl Names {
                 false
             }
             None => {
-                self.names.insert(key.into(), Name { holders: SmallVec::from_slice(&[seat]), multi });
+                self.names.insert(
+                    key.into(),
+                    Name {
+                        holders: SmallVec::from_slice(&[seat]),
+                        multi,
+                    },
+                );
                 true
             }
         }
@@ -147,7 +153,9 @@ impl Names {
 
     /// `seat` no longer holds `key`. True when nobody holds it any more.
     pub fn unbind(&mut self, key: &str, seat: SeatId) -> bool {
-        let Some(name) = self.names.get_mut(key) else { return false };
+        let Some(name) = self.names.get_mut(key) else {
+            return false;
+        };
         name.holders.retain(|holder| *holder != seat);
         let gone = name.holders.is_empty();
         if gone {

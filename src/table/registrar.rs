@@ -89,7 +89,10 @@ pub const NAMES_PER_SEAT_MAX: usize = 10_000;
 impl Registrar {
     /// A registrar for `shards` shards.
     pub fn new(shards: ShardId) -> Registrar {
-        Registrar { load: vec![0; usize::from(shards)], ..Registrar::default() }
+        Registrar {
+            load: vec![0; usize::from(shards)],
+            ..Registrar::default()
+        }
     }
 
     /// The first bind over a link of `user`. `proved_alive`: the seat that [`First::Contested`] named has a live link.
@@ -106,8 +109,14 @@ impl Registrar {
         if let Some((_, name)) = names.get(&key)
             && ask.multi.is_none()
         {
-            let mut own = name.holders.iter().copied().filter(|seat| self.is_seat_of(*seat, user, &key));
-            let lost = own.clone().find(|seat| names.seat(*seat).is_some_and(|view| !view.live));
+            let mut own = name
+                .holders
+                .iter()
+                .copied()
+                .filter(|seat| self.is_seat_of(*seat, user, &key));
+            let lost = own
+                .clone()
+                .find(|seat| names.seat(*seat).is_some_and(|view| !view.live));
             match (lost, own.next()) {
                 (Some(seat), _) => return Ok(First::Back(seat)),
                 (None, Some(seat)) if !proved_alive => return Ok(First::Contested(seat)),
@@ -117,12 +126,24 @@ impl Registrar {
         let granted = self.judge(names, rights, user, ask, kind)?;
         self.next += 1;
         let seat = SeatId(self.next);
-        self.seats.insert(seat, Entry { user: user.into(), names: vec![granted.key.as_str().into()] });
+        self.seats.insert(
+            seat,
+            Entry {
+                user: user.into(),
+                names: vec![granted.key.as_str().into()],
+            },
+        );
         Ok(First::New(seat, granted))
     }
 
     /// A further bind over the link of `seat`. `Ok(None)`: it holds the name already.
-    pub fn further(&mut self, names: &Names, rights: &dyn Rights, seat: SeatId, ask: &Ask<'_>) -> Result<Option<Granted>, Refusal> {
+    pub fn further(
+        &mut self,
+        names: &Names,
+        rights: &dyn Rights,
+        seat: SeatId,
+        ask: &Ask<'_>,
+    ) -> Result<Option<Granted>, Refusal> {
         let entry = self.seats.get(&seat).ok_or(Refusal::BadRequest)?;
         let key = jid::domain_key(ask.name).ok_or(Refusal::BadRequest)?;
         if entry.names.iter().any(|name| **name == *key) {
@@ -141,7 +162,9 @@ impl Registrar {
 
     /// Gives up a name. False when the seat does not hold it.
     pub fn unbind(&mut self, seat: SeatId, key: &str) -> bool {
-        let Some(entry) = self.seats.get_mut(&seat) else { return false };
+        let Some(entry) = self.seats.get_mut(&seat) else {
+            return false;
+        };
         let before = entry.names.len();
         entry.names.retain(|name| **name != *key);
         entry.names.len() < before
@@ -149,7 +172,9 @@ impl Registrar {
 
     /// The seat is given up; its names, for the messages to all shards.
     pub fn drop_seat(&mut self, seat: SeatId, home: ShardId) -> Vec<Box<str>> {
-        let Some(entry) = self.seats.remove(&seat) else { return Vec::new() };
+        let Some(entry) = self.seats.remove(&seat) else {
+            return Vec::new();
+        };
         let load = &mut self.load[usize::from(home)];
         *load = load.saturating_sub(1);
         entry.names
@@ -163,11 +188,22 @@ impl Registrar {
     }
 
     fn is_seat_of(&self, seat: SeatId, user: &str, first_name: &str) -> bool {
-        self.seats.get(&seat).is_some_and(|entry| *entry.user == *user && entry.names.first().is_some_and(|name| **name == *first_name))
+        self.seats
+            .get(&seat)
+            .is_some_and(|entry| *entry.user == *user && entry.names.first().is_some_and(|name| **name == *first_name))
     }
 
-    fn judge(&self, names: &Names, rights: &dyn Rights, user: &str, ask: &Ask<'_>, kind: SeatKind) -> Result<Granted, Refusal> {
-        let key = jid::domain_key(ask.name).filter(|key| !key.is_empty()).ok_or(Refusal::BadRequest)?;
+    fn judge(
+        &self,
+        names: &Names,
+        rights: &dyn Rights,
+        user: &str,
+        ask: &Ask<'_>,
+        kind: SeatKind,
+    ) -> Result<Granted, Refusal> {
+        let key = jid::domain_key(ask.name)
+            .filter(|key| !key.is_empty())
+            .ok_or(Refusal::BadRequest)?;
         let foreign = kind == SeatKind::Xep0114;
         if !foreign {
             let allowed = rights.bind(user, ask.name)
@@ -188,12 +224,20 @@ impl Registrar {
         };
         match names.get(&key) {
             Some(_) if multi == Multi::No => Err(Refusal::Conflict),
-            _ => Ok(Granted { key: key.into_owned(), multi }),
+            _ => Ok(Granted {
+                key: key.into_owned(),
+                multi,
+            }),
         }
     }
 }
 
 /// The view of a new seat.
 pub fn new_seat(home: ShardId, kind: SeatKind, id: &str) -> SeatView {
-    SeatView { home, kind, live: true, id: id.into() }
+    SeatView {
+        home,
+        kind,
+        live: true,
+        id: id.into(),
+    }
 }

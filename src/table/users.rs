@@ -110,7 +110,11 @@ impl User {
 
     /// Something ties him to his sm: a session, or a start on its way to it.
     pub fn is_tied(&self) -> bool {
-        !self.sessions.is_empty() || self.flux.as_ref().is_some_and(|flux| flux.starts.iter().any(|start| start.sent))
+        !self.sessions.is_empty()
+            || self
+                .flux
+                .as_ref()
+                .is_some_and(|flux| flux.starts.iter().any(|start| start.sent))
     }
 
     /// All his sessions are ending, and no start follows.
@@ -122,7 +126,9 @@ impl User {
 
     /// Finds a session by what session control names.
     pub fn session_mut(&mut self, c2s: SeatId, number: u32, token: &Token) -> Option<&mut Session> {
-        self.sessions.iter_mut().find(|s| s.c2s == c2s && s.number == number && s.token == *token)
+        self.sessions
+            .iter_mut()
+            .find(|s| s.c2s == c2s && s.number == number && s.token == *token)
     }
 }
 
@@ -147,8 +153,14 @@ impl Users {
         if !self.users.contains_key(bare) {
             self.users.insert(bare.into(), User::default());
         }
-        let Some(user) = self.users.get_mut(bare) else { unreachable!("inserted above") };
-        let before = (user.sm, user.sessions.len(), user.sessions.iter().filter(|s| s.available).count());
+        let Some(user) = self.users.get_mut(bare) else {
+            unreachable!("inserted above")
+        };
+        let before = (
+            user.sm,
+            user.sessions.len(),
+            user.sessions.iter().filter(|s| s.available).count(),
+        );
         let result = change(user);
         if user.flux.as_ref().is_some_and(|flux| flux.is_empty()) {
             user.flux = None;
@@ -156,7 +168,11 @@ impl Users {
         if user.sessions.is_empty() && user.flux.is_none() {
             user.sm = None;
         }
-        let after = (user.sm, user.sessions.len(), user.sessions.iter().filter(|s| s.available).count());
+        let after = (
+            user.sm,
+            user.sessions.len(),
+            user.sessions.iter().filter(|s| s.available).count(),
+        );
         let forgotten = user.sessions.is_empty() && user.flux.is_none();
         self.sessions = self.sessions + after.1 - before.1;
         self.available = self.available + after.2 - before.2;
@@ -189,7 +205,11 @@ impl Users {
 
     /// Keys of all users for whom `which` holds. Walks the whole slice: for losses, not for frames.
     pub fn keys_where(&self, mut which: impl FnMut(&User) -> bool) -> Vec<Box<str>> {
-        self.users.iter().filter(|(_, user)| which(user)).map(|(key, _)| key.clone()).collect()
+        self.users
+            .iter()
+            .filter(|(_, user)| which(user))
+            .map(|(key, _)| key.clone())
+            .collect()
     }
 
     /// Any one session at this sm.

@@ -38,8 +38,17 @@ impl fmt::Debug for AcceptConfig {
     }
 }
 
-/// Most bytes a peer may send before it is authenticated.
+/// Most bytes a peer may send before it is authenticated, routes aside.
 pub const UNAUTHENTICATED_BYTES_MAX: usize = 64 * 1024;
+
+/// Most bytes of routes kept for a peer that is not authenticated yet; further ones are lost.
+///
+/// A c2s that comes back writes what its clients sent meanwhile right behind its stream header, before SASL. They count
+/// only once it has proved who it is.
+pub const EARLY_BYTES_MAX: usize = 4 << 20;
+
+/// Longest route before authentication: client stanzas are limited by c2s to less.
+const EARLY_FRAME_BYTES_MAX: usize = 1 << 20;
 
 /// What [`Accept::feed`] came to.
 #[derive(Debug)]
@@ -64,6 +73,8 @@ pub struct Peer {
     pub scanner: Scanner,
     /// Namespace declarations of the authenticated stream's header.
     pub prefixes: Prefixes,
+    /// Routes that came before it was authenticated, one behind the other.
+    pub early: Vec<u8>,
 }
 
 /// Who authenticated.
@@ -119,8 +130,12 @@ pub struct Accept {
     /// The nonce of the challenge that waits for its response.
     nonce: Option<String>,
     failures: u8,
-    /// Bytes taken so far.
+    /// Bytes taken so far, routes aside.
     taken: usize,
+    /// Routes that came too early.
+    early: Vec<u8>,
+    /// Authenticated, but routes of the former document may still stand before the new header.
+    restarting: bool,
 }
 
 #[derive(Debug)]
@@ -148,6 +163,8 @@ impl Accept {
             nonce: None,
             failures: 0,
             taken: 0,
+            early: Vec::new(),
+            restarting: false,
         }
     }
 
@@ -172,8 +189,11 @@ impl Accept {
         rng: &mut dyn RngCore,
     ) -> Step {
         loop {
+            if self.restarting && !self.restart_behind_routes(input) {
+                return Step::Need;
+            }
             let step = match self.scanner.next(input) {
-                Ok(None) if self.taken + input.len() <= UNAUTHENTICATED_BYTES_MAX => return Step::Need,
+                Ok(None) if self.taken + input.len() <= self.unfinished_bytes_max(input) => return Step::Need,
                 Ok(None) => self.too_much(out),
                 Ok(Some(item)) => self.item(item, input, out, secret_of, rng),
                 Err(fault) => self.refuse(out, fault.condition(), Some(fault.text()), FailureKind::BadInput),
@@ -193,6 +213,9 @@ impl Accept {
         rng: &mut dyn RngCore,
     ) -> Step {
         let (Item::Open { end, .. } | Item::Frame { end, .. } | Item::Close { end }) = item;
+        if matches!(item, Item::Frame { start, .. } if is_route(&input[start..])) {
+            return self.too_early(item, input, out);
+        }
         self.taken += end;
         if self.taken > UNAUTHENTICATED_BYTES_MAX {
             return self.too_much(out);
@@ -209,6 +232,46 @@ impl Accept {
             Item::Close { .. } => self.closed(out),
             Item::Frame { start, .. } => self.frame(&taken[start..], input, out, secret_of, rng),
         }
+    }
+
+    /// A route before authentication: kept until it is known whose it is.
+    fn too_early(&mut self, item: Item, input: &mut Vec<u8>, out: &mut Vec<u8>) -> Step {
+        let Item::Frame { start, end } = item else {
+            return Step::Need;
+        };
+        if matches!(self.phase, Phase::Handshake { .. }) {
+            return self.refuse(out, "not-authorized", Some("authenticate first"), FailureKind::Auth);
+        }
+        if self.early.len() + (end - start) <= EARLY_BYTES_MAX {
+            self.early.extend_from_slice(&input[start..end]);
+        }
+        self.scanner.consume(end);
+        input.drain(..end);
+        Step::Need
+    }
+
+    fn unfinished_bytes_max(&self, input: &[u8]) -> usize {
+        let unfinished = input.get(self.scanner.unfinished_start()..).unwrap_or_default();
+        match is_route(unfinished) && matches!(self.phase, Phase::Sasl | Phase::Restarted { .. }) {
+            true => self.taken + EARLY_FRAME_BYTES_MAX,
+            false => UNAUTHENTICATED_BYTES_MAX,
+        }
+    }
+
+    /// The peer may have written routes before it read our success; the new document begins where one does. False when
+    /// more input is needed to tell.
+    fn restart_behind_routes(&mut self, input: &mut Vec<u8>) -> bool {
+        let space = input.iter().take_while(|byte| tag::is_space(**byte)).count();
+        let rest = &input[space..];
+        if ROUTE_START.starts_with(&rest[..rest.len().min(ROUTE_START.len())]) && rest.len() <= ROUTE_START.len() {
+            return false;
+        }
+        if !is_route(rest) {
+            input.drain(..space);
+            self.restarting = false;
+            self.restart();
+        }
+        true
     }
 
     /// A stream header: answered with ours, and features.
@@ -352,7 +415,7 @@ impl Accept {
                     &["<success xmlns='", NS_SASL, "'>", &accepted.success, "</success>"],
                 );
                 self.phase = Phase::Restarted { user: accepted.user };
-                self.restart();
+                self.restarting = true;
                 Step::Need
             }
             Err(Refused::NotAuthorized) => {
@@ -409,6 +472,7 @@ impl Accept {
             kind,
             scanner,
             prefixes,
+            early: std::mem::take(&mut self.early),
         })
     }
 
@@ -459,4 +523,11 @@ impl Accept {
         self.phase = Phase::Over;
         Step::Failed(Failure { reason, kind })
     }
+}
+
+const ROUTE_START: &[u8] = b"<route";
+
+/// Looks like a route as jabberd2's components write it. Whether it is one is told once it counts.
+fn is_route(bytes: &[u8]) -> bool {
+    bytes.starts_with(ROUTE_START) && bytes.get(ROUTE_START.len()).is_some_and(|byte| tag::is_space(*byte))
 }

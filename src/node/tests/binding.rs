@@ -82,17 +82,26 @@ fn what_cannot_go_on_comes_back_with_its_code() {
     for (frame, code) in [
         (route("a", "nowhere", "<x xmlns='u:t'/>"), "404"),
         (route("b", "b", "<x xmlns='u:t'/>"), "401"),
-        (format!("<route xmlns='{COMP}' from='a'><x xmlns='u:t'/></route>"), "400"),
+        (
+            format!("<route xmlns='{COMP}' from='a'><x xmlns='u:t'/></route>"),
+            "400",
+        ),
     ] {
         world.send(a, &frame);
         let read = world.take(a);
         assert!(read.contains(&format!("error='{code}'")), "{frame} gave {read}");
     }
-    world.send(a, &format!("<route xmlns='{COMP}' from='a' to='nowhere' error='404'><x xmlns='u:t'/></route>"));
+    world.send(
+        a,
+        &format!("<route xmlns='{COMP}' from='a' to='nowhere' error='404'><x xmlns='u:t'/></route>"),
+    );
     assert_eq!(world.take(a), "", "a bounce is never bounced");
     assert_eq!(world.count(Counter::DropErrorRoute), 1);
     world.take(b);
-    world.send(a, &format!("<route xmlns='{COMP}' from='a' type='broadcast'><x xmlns='u:t'/></route>"));
+    world.send(
+        a,
+        &format!("<route xmlns='{COMP}' from='a' type='broadcast'><x xmlns='u:t'/></route>"),
+    );
     assert!(world.take(b).contains("type='broadcast'"));
     assert_eq!(world.take(a), "");
 }
@@ -155,7 +164,10 @@ fn malformed_input_closes_its_own_link_only() {
     world.take(b);
     world.send(a, "<route></a>");
     let read = world.take(a);
-    assert!(read.contains("<stream:error") && read.ends_with("</stream:stream>"), "{read}");
+    assert!(
+        read.contains("<stream:error") && read.ends_with("</stream:stream>"),
+        "{read}"
+    );
     assert!(!world.is_open(a));
     assert!(world.is_open(b));
     assert_eq!(world.count(Counter::BadInput), 1);

@@ -24,7 +24,10 @@ fn question(read: &str) -> String {
 }
 
 fn say(world: &mut World, peer: End, body: &str) {
-    world.send(peer, &route("peer", "example.net", &message("x@peer", "juliet@example.net", body)));
+    world.send(
+        peer,
+        &route("peer", "example.net", &message("x@peer", "juliet@example.net", body)),
+    );
 }
 
 #[test]
@@ -64,19 +67,39 @@ fn an_sm_that_was_restarted_loses_its_sessions_and_contacts_are_told() {
         assert!(world.take(c2s).contains("action='ended'"), "the client is ended");
         let read = world.take(sm);
         // A surrogate of the lost session tells the contacts.
-        let number = read.split("sc:c2s='").nth(1).unwrap().split('\'').next().unwrap().to_owned();
-        assert!(read.contains("action='start'") && read.contains(JULIET) && read.contains("from='jidmesh.router'"), "{read}");
+        let number = read
+            .split("sc:c2s='")
+            .nth(1)
+            .unwrap()
+            .split('\'')
+            .next()
+            .unwrap()
+            .to_owned();
+        assert!(
+            read.contains("action='start'") && read.contains(JULIET) && read.contains("from='jidmesh.router'"),
+            "{read}"
+        );
         let surrogate: u32 = number.parse().unwrap();
         let token = "11".repeat(20);
-        world.send(sm, &route("sm", "jidmesh.router", &started(surrogate, JULIET, "x", &token)));
+        world.send(
+            sm,
+            &route("sm", "jidmesh.router", &started(surrogate, JULIET, "x", &token)),
+        );
         let read = world.take(sm);
-        let (gone, end) = (read.find("type='unavailable'").unwrap(), read.find("action='end'").unwrap());
+        let (gone, end) = (
+            read.find("type='unavailable'").unwrap(),
+            read.find("action='end'").unwrap(),
+        );
         assert!(gone < end, "{read}");
         world.send(sm, &route("sm", "jidmesh.router", &control("ended", surrogate, &token)));
         assert_eq!(world.sessions(), 0);
         say(&mut world, peer, "later");
         let all = read + &world.take(sm);
-        assert_eq!(all.matches("for the queue").count() + usize::from(all.contains("later")), 2, "{all}");
+        assert_eq!(
+            all.matches("for the queue").count() + usize::from(all.contains("later")),
+            2,
+            "{all}"
+        );
     }
 }
 
@@ -109,7 +132,10 @@ fn a_c2s_that_was_restarted_loses_its_sessions() {
         let read = world.take(sm);
         let gone = read.find("type='unavailable'").unwrap();
         let back = read.rfind("<presence").unwrap();
-        assert!(read.contains(&format!("<presence xmlns='{COMP}'")) && gone < back, "{read}");
+        assert!(
+            read.contains(&format!("<presence xmlns='{COMP}'")) && gone < back,
+            "{read}"
+        );
         assert_eq!(world.sessions(), 0);
     }
 }
@@ -125,7 +151,10 @@ fn a_component_that_stays_away_is_given_up() {
         assert_eq!(world.take(sm), "");
         world.pass(2_000_000);
         let read = world.take(sm);
-        assert!(read.contains("from='c2s'") && read.contains("type='unavailable'"), "{read}");
+        assert!(
+            read.contains("from='c2s'") && read.contains("type='unavailable'"),
+            "{read}"
+        );
         assert!(read.contains("error='404'"), "what waited comes back: {read}");
         assert_eq!(world.sessions(), 0);
         world.cut(sm);
@@ -173,14 +202,23 @@ fn a_link_without_a_sign_of_life_gives_way() {
 #[test]
 fn a_ghost_is_asked_about_and_ended() {
     let (mut world, sm, c2s, _) = site(2);
-    world.send(c2s, &route("c2s", "example.net", &start(10, "romeo@example.net/orchard", "id2")));
+    world.send(
+        c2s,
+        &route("c2s", "example.net", &start(10, "romeo@example.net/orchard", "id2")),
+    );
     let token = "22".repeat(20);
-    world.send(sm, &route("sm", "c2s", &started(10, "romeo@example.net/orchard", "id2", &token)));
+    world.send(
+        sm,
+        &route("sm", "c2s", &started(10, "romeo@example.net/orchard", "id2", &token)),
+    );
     [sm, c2s].map(|end| world.take(end));
     world.pass(61_000_000);
     let read = world.take(c2s);
     let id = question(&read);
-    assert!(read.contains("sc:c2s='10'"), "only the silent session is asked about: {read}");
+    assert!(
+        read.contains("sc:c2s='10'"),
+        "only the silent session is asked about: {read}"
+    );
     world.send(c2s, &route("c2s", "example.net", &control("end", 10, &id)));
     let read = world.take(sm);
     assert!(read.contains("action='end'") && read.contains(&token), "{read}");

@@ -16,7 +16,9 @@ struct Site {
 impl Site {
     fn new(shards: u16, sms: usize) -> Site {
         let mut world = World::new(shards);
-        let sms = (1..=sms).map(|n| world.component(&[&format!("sm{n}"), "*example.net"])).collect();
+        let sms = (1..=sms)
+            .map(|n| world.component(&[&format!("sm{n}"), "*example.net"]))
+            .collect();
         let c2s = world.component(&["c2s"]);
         let peer = world.component(&["peer"]);
         let mut site = Site { world, sms, c2s, peer };
@@ -32,13 +34,15 @@ impl Site {
 
     /// c2s asks for a session; which sm got the start.
     fn start(&mut self, number: u32, jid: &str, id: &str) -> Option<usize> {
-        self.world.send(self.c2s, &route("c2s", "example.net", &start(number, jid, id)));
+        self.world
+            .send(self.c2s, &route("c2s", "example.net", &start(number, jid, id)));
         self.got("action='start'")
     }
 
     fn started(&mut self, sm: usize, number: u32, jid: &str, id: &str, token: &str) {
         let from = format!("sm{}", sm + 1);
-        self.world.send(self.sms[sm], &route(&from, "c2s", &started(number, jid, id, token)));
+        self.world
+            .send(self.sms[sm], &route(&from, "c2s", &started(number, jid, id, token)));
     }
 
     fn login(&mut self, number: u32, jid: &str, token: &str) -> usize {
@@ -46,25 +50,33 @@ impl Site {
         self.started(sm, number, jid, "id1", token);
         assert!(self.world.take(self.c2s).contains("action='started'"));
         let presence = from_client(number, token, "<presence/>");
-        self.world.send(self.c2s, &route("c2s", &format!("sm{}", sm + 1), &presence));
+        self.world
+            .send(self.c2s, &route("c2s", &format!("sm{}", sm + 1), &presence));
         self.drain();
         sm
     }
 
     /// The sm that has something with this text to read; everything read is gone.
     fn got(&mut self, text: &str) -> Option<usize> {
-        (0..self.sms.len()).filter(|sm| self.world.take(self.sms[*sm]).contains(text)).last()
+        (0..self.sms.len())
+            .filter(|sm| self.world.take(self.sms[*sm]).contains(text))
+            .last()
     }
 
     fn say(&mut self, to: &str, body: &str) {
-        self.world.send(self.peer, &route("peer", "example.net", &message("x@peer", to, body)));
+        self.world
+            .send(self.peer, &route("peer", "example.net", &message("x@peer", to, body)));
     }
 
     fn answer_fence(&mut self, sm: usize, read: &str) {
         let at = read.find("id='jidmesh-fence-").expect("a fence") + 4;
         let id = read[at..].split('\'').next().unwrap().to_owned();
-        let answer = format!("<iq xmlns='jabber:client' type='result' id='{id}' from='example.net' to='jidmesh.router'/>");
-        self.world.send(self.sms[sm], &route(&format!("sm{}", sm + 1), "jidmesh.router", &answer));
+        let answer =
+            format!("<iq xmlns='jabber:client' type='result' id='{id}' from='example.net' to='jidmesh.router'/>");
+        self.world.send(
+            self.sms[sm],
+            &route(&format!("sm{}", sm + 1), "jidmesh.router", &answer),
+        );
     }
 }
 
@@ -109,11 +121,18 @@ fn a_backlog_is_fenced_before_its_user_moves_to_another_sm() {
             .unwrap();
         site.say(&user, "backlog");
         site.drain();
-        site.world.send(site.c2s, &route("c2s", "example.net", &start(9, &format!("{user}/r"), "id1")));
+        site.world.send(
+            site.c2s,
+            &route("c2s", "example.net", &start(9, &format!("{user}/r"), "id1")),
+        );
         assert_eq!(site.world.take(site.sms[0]), "", "the start waits");
         let read = site.world.take(site.sms[duty]);
         site.say(&user, "held");
-        assert_eq!(site.world.take(site.sms[0]), "", "and so does what comes for the user meanwhile");
+        assert_eq!(
+            site.world.take(site.sms[0]),
+            "",
+            "and so does what comes for the user meanwhile"
+        );
         site.answer_fence(duty, &read);
         let read = site.world.take(site.sms[0]);
         let (start, held) = (read.find("action='start'").unwrap(), read.find("held").unwrap());
@@ -143,11 +162,13 @@ fn frames_wait_from_the_last_end_until_ended() {
     let mut site = Site::new(2, 2);
     let sm = site.login(9, "juliet@example.net/balcony", TOKEN);
     let name = format!("sm{}", sm + 1);
-    site.world.send(site.c2s, &route("c2s", &name, &control("end", 9, TOKEN)));
+    site.world
+        .send(site.c2s, &route("c2s", &name, &control("end", 9, TOKEN)));
     assert!(site.world.take(site.sms[sm]).contains("action='end'"));
     site.say("juliet@example.net", "after the end");
     assert_eq!(site.got("after the end"), None);
-    site.world.send(site.sms[sm], &route(&name, "c2s", &control("ended", 9, TOKEN)));
+    site.world
+        .send(site.sms[sm], &route(&name, "c2s", &control("ended", 9, TOKEN)));
     assert_eq!(site.world.sessions(), 0);
     let mut all = String::new();
     for other in 0..2 {
@@ -158,7 +179,11 @@ fn frames_wait_from_the_last_end_until_ended() {
         all += &read;
     }
     all += &(site.world.take(site.sms[0]) + &site.world.take(site.sms[1]));
-    assert_eq!(all.matches("after the end").count(), 1, "by the same sm or, after a fence, by the duty sm: {all}");
+    assert_eq!(
+        all.matches("after the end").count(),
+        1,
+        "by the same sm or, after a fence, by the duty sm: {all}"
+    );
     assert!(site.world.count(Counter::HeldFrames) >= 1);
 }
 
@@ -166,26 +191,44 @@ fn frames_wait_from_the_last_end_until_ended() {
 fn presence_for_users_who_are_not_available_never_reaches_sm() {
     for shards in [1, 2] {
         let mut site = Site::new(shards, 1);
-        let presence = |kind: &str, to: &str| {
-            format!("<presence xmlns='jabber:client' from='x@peer' to='{to}'{kind}/>")
-        };
-        for (kind, passes) in
-            [("", false), (" type='unavailable'", false), (" type='probe'", true), (" type='subscribe'", true), (" type='odd'", true)]
-        {
-            site.world.send(site.peer, &route("peer", "example.net", &presence(kind, "juliet@example.net")));
+        let presence =
+            |kind: &str, to: &str| format!("<presence xmlns='jabber:client' from='x@peer' to='{to}'{kind}/>");
+        for (kind, passes) in [
+            ("", false),
+            (" type='unavailable'", false),
+            (" type='probe'", true),
+            (" type='subscribe'", true),
+            (" type='odd'", true),
+        ] {
+            site.world.send(
+                site.peer,
+                &route("peer", "example.net", &presence(kind, "juliet@example.net")),
+            );
             assert_eq!(site.got("<presence").is_some(), passes, "{kind}");
         }
         assert_eq!(site.world.count(Counter::DropPresence), 2);
         site.login(9, "juliet@example.net/balcony", TOKEN);
-        site.world.send(site.peer, &route("peer", "example.net", &presence("", "juliet@example.net")));
+        site.world.send(
+            site.peer,
+            &route("peer", "example.net", &presence("", "juliet@example.net")),
+        );
         assert!(site.got("<presence").is_some());
         let gone = from_client(9, TOKEN, "<presence type='unavailable'/>");
         site.world.send(site.c2s, &route("c2s", "sm1", &gone));
         site.drain();
-        site.world.send(site.peer, &route("peer", "example.net", &presence("", "juliet@example.net")));
+        site.world.send(
+            site.peer,
+            &route("peer", "example.net", &presence("", "juliet@example.net")),
+        );
         assert!(site.got("<presence").is_none());
-        site.world.send(site.peer, &route("peer", "example.net", &presence("", "juliet@example.net/balcony")));
-        assert!(site.got("<presence").is_some(), "a session that is there, though not available, is sm's business");
+        site.world.send(
+            site.peer,
+            &route("peer", "example.net", &presence("", "juliet@example.net/balcony")),
+        );
+        assert!(
+            site.got("<presence").is_some(),
+            "a session that is there, though not available, is sm's business"
+        );
     }
 }
 
@@ -215,14 +258,20 @@ fn an_error_reply_of_sm_reaches_the_sender() {
     assert_eq!(site.world.take(site.peer), route("sm1", "peer", error));
     let control = route("sm1", "peer", &control("ended", 9, TOKEN)).replacen("<route", "<route error='404'", 1);
     site.world.send(site.sms[0], &control);
-    assert_eq!(site.world.take(site.peer), "", "a bounce of session control goes nowhere");
+    assert_eq!(
+        site.world.take(site.peer),
+        "",
+        "a bounce of session control goes nowhere"
+    );
 }
 
 #[test]
 fn what_sm_asks_every_component_stays_here() {
     let mut site = Site::new(2, 2);
     let disco = |to: &str| {
-        format!("<iq xmlns='jabber:client' id='a' from='sm1' to='{to}' type='get'><query xmlns='http://jabber.org/protocol/disco#info'></query></iq>")
+        format!(
+            "<iq xmlns='jabber:client' id='a' from='sm1' to='{to}' type='get'><query xmlns='http://jabber.org/protocol/disco#info'></query></iq>"
+        )
     };
     site.start(9, "juliet@example.net/balcony", "id1");
     site.drain();
@@ -253,5 +302,8 @@ fn a_start_without_any_sm_is_answered() {
     site.world.take(site.c2s);
     site.world.pass(10_000_000);
     let read = site.world.take(site.c2s);
-    assert!(read.contains("action='start'") && read.contains("error='404'"), "{read}");
+    assert!(
+        read.contains("action='start'") && read.contains("error='404'"),
+        "{read}"
+    );
 }

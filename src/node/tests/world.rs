@@ -33,7 +33,9 @@ impl World {
         change(&mut config);
         let config = Arc::new(config);
         World {
-            shards: (0..shards).map(|id| Shard::new(id, shards, config.clone(), [7; 32])).collect(),
+            shards: (0..shards)
+                .map(|id| Shard::new(id, shards, config.clone(), [7; 32]))
+                .collect(),
             now: 1,
             ends: Vec::new(),
             inboxes: Vec::new(),
@@ -218,7 +220,9 @@ pub(super) fn start(number: u32, target: &str, id: &str) -> String {
 }
 
 pub(super) fn started(number: u32, target: &str, id: &str, token: &str) -> String {
-    format!("<sc:session xmlns:sc='{SESS}' sc:sm='{token}' id='{id}' target='{target}' action='started' sc:c2s='{number}'/>")
+    format!(
+        "<sc:session xmlns:sc='{SESS}' sc:sm='{token}' id='{id}' target='{target}' action='started' sc:c2s='{number}'/>"
+    )
 }
 
 pub(super) fn control(action: &str, number: u32, token: &str) -> String {
@@ -228,5 +232,9 @@ pub(super) fn control(action: &str, number: u32, token: &str) -> String {
 /// A stanza of a client, as c2s hands it to sm.
 pub(super) fn from_client(number: u32, token: &str, stanza: &str) -> String {
     let at = stanza.find([' ', '/', '>']).unwrap();
-    format!("{} xmlns:sc='{SESS}' xmlns='jabber:client' sc:sm='{token}' sc:c2s='{number}'{}", &stanza[..at], &stanza[at..])
+    format!(
+        "{} xmlns:sc='{SESS}' xmlns='jabber:client' sc:sm='{token}' sc:c2s='{number}'{}",
+        &stanza[..at],
+        &stanza[at..]
+    )
 }
