@@ -225,7 +225,8 @@ impl<B: Brain> Hub<B> {
         for target in self.lanes.targets() {
             let control = self.brain.take_control(target);
             if !control.is_empty() {
-                self.lanes.send(target, Message::Control(control));
+                // A shard that has ended has no use for it.
+                let _ = self.lanes.send(target, Message::Control(control));
             }
         }
     }
@@ -317,7 +318,7 @@ impl<B: Brain> Hub<B> {
     }
 
     /// Takes over a link of another shard.
-    fn adopt(&mut self, handover: Handover<B::Cargo>) {
+    pub(super) fn adopt(&mut self, handover: Handover<B::Cargo>) {
         let Handover {
             fd,
             remote,

@@ -60,6 +60,8 @@ struct Socket {
     ending: bool,
     /// It was reported as broken.
     broken: bool,
+    /// A write failed so; the kernel tells it once, and the read that ends the link would see an orderly end.
+    failure: Option<CloseCause>,
     chunk: Option<Vec<u8>>,
     written: usize,
 }
@@ -172,6 +174,7 @@ impl Ready {
             // What the peer sent before it went is still worth reading: the read finds the end.
             socket.readable = true;
             socket.ending = true;
+            socket.failure = Some(cause_of(&error));
             self.enqueue(token);
         } else {
             socket.broken = true;
@@ -190,7 +193,7 @@ impl Ready {
                 match sys::receive(socket.fd.as_fd(), &mut buffer) {
                     Ok(0) => {
                         socket.broken = true;
-                        events.broken(link, CloseCause::Eof);
+                        events.broken(link, socket.failure.take().unwrap_or(CloseCause::Eof));
                     }
                     Ok(bytes) => {
                         // A short read has emptied the socket, and the next byte makes a new edge.
@@ -278,6 +281,7 @@ impl Driver for Ready {
             queued: false,
             ending: false,
             broken: false,
+            failure: None,
             chunk: None,
             written: 0,
         });
