@@ -2,8 +2,7 @@
 
 use std::net::SocketAddr;
 
-/// Index of a shard, `0..shards`.
-pub type ShardId = u16;
+pub use crate::table::ShardId;
 
 /// A point in time: microseconds of a monotonic clock whose origin is the process's start.
 pub type Micros = u64;

@@ -96,11 +96,17 @@ pub mod gauge {
     /// Shards the node runs.
     pub const SHARDS: Gauge = ("jidmesh_shards", "Shards this node runs.");
     /// Shards that answered.
-    pub const SHARDS_ANSWERED: Gauge = ("jidmesh_shards_answered", "Shards that answered when this page was made.");
+    pub const SHARDS_ANSWERED: Gauge = (
+        "jidmesh_shards_answered",
+        "Shards that answered when this page was made.",
+    );
     /// By kind and state.
     pub const LINKS: Gauge = ("jidmesh_links", "Component seats, by kind and state.");
     /// Links before the end of their authentication.
-    pub const LINKS_NEGOTIATING: Gauge = ("jidmesh_links_negotiating", "Connections that have not authenticated yet.");
+    pub const LINKS_NEGOTIATING: Gauge = (
+        "jidmesh_links_negotiating",
+        "Connections that have not authenticated yet.",
+    );
     /// Bound names.
     pub const NAMES: Gauge = ("jidmesh_names", "Bound names.");
     /// Users with a session.
@@ -114,7 +120,13 @@ pub mod gauge {
     /// Bytes for components.
     pub const QUEUE_BYTES: Gauge = ("jidmesh_queue_bytes", "Bytes that wait for a component to read them.");
     /// Bytes of held frames.
-    pub const HELD_BYTES: Gauge = ("jidmesh_held_bytes", "Bytes of frames held while a placement is in flight.");
+    pub const HELD_BYTES: Gauge = (
+        "jidmesh_held_bytes",
+        "Bytes of frames held while a placement is in flight.",
+    );
     /// A counter, though not a shard's.
-    pub const LOG_LOST: Gauge = ("jidmesh_log_lost_total", "Log lines and message log entries that were lost.");
+    pub const LOG_LOST: Gauge = (
+        "jidmesh_log_lost_total",
+        "Log lines and message log entries that were lost.",
+    );
 }

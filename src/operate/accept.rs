@@ -91,7 +91,11 @@ pub(super) fn start<L: Listener>(
     listener.never_block()?;
     let (stop, watched) = UnixStream::pair()?;
     let thread = std::thread::Builder::new().name(name.into()).spawn(move || {
-        let pool = Pool { name, serve: Arc::new(serve), busy: Arc::new(AtomicUsize::new(0)) };
+        let pool = Pool {
+            name,
+            serve: Arc::new(serve),
+            busy: Arc::new(AtomicUsize::new(0)),
+        };
         let mut warned = false;
         while wait(listener.as_raw_fd(), watched.as_raw_fd()) {
             match listener.accept_one() {
@@ -106,7 +110,10 @@ pub(super) fn start<L: Listener>(
             }
         }
     })?;
-    Ok(Acceptor { stop: Some(stop), thread: Some(thread) })
+    Ok(Acceptor {
+        stop: Some(stop),
+        thread: Some(thread),
+    })
 }
 
 struct Pool<F> {
@@ -137,16 +144,23 @@ impl<F> Pool<F> {
         let slot = Slot(self.busy.clone());
         let serve = self.serve.clone();
         // A thread that cannot be started drops the closure: stream closed, slot free.
-        let _ = std::thread::Builder::new().name(self.name.into()).stack_size(STACK_BYTES).spawn(move || {
-            let _slot = slot;
-            serve(stream);
-        });
+        let _ = std::thread::Builder::new()
+            .name(self.name.into())
+            .stack_size(STACK_BYTES)
+            .spawn(move || {
+                let _slot = slot;
+                serve(stream);
+            });
     }
 }
 
 /// Waits for a connection; `false`: the loop is to end.
 fn wait(listener: RawFd, stop: RawFd) -> bool {
-    let poll = |fd| libc::pollfd { fd, events: libc::POLLIN, revents: 0 };
+    let poll = |fd| libc::pollfd {
+        fd,
+        events: libc::POLLIN,
+        revents: 0,
+    };
     let mut fds = [poll(listener), poll(stop)];
     // SAFETY: the pointer is to an array of two initialised pollfd, alive for the call, and the length is its own.
     unsafe { libc::poll(fds.as_mut_ptr(), fds.len() as libc::nfds_t, -1) };

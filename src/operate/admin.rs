@@ -47,7 +47,13 @@ pub(super) fn start(path: &Path, reports: Arc<Reports>, log: LogSender) -> io::R
     let refuse = |mut stream: UnixStream| {
         let _ = Deadline::after(1).write_all(&mut stream, &refusal("too many connections".into()));
     };
-    let acceptor = accept::start("jidmesh-admin", listener, log, move |stream| serve(stream, &reports), refuse)?;
+    let acceptor = accept::start(
+        "jidmesh-admin",
+        listener,
+        log,
+        move |stream| serve(stream, &reports),
+        refuse,
+    )?;
     Ok((acceptor, file))
 }
 
@@ -75,7 +81,13 @@ impl SocketFile {
             return Err(e);
         }
         let identity = identity(path)?;
-        Ok((listener, SocketFile { path: path.to_owned(), identity }))
+        Ok((
+            listener,
+            SocketFile {
+                path: path.to_owned(),
+                identity,
+            },
+        ))
     }
 }
 
@@ -93,11 +105,14 @@ fn identity(path: &Path) -> io::Result<(u64, u64)> {
 
 /// Makes the socket's own folder (`/run/jidmesh` after a boot), but not the folders above it.
 fn make_folder(path: &Path) -> io::Result<()> {
-    let Some(folder) = path.parent().filter(|f| !f.as_os_str().is_empty()) else { return Ok(()) };
+    let Some(folder) = path.parent().filter(|f| !f.as_os_str().is_empty()) else {
+        return Ok(());
+    };
     match fs::DirBuilder::new().mode(FOLDER_MODE).create(folder) {
-        Err(e) if e.kind() != io::ErrorKind::AlreadyExists => {
-            Err(io::Error::new(e.kind(), format!("cannot make its folder {}: {e}", folder.display())))
-        }
+        Err(e) if e.kind() != io::ErrorKind::AlreadyExists => Err(io::Error::new(
+            e.kind(),
+            format!("cannot make its folder {}: {e}", folder.display()),
+        )),
         _ => Ok(()),
     }
 }
@@ -144,13 +159,21 @@ fn serve(mut stream: UnixStream, reports: &Reports) {
 
 fn answer(line: &[u8], reports: &Reports) -> Vec<u8> {
     match serde_json::from_slice(line) {
-        Ok(Request::Status) => encode(&Answer { ok: true, error: None, status: Some(&reports.get()) }),
+        Ok(Request::Status) => encode(&Answer {
+            ok: true,
+            error: None,
+            status: Some(&reports.get()),
+        }),
         Err(e) => refusal(format!("not understood: {e}; what works: {{\"cmd\":\"status\"}}")),
     }
 }
 
 fn refusal(text: String) -> Vec<u8> {
-    encode(&Answer { ok: false, error: Some(text), status: None })
+    encode(&Answer {
+        ok: false,
+        error: Some(text),
+        status: None,
+    })
 }
 
 fn encode(answer: &Answer<'_>) -> Vec<u8> {
@@ -159,6 +182,3 @@ fn encode(answer: &Answer<'_>) -> Vec<u8> {
     bytes.push(b'\n');
     bytes
 }
-
-#[cfg(test)]
-mod tests;

@@ -23,14 +23,21 @@ pub struct Reports {
 
 impl std::fmt::Debug for Reports {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Reports").field("params", &self.params).finish_non_exhaustive()
+        f.debug_struct("Reports")
+            .field("params", &self.params)
+            .finish_non_exhaustive()
     }
 }
 
 impl Reports {
     /// Nothing is asked before the first [`Reports::get`].
     pub fn new(params: ServeParams, source: Source, log: LogSender) -> Reports {
-        Reports { params, source, log, cache: Mutex::new(None) }
+        Reports {
+            params,
+            source,
+            log,
+            cache: Mutex::new(None),
+        }
     }
 
     /// The node as it is now, or was [`CACHE_MS`] ago. Whoever comes while the shards are asked waits for the same answer.
@@ -148,7 +155,12 @@ fn merge(params: &ServeParams, mut reports: Vec<ShardReport>, log_lost: u64) -> 
 
 fn value(counter: Counter, counters: &Counters) -> CounterValue {
     let (name, labels, help) = counter.describe();
-    CounterValue { name, labels, help, value: counters.get(counter) }
+    CounterValue {
+        name,
+        labels,
+        help,
+        value: counters.get(counter),
+    }
 }
 
 /// What should worry an operator, the worst first. Only what stands as it is now: a counter never goes back.
@@ -158,7 +170,12 @@ fn health(status: &NodeStatus) -> String {
         let silent = status.shards - status.shards_answered;
         worries.push(format!("{silent} of {} shards do not answer", status.shards));
     }
-    let lost: Vec<&str> = status.seats.iter().filter(|s| s.state == "lost").map(|s| s.id.as_str()).collect();
+    let lost: Vec<&str> = status
+        .seats
+        .iter()
+        .filter(|s| s.state == "lost")
+        .map(|s| s.id.as_str())
+        .collect();
     if !lost.is_empty() {
         worries.push(format!("waiting for {} to come back", lost.join(", ")));
     }
@@ -168,5 +185,9 @@ fn health(status: &NodeStatus) -> String {
     if status.log_lost > 0 {
         worries.push(format!("{} log lines lost: is the disk full?", status.log_lost));
     }
-    if worries.is_empty() { "ok".into() } else { worries.join("; ") }
+    if worries.is_empty() {
+        "ok".into()
+    } else {
+        worries.join("; ")
+    }
 }

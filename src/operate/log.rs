@@ -53,7 +53,10 @@ pub fn parse_facility(name: &str) -> Option<u8> {
 pub fn start(target: LogTarget, ident: &str) -> LogSender {
     let (sender, queue) = crossbeam_channel::bounded(MAX_QUEUED);
     let shared = Arc::new(Shared::default());
-    let log = LogSender { sender, shared: shared.clone() };
+    let log = LogSender {
+        sender,
+        shared: shared.clone(),
+    };
     let ident = ident.to_owned();
     let thread = std::thread::Builder::new().name("jidmesh-log".into());
     if let Err(e) = thread.spawn(move || writer::Writer::new(target, &ident, shared).run(&queue)) {

@@ -79,7 +79,12 @@ struct Answer {
 
 impl Answer {
     fn text(status: &'static str, body: String) -> Answer {
-        Answer { status, kind: "text/plain; charset=utf-8", body, head_only: false }
+        Answer {
+            status,
+            kind: "text/plain; charset=utf-8",
+            body,
+            head_only: false,
+        }
     }
 
     fn error(status: &'static str) -> Answer {
@@ -87,7 +92,11 @@ impl Answer {
     }
 
     fn to_bytes(&self) -> Vec<u8> {
-        let allow = if self.status.starts_with("405") { "Allow: GET, HEAD\r\n" } else { "" };
+        let allow = if self.status.starts_with("405") {
+            "Allow: GET, HEAD\r\n"
+        } else {
+            ""
+        };
         let mut out = format!(
             "HTTP/1.1 {}\r\nContent-Type: {}\r\nContent-Length: {}\r\nCache-Control: no-store\r\n{allow}Connection: close\r\n\r\n",
             self.status,
@@ -104,7 +113,9 @@ impl Answer {
 /// The answer to a request's head (RFC 9112, section 3: method, target, version).
 fn answer(head: &[u8], reports: &Reports) -> Answer {
     let line = head.split(|&b| b == b'\r').next().unwrap_or_default();
-    let Ok(line) = std::str::from_utf8(line) else { return Answer::error("400 Bad Request") };
+    let Ok(line) = std::str::from_utf8(line) else {
+        return Answer::error("400 Bad Request");
+    };
     let mut words = line.split(' ');
     let (Some(method), Some(target), Some(version), None) = (words.next(), words.next(), words.next(), words.next())
     else {
@@ -139,7 +150,10 @@ fn ready(status: &NodeStatus) -> Answer {
 }
 
 fn reply<S: Stream>(stream: &mut S, answer: &Answer) {
-    if Deadline::after(ANSWER_MS).write_all(stream, &answer.to_bytes()).is_err() {
+    if Deadline::after(ANSWER_MS)
+        .write_all(stream, &answer.to_bytes())
+        .is_err()
+    {
         return;
     }
     stream.end_of_output();
@@ -152,7 +166,12 @@ fn reply<S: Stream>(stream: &mut S, answer: &Answer) {
 pub fn page(status: &NodeStatus) -> String {
     let mut page = Page(String::with_capacity(8 * 1024));
     let node = escape(&status.node);
-    page.one(gauge::BUILD_INFO, "gauge", &format!("version=\"{}\",node=\"{node}\"", status.version), 1);
+    page.one(
+        gauge::BUILD_INFO,
+        "gauge",
+        &format!("version=\"{}\",node=\"{node}\"", status.version),
+        1,
+    );
     page.one(gauge::UPTIME, "gauge", "", status.uptime_s);
     page.one(gauge::SHARDS, "gauge", "", status.shards.into());
     page.one(gauge::SHARDS_ANSWERED, "gauge", "", status.shards_answered.into());
@@ -221,6 +240,3 @@ impl Page {
 fn escape(text: &str) -> String {
     text.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
 }
-
-#[cfg(test)]
-mod tests;

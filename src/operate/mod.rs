@@ -86,5 +86,9 @@ pub fn serve(params: ServeParams, source: Source, log: LogSender) -> Serving {
 }
 
 fn warn(log: &LogSender, text: String) {
-    log.send(LogLine { level: Level::Warning, remote: None, text });
+    log.send(LogLine {
+        level: Level::Warning,
+        remote: None,
+        text,
+    });
 }

@@ -18,16 +18,11 @@ const MAX_ANSWER_BYTES: u64 = 256 << 20;
 /// Asks the node behind the admin socket for its state and prints it: as tables, or with `json` complete.
 /// Fails with a line on standard error that says what to do.
 pub fn main(admin: &Path, json: bool) -> ExitCode {
-    let text = match ask(admin) {
-        Ok(status) if json => serde_json::to_string_pretty(&status).map_err(|e| e.to_string()),
-        Ok(status) => View::deserialize(&status)
-            .map(|view| render::tables(&view))
-            .map_err(|e| format!("the node answers, but not as this version expects ({e}): try --json")),
-        Err(why) => Err(why),
-    };
-    let written = text.and_then(|text| {
+    let written = show(admin, json).and_then(|text| {
         let mut out = io::stdout().lock();
-        writeln!(out, "{}", text.trim_end()).or_else(closed_pipe_is_fine).map_err(|e| e.to_string())
+        writeln!(out, "{}", text.trim_end())
+            .or_else(closed_pipe_is_fine)
+            .map_err(|e| e.to_string())
     });
     match written {
         Ok(()) => ExitCode::SUCCESS,
@@ -38,13 +33,31 @@ pub fn main(admin: &Path, json: bool) -> ExitCode {
     }
 }
 
+/// What [`main`] prints. The error is for an operator: what is wrong, what to do.
+pub fn show(admin: &Path, json: bool) -> Result<String, String> {
+    let status = ask(admin)?;
+    if json {
+        return serde_json::to_string_pretty(&status).map_err(|e| e.to_string());
+    }
+    let view = View::deserialize(&status)
+        .map_err(|e| format!("the node answers, but not as this version expects ({e}): try --json"))?;
+    Ok(render::tables(&view))
+}
+
 /// The state of the node behind `admin`, as it sends it. The error is for an operator: what is wrong, what to do.
 pub fn ask(admin: &Path) -> Result<Value, String> {
     let line = exchange(admin).map_err(|e| explain(admin, &e))?;
-    let mut answer: Value = serde_json::from_str(&line)
-        .map_err(|e| format!("{} is not answered by jidmesh ({e}): is it the right socket?", admin.display()))?;
+    let mut answer: Value = serde_json::from_str(&line).map_err(|e| {
+        format!(
+            "{} is not answered by jidmesh ({e}): is it the right socket?",
+            admin.display()
+        )
+    })?;
     if answer["ok"] != Value::Bool(true) {
-        return Err(format!("the node refuses: {}", answer["error"].as_str().unwrap_or("it does not say why")));
+        return Err(format!(
+            "the node refuses: {}",
+            answer["error"].as_str().unwrap_or("it does not say why")
+        ));
     }
     Ok(answer["status"].take())
 }
@@ -57,7 +70,11 @@ fn exchange(admin: &Path) -> io::Result<String> {
     stream.write_all(b"{\"cmd\":\"status\"}\n")?;
     let mut line = String::new();
     BufReader::new(stream.take(MAX_ANSWER_BYTES)).read_line(&mut line)?;
-    if line.ends_with('\n') { Ok(line) } else { Err(io::ErrorKind::UnexpectedEof.into()) }
+    if line.ends_with('\n') {
+        Ok(line)
+    } else {
+        Err(io::ErrorKind::UnexpectedEof.into())
+    }
 }
 
 fn explain(admin: &Path, e: &io::Error) -> String {
@@ -68,13 +85,18 @@ fn explain(admin: &Path, e: &io::Error) -> String {
              <admin>; give that file with -c, as to `jidmesh run`"
         ),
         io::ErrorKind::PermissionDenied => {
-            format!("you may not open {at}: run this as root, or as a user of the group that owns it (see `ls -l {at}`)")
+            format!(
+                "you may not open {at}: run this as root, or as a user of the group that owns it (see `ls -l {at}`)"
+            )
         }
         io::ErrorKind::ConnectionRefused => {
             format!("nobody listens on {at}: jidmesh ended without removing it; start it again, and look at its log")
         }
         io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => {
-            format!("{at} does not answer within {} s: the process is stuck or stopped; look at its log", ANSWER_MS / 1000)
+            format!(
+                "{at} does not answer within {} s: the process is stuck or stopped; look at its log",
+                ANSWER_MS / 1000
+            )
         }
         io::ErrorKind::UnexpectedEof => format!("{at} was closed without an answer: jidmesh is ending"),
         _ => format!("cannot ask {at}: {e}"),
@@ -82,7 +104,11 @@ fn explain(admin: &Path, e: &io::Error) -> String {
 }
 
 fn closed_pipe_is_fine(e: io::Error) -> io::Result<()> {
-    if e.kind() == io::ErrorKind::BrokenPipe { Ok(()) } else { Err(e) }
+    if e.kind() == io::ErrorKind::BrokenPipe {
+        Ok(())
+    } else {
+        Err(e)
+    }
 }
 
 /// What of [`NodeStatus`](super::NodeStatus) is shown. Absent fields are nothing and unknown ones are skipped, so that

@@ -36,7 +36,11 @@ pub(super) fn syslog_line(at: SystemTime, line: &LogLine, facility: u8, tag: &st
 
 /// The line that tells of lost ones.
 pub(super) fn lost(n: u64) -> LogLine {
-    LogLine { level: Level::Warning, remote: None, text: format!("{n} log entries were lost before this line") }
+    LogLine {
+        level: Level::Warning,
+        remote: None,
+        text: format!("{n} log entries were lost before this line"),
+    }
 }
 
 fn word(level: Level) -> &'static str {
@@ -76,7 +80,11 @@ fn rfc3339(at: SystemTime, into: &mut String) {
     let (days, second) = (since.as_secs() / 86_400, since.as_secs() % 86_400);
     let (year, month, day) = civil(days);
     let (h, m, s) = (second / 3600, second / 60 % 60, second % 60);
-    let _ = write!(into, "{year:04}-{month:02}-{day:02}T{h:02}:{m:02}:{s:02}.{:03}Z", since.subsec_millis());
+    let _ = write!(
+        into,
+        "{year:04}-{month:02}-{day:02}T{h:02}:{m:02}:{s:02}.{:03}Z",
+        since.subsec_millis()
+    );
 }
 
 /// Year, month and day of the day `days` after 1970-01-01 in the Gregorian calendar.
@@ -94,14 +102,22 @@ fn civil(days: u64) -> (u64, u64, u64) {
 
 /// `Nov 22 21:34:03` in the machine's time zone, as RFC 3164 wants.
 fn rfc3164(at: SystemTime, into: &mut String) {
-    const MONTHS: [&str; 12] =
-        ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
+    const MONTHS: [&str; 12] = [
+        "Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec",
+    ];
     let seconds = at.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
     let time = libc::time_t::try_from(seconds).unwrap_or_default();
     // SAFETY: a tm of zeros (integers, and a pointer that may be null) is a valid value.
     let mut local: libc::tm = unsafe { std::mem::zeroed() };
     // SAFETY: both pointers are to live, initialised values of the right type; localtime_r keeps neither.
     unsafe { libc::localtime_r(&raw const time, &raw mut local) };
-    let month = usize::try_from(local.tm_mon).ok().and_then(|m| MONTHS.get(m)).unwrap_or(&MONTHS[0]);
-    let _ = write!(into, "{month} {:2} {:02}:{:02}:{:02}", local.tm_mday, local.tm_hour, local.tm_min, local.tm_sec);
+    let month = usize::try_from(local.tm_mon)
+        .ok()
+        .and_then(|m| MONTHS.get(m))
+        .unwrap_or(&MONTHS[0]);
+    let _ = write!(
+        into,
+        "{month} {:2} {:02}:{:02}:{:02}",
+        local.tm_mday, local.tm_hour, local.tm_min, local.tm_sec
+    );
 }

@@ -28,7 +28,13 @@ pub(super) struct Sink {
 
 impl Sink {
     pub(super) fn new(place: Place) -> Sink {
-        Sink { place, file: None, backlog: Vec::new(), retry_at: None, lost: 0 }
+        Sink {
+            place,
+            file: None,
+            backlog: Vec::new(),
+            retry_at: None,
+            lost: 0,
+        }
     }
 
     /// Takes an entry; [`Sink::flush`] writes it. `false`: the backlog is full, the entry is lost.
@@ -72,7 +78,10 @@ impl Sink {
             Ok(()) => self.retry_at = None,
             Err(e) => {
                 if self.retry_at.is_none() {
-                    eprintln!("jidmesh: cannot write to {}: {e}; trying again every second", self.name());
+                    eprintln!(
+                        "jidmesh: cannot write to {}: {e}; trying again every second",
+                        self.name()
+                    );
                 }
                 // A file that failed is looked for by its name again: its folder may have been made meanwhile.
                 self.file = None;

@@ -44,7 +44,12 @@ impl Writer {
                 Lines::Syslog(Syslog::new(Path::new(DEV_LOG), tag, facility))
             }
         };
-        Writer { lines, files: HashMap::new(), shared, reported: 0 }
+        Writer {
+            lines,
+            files: HashMap::new(),
+            shared,
+            reported: 0,
+        }
     }
 
     /// Writes until all senders are gone.
@@ -86,7 +91,11 @@ impl Writer {
                 Entry::Wake => {}
                 Entry::Flush(done) => waiting.push(done),
             }
-            next = if gathered < BATCH_BYTES { queue.try_recv().ok() } else { None };
+            next = if gathered < BATCH_BYTES {
+                queue.try_recv().ok()
+            } else {
+                None
+            };
         }
     }
 
@@ -117,10 +126,16 @@ impl Writer {
     fn append(&mut self, path: PathBuf, bytes: &[u8]) {
         if !self.files.contains_key(&path) && self.files.len() >= MAX_FILES {
             self.write();
-            self.shared.lost.fetch_add(self.files.values().filter(|s| s.queued() > 0).count() as u64, Ordering::Relaxed);
+            self.shared.lost.fetch_add(
+                self.files.values().filter(|s| s.queued() > 0).count() as u64,
+                Ordering::Relaxed,
+            );
             self.files.clear();
         }
-        let sink = self.files.entry(path).or_insert_with_key(|path| Sink::new(Place::File(path.clone())));
+        let sink = self
+            .files
+            .entry(path)
+            .or_insert_with_key(|path| Sink::new(Place::File(path.clone())));
         if !sink.push(|into| into.extend_from_slice(bytes)) {
             self.shared.lost.fetch_add(1, Ordering::Relaxed);
         }
@@ -161,7 +176,10 @@ impl Writer {
             Lines::Sink(sink) => sink.retry_at(),
             Lines::Syslog(_) => None,
         };
-        lines.into_iter().chain(self.files.values().filter_map(Sink::retry_at)).min()
+        lines
+            .into_iter()
+            .chain(self.files.values().filter_map(Sink::retry_at))
+            .min()
     }
 }
 
@@ -176,7 +194,13 @@ pub(super) struct Syslog {
 
 impl Syslog {
     pub(super) fn new(path: &Path, tag: String, facility: u8) -> Syslog {
-        Syslog { path: path.to_owned(), tag, facility, socket: None, failed: false }
+        Syslog {
+            path: path.to_owned(),
+            tag,
+            facility,
+            socket: None,
+            failed: false,
+        }
     }
 
     /// `false`: nobody takes it.
@@ -190,7 +214,10 @@ impl Syslog {
             Ok(()) => self.failed = false,
             Err(e) => {
                 if !std::mem::replace(&mut self.failed, true) {
-                    eprintln!("jidmesh: cannot write to syslog ({}): {e}; trying again with each line", self.path.display());
+                    eprintln!(
+                        "jidmesh: cannot write to syslog ({}): {e}; trying again with each line",
+                        self.path.display()
+                    );
                 }
             }
         }

@@ -6,7 +6,13 @@ use std::fmt::Write;
 /// The whole picture as text.
 pub(super) fn tables(view: &View) -> String {
     let mut out = String::new();
-    let _ = writeln!(out, "node     {}  jidmesh {}  pid {}", clean(&view.node), clean(&view.version), view.pid);
+    let _ = writeln!(
+        out,
+        "node     {}  jidmesh {}  pid {}",
+        clean(&view.node),
+        clean(&view.version),
+        view.pid
+    );
     let _ = writeln!(out, "health   {}", clean(&view.health));
     let _ = writeln!(out, "uptime   {}", span(view.uptime_s));
     let _ = writeln!(out, "config   {}", clean(&view.config_digest));
@@ -31,8 +37,9 @@ pub(super) fn tables(view: &View) -> String {
 }
 
 fn links(view: &View, out: &mut String) {
-    const HEAD: [&str; 13] =
-        ["LINK", "KIND", "STATE", "FOR", "REMOTE", "USER", "TLS", "SHARD", "QUEUE", "IN", "OUT", "SESSIONS", "RETURNS"];
+    const HEAD: [&str; 13] = [
+        "LINK", "KIND", "STATE", "FOR", "REMOTE", "USER", "TLS", "SHARD", "QUEUE", "IN", "OUT", "SESSIONS", "RETURNS",
+    ];
     let row = |s: &Seat| {
         let age = span(view.uptime_us.saturating_sub(s.since_us) / 1_000_000);
         let tls = if s.tls { "yes" } else { "no" };
@@ -52,13 +59,22 @@ fn links(view: &View, out: &mut String) {
             s.returns.to_string(),
         ]
     };
-    table(HEAD, "no component is connected", &view.seats.iter().map(row).collect::<Vec<_>>(), out);
+    table(
+        HEAD,
+        "no component is connected",
+        &view.seats.iter().map(row).collect::<Vec<_>>(),
+        out,
+    );
 }
 
 fn names(names: &[Name], out: &mut String) {
     let row = |n: &Name| {
         let mut notes: Vec<String> = Vec::new();
-        for (set, note) in [(n.clustered, "users placed"), (n.default_route, "default route"), (n.log_sink, "log sink")] {
+        for (set, note) in [
+            (n.clustered, "users placed"),
+            (n.default_route, "default route"),
+            (n.log_sink, "log sink"),
+        ] {
             if set {
                 notes.push(note.into());
             }
@@ -67,16 +83,30 @@ fn names(names: &[Name], out: &mut String) {
         let holders: Vec<String> = n.holders.iter().map(|h| clean(h)).collect();
         [clean(&n.name), holders.join(", "), notes.join(", ")]
     };
-    table(["NAME", "HOLDERS", ""], "no name is bound", &names.iter().map(row).collect::<Vec<_>>(), out);
+    table(
+        ["NAME", "HOLDERS", ""],
+        "no name is bound",
+        &names.iter().map(row).collect::<Vec<_>>(),
+        out,
+    );
 }
 
 fn counters(view: &View, out: &mut String) {
     let shown = view.counters.iter().filter(|c| c.value > 0);
     let row = |c: &super::Counter| {
-        let labels = if c.labels.is_empty() { String::new() } else { format!("{{{}}}", c.labels) };
+        let labels = if c.labels.is_empty() {
+            String::new()
+        } else {
+            format!("{{{}}}", c.labels)
+        };
         [clean(&format!("{}{labels}", c.name)), c.value.to_string()]
     };
-    table(["COUNTER", "VALUE"], "nothing was counted yet", &shown.map(row).collect::<Vec<_>>(), out);
+    table(
+        ["COUNTER", "VALUE"],
+        "nothing was counted yet",
+        &shown.map(row).collect::<Vec<_>>(),
+        out,
+    );
 }
 
 /// Columns as wide as their widest cell, or `none` when there are no rows.
@@ -151,22 +181,51 @@ mod tests {
         let cells: Vec<&str> = link.split_whitespace().collect();
         assert_eq!(
             cells,
-            ["sm", "sm", "connected", "1m", "0s", "127.0.0.1:9", "jabberd", "no", "0", "2.0", "KiB", "11", "12", "4", "1"]
+            [
+                "sm",
+                "sm",
+                "connected",
+                "1m",
+                "0s",
+                "127.0.0.1:9",
+                "jabberd",
+                "no",
+                "0",
+                "2.0",
+                "KiB",
+                "11",
+                "12",
+                "4",
+                "1"
+            ]
         );
-        assert!(text.contains("users placed") && text.contains("b_total{k=\"v\"}") && !text.contains("a_total"), "{text}");
+        assert!(
+            text.contains("users placed") && text.contains("b_total{k=\"v\"}") && !text.contains("a_total"),
+            "{text}"
+        );
     }
 
     #[test]
     fn names_cannot_command_the_terminal() {
-        let view = View { node: "a\u{1b}[2J\nhealth ok".into(), ..View::default() };
+        let view = View {
+            node: "a\u{1b}[2J\nhealth ok".into(),
+            ..View::default()
+        };
         let text = tables(&view);
-        assert!(!text.contains('\u{1b}') && text.lines().next().unwrap().contains("a?[2J?health ok"), "{text}");
+        assert!(
+            !text.contains('\u{1b}') && text.lines().next().unwrap().contains("a?[2J?health ok"),
+            "{text}"
+        );
     }
 
     #[test]
     fn an_empty_node_says_so() {
         let text = tables(&View::default());
-        for said in ["no component is connected", "no name is bound", "nothing was counted yet"] {
+        for said in [
+            "no component is connected",
+            "no name is bound",
+            "nothing was counted yet",
+        ] {
             assert!(text.contains(said), "{text}");
         }
     }
@@ -177,6 +236,9 @@ mod tests {
             [bytes(0), bytes(1023), bytes(1024), bytes(5 << 30), bytes(3 << 50)],
             ["0 B", "1023 B", "1.0 KiB", "5.0 GiB", "3072.0 TiB"]
         );
-        assert_eq!([span(59), span(61), span(7_200), span(90_000)], ["59s", "1m 1s", "2h 0m", "1d 1h"]);
+        assert_eq!(
+            [span(59), span(61), span(7_200), span(90_000)],
+            ["59s", "1m 1s", "2h 0m", "1d 1h"]
+        );
     }
 }
