@@ -144,7 +144,7 @@ impl<B: Brain> Hub<B> {
         }
         self.settle(driver);
         self.give_lanes();
-        // Handing over may have ended links, and a full lane changes nothing for writing.
+        self.act();
         self.lanes.ring();
     }
 
@@ -266,6 +266,8 @@ impl<B: Brain> Hub<B> {
                 self.flush(link, driver);
             }
             driver.reap(self);
+            // Taking output may have made room that the brain has an opinion about.
+            self.act();
             if self.dirty.is_empty() && self.ops.is_empty() {
                 return;
             }

@@ -7,7 +7,7 @@ use jidmesh::config::Config;
 use jidmesh::node::api::{Action, CloseCause, LinkId, Micros, ShardId};
 use jidmesh::node::report::ShardReport;
 use jidmesh::shell::Brain;
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 
@@ -39,7 +39,7 @@ enum Mode {
 pub struct Cargo {
     mode: Mode,
     line: Vec<u8>,
-    out: Vec<u8>,
+    out: VecDeque<u8>,
     in_flight: usize,
     since_hop: usize,
     tls: bool,
@@ -100,7 +100,7 @@ impl Relay {
 
     fn output(&mut self, id: LinkId, bytes: &[u8]) {
         if let Some(link) = self.link(id) {
-            link.out.extend_from_slice(bytes);
+            link.out.extend(bytes);
             self.actions.push(Action::Output(id));
         }
     }
@@ -168,7 +168,7 @@ impl Brain for Relay {
         self.place(Cargo {
             mode: Mode::Fresh,
             line: Vec::new(),
-            out: Vec::new(),
+            out: VecDeque::new(),
             in_flight: 0,
             since_hop: 0,
             tls: false,
@@ -190,7 +190,7 @@ impl Brain for Relay {
                     link.since_hop = 0;
                     let to = to.parse().unwrap();
                     assert!(bytes.is_empty(), "the peer waits after home");
-                    link.out.extend_from_slice(b"moved\n");
+                    link.out.extend(b"moved\n");
                     return self.hop(id, to);
                 }
                 let mode = self.command(id, &line);
@@ -255,9 +255,7 @@ impl Brain for Relay {
         assert!(into.is_empty());
         let Some(link) = self.link(id) else { return };
         assert_eq!(link.in_flight, 0, "one chunk at a time");
-        let rest = link.out.split_off(link.out.len().min(CHUNK_BYTES));
-        into.append(&mut link.out);
-        link.out = rest;
+        into.extend(link.out.drain(..link.out.len().min(CHUNK_BYTES)));
         link.in_flight = into.len();
     }
 

@@ -73,8 +73,8 @@ struct Listener {
 
 /// What happened while no events could be reported.
 enum Done {
-    Written(LinkId, usize),
-    WriteDone(LinkId, Vec<u8>),
+    Took(LinkId, usize),
+    Complete(LinkId, Vec<u8>),
     Broken(LinkId, CloseCause),
     Released(LinkId, Released),
 }
@@ -155,7 +155,7 @@ impl Ready {
             match sys::send(socket.fd.as_fd(), &chunk[socket.written..]) {
                 Ok(bytes) => {
                     socket.written += bytes;
-                    self.done.push_back(Done::Written(socket.link, bytes));
+                    self.done.push_back(Done::Took(socket.link, bytes));
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => failure = Some(error),
@@ -163,7 +163,7 @@ impl Ready {
         }
         let Some(error) = failure else {
             socket.written = 0;
-            self.done.push_back(Done::WriteDone(socket.link, chunk));
+            self.done.push_back(Done::Complete(socket.link, chunk));
             return;
         };
         socket.chunk = Some(chunk);
@@ -366,8 +366,8 @@ impl Driver for Ready {
     fn reap(&mut self, events: &mut impl Events) {
         while let Some(done) = self.done.pop_front() {
             match done {
-                Done::Written(link, bytes) => events.written(link, bytes),
-                Done::WriteDone(link, chunk) => events.write_done(link, chunk),
+                Done::Took(link, bytes) => events.written(link, bytes),
+                Done::Complete(link, chunk) => events.write_done(link, chunk),
                 Done::Broken(link, cause) => events.broken(link, cause),
                 Done::Released(link, released) => events.released(link, released),
             }
