@@ -144,7 +144,7 @@ impl<B: Brain> Hub<B> {
         }
         self.settle(driver);
         self.give_lanes();
-        // Handing over may have ended links, and a full lane changes nothing for writing.
+        self.act();
         self.lanes.ring();
     }
 
@@ -225,7 +225,8 @@ impl<B: Brain> Hub<B> {
         for target in self.lanes.targets() {
             let control = self.brain.take_control(target);
             if !control.is_empty() {
-                self.lanes.send(target, Message::Control(control));
+                // A shard that has ended has no use for it.
+                let _ = self.lanes.send(target, Message::Control(control));
             }
         }
     }
@@ -265,6 +266,8 @@ impl<B: Brain> Hub<B> {
                 self.flush(link, driver);
             }
             driver.reap(self);
+            // Taking output may have made room that the brain has an opinion about.
+            self.act();
             if self.dirty.is_empty() && self.ops.is_empty() {
                 return;
             }
@@ -317,7 +320,7 @@ impl<B: Brain> Hub<B> {
     }
 
     /// Takes over a link of another shard.
-    fn adopt(&mut self, handover: Handover<B::Cargo>) {
+    pub(super) fn adopt(&mut self, handover: Handover<B::Cargo>) {
         let Handover {
             fd,
             remote,

@@ -4,7 +4,7 @@
 //! a turn are sent to all shards before any data of that turn, and a receiver empties the data queues *before* the
 //! control queues and gives both to the brain together: so a control message that was sent before a batch is handled
 //! before it. Control messages are few by their nature (names, registrations, placements, moves), must never be
-//! dropped nor block a shard, and are counted instead of bounded; data waits in the sender when its queue is full.
+//! dropped nor block a shard, so that queue alone has no bound; data waits in the sender when its queue is full.
 
 use super::brain::Brain;
 use super::link::Handover;
@@ -50,7 +50,6 @@ struct From<B: Brain> {
 pub(crate) struct Lanes<B: Brain> {
     to: Vec<Option<To<B>>>,
     from: Vec<From<B>>,
-    control_waiting_peak: usize,
 }
 
 /// What one drain brought.
@@ -75,7 +74,6 @@ pub(crate) fn mesh<B: Brain>(bells: &[Arc<Doorbell>]) -> Vec<Lanes<B>> {
         .map(|_| Lanes {
             to: Vec::new(),
             from: Vec::new(),
-            control_waiting_peak: 0,
         })
         .collect();
     for source in 0..bells.len() {
@@ -116,15 +114,13 @@ impl<B: Brain> Lanes<B> {
             .map(|target| target as ShardId)
     }
 
-    /// Sends beside the data. An ended shard's messages are dropped, and the sockets in them closed.
-    pub(crate) fn send(&mut self, target: ShardId, message: Message<B>) -> bool {
+    /// Sends beside the data; gives the message back when there is no such other shard (any more).
+    pub(crate) fn send(&mut self, target: ShardId, message: Message<B>) -> Result<(), Message<B>> {
         let Some(Some(to)) = self.to.get_mut(target as usize) else {
-            return false;
+            return Err(message);
         };
         to.rings = true;
-        let sent = to.control.send(message).is_ok();
-        self.control_waiting_peak = self.control_waiting_peak.max(to.control.len());
-        sent
+        to.control.send(message).map_err(|error| error.0)
     }
 
     /// Whether a batch may be taken for `target`.

@@ -233,7 +233,10 @@ impl<B: Brain> Hub<B> {
                 });
                 // What the brain said in the same turn goes first, as it was decided first.
                 self.give_control();
-                self.lanes.send(to, Message::Link(handover));
+                if let Err(Message::Link(handover)) = self.lanes.send(to, Message::Link(handover)) {
+                    // Nobody is there to take it: this shard itself was meant, or that one has ended.
+                    self.adopt(*handover);
+                }
             }
             Fate::Gone(cause) | Fate::Closing { cause, .. } => {
                 self.hang_up(&fd, &cause);

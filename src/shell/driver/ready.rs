@@ -60,6 +60,8 @@ struct Socket {
     ending: bool,
     /// It was reported as broken.
     broken: bool,
+    /// A write failed so; the kernel tells it once, and the read that ends the link would see an orderly end.
+    failure: Option<CloseCause>,
     chunk: Option<Vec<u8>>,
     written: usize,
 }
@@ -71,8 +73,8 @@ struct Listener {
 
 /// What happened while no events could be reported.
 enum Done {
-    Written(LinkId, usize),
-    WriteDone(LinkId, Vec<u8>),
+    Took(LinkId, usize),
+    Complete(LinkId, Vec<u8>),
     Broken(LinkId, CloseCause),
     Released(LinkId, Released),
 }
@@ -153,7 +155,7 @@ impl Ready {
             match sys::send(socket.fd.as_fd(), &chunk[socket.written..]) {
                 Ok(bytes) => {
                     socket.written += bytes;
-                    self.done.push_back(Done::Written(socket.link, bytes));
+                    self.done.push_back(Done::Took(socket.link, bytes));
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => failure = Some(error),
@@ -161,7 +163,7 @@ impl Ready {
         }
         let Some(error) = failure else {
             socket.written = 0;
-            self.done.push_back(Done::WriteDone(socket.link, chunk));
+            self.done.push_back(Done::Complete(socket.link, chunk));
             return;
         };
         socket.chunk = Some(chunk);
@@ -172,6 +174,7 @@ impl Ready {
             // What the peer sent before it went is still worth reading: the read finds the end.
             socket.readable = true;
             socket.ending = true;
+            socket.failure = Some(cause_of(&error));
             self.enqueue(token);
         } else {
             socket.broken = true;
@@ -190,7 +193,7 @@ impl Ready {
                 match sys::receive(socket.fd.as_fd(), &mut buffer) {
                     Ok(0) => {
                         socket.broken = true;
-                        events.broken(link, CloseCause::Eof);
+                        events.broken(link, socket.failure.take().unwrap_or(CloseCause::Eof));
                     }
                     Ok(bytes) => {
                         // A short read has emptied the socket, and the next byte makes a new edge.
@@ -278,6 +281,7 @@ impl Driver for Ready {
             queued: false,
             ending: false,
             broken: false,
+            failure: None,
             chunk: None,
             written: 0,
         });
@@ -362,8 +366,8 @@ impl Driver for Ready {
     fn reap(&mut self, events: &mut impl Events) {
         while let Some(done) = self.done.pop_front() {
             match done {
-                Done::Written(link, bytes) => events.written(link, bytes),
-                Done::WriteDone(link, chunk) => events.write_done(link, chunk),
+                Done::Took(link, bytes) => events.written(link, bytes),
+                Done::Complete(link, chunk) => events.write_done(link, chunk),
                 Done::Broken(link, cause) => events.broken(link, cause),
                 Done::Released(link, released) => events.released(link, released),
             }
