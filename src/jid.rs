@@ -176,8 +176,16 @@ impl BuildHasher for TableHasher {
     }
 }
 
+/// A table inside the process.
+pub type TableMap<K, V> = std::collections::HashMap<K, V, TableHasher>;
+
+/// The tables' hash of one key: the same on all shards of this process, and nowhere else.
+pub fn table_hash(key: &str) -> u64 {
+    TableHasher::default().hash_one(key)
+}
+
 /// The hash key of a cluster: the same on all its nodes, fixed for the cluster's life.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
 pub struct ClusterKey(pub [u8; 16]);
 
 impl std::fmt::Debug for ClusterKey {

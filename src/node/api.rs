@@ -2,8 +2,7 @@
 
 use std::net::SocketAddr;
 
-/// Index of a shard, `0..shards`.
-pub type ShardId = u16;
+pub use crate::table::ShardId;
 
 /// A point in time: microseconds of a monotonic clock whose origin is the process's start.
 pub type Micros = u64;
@@ -32,7 +31,7 @@ pub enum CloseCause {
 
 /// What the brain asks of the shell. Taken with [`Shard::take_actions`](super::Shard::take_actions) after every call.
 #[derive(Debug)]
-pub enum Action {
+pub enum Action<C = super::Cargo> {
     /// Bytes wait for this link: when no write of it is in flight, call
     /// [`Shard::take_output`](super::Shard::take_output) and write what comes.
     Output(LinkId),
@@ -54,7 +53,7 @@ pub enum Action {
         /// Its new home.
         to: ShardId,
         /// The brain's state of it.
-        cargo: Box<super::Cargo>,
+        cargo: Box<C>,
     },
     /// Is the peer's kernel still acknowledging what we send? Answer with
     /// [`Shard::probed`](super::Shard::probed) (unacknowledged bytes in TCP_INFO: no).

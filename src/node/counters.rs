@@ -83,3 +83,50 @@ impl Counters {
         }
     }
 }
+
+/// What `operate` computes from the shards' reports: metric name and help text of each gauge.
+pub mod gauge {
+    /// Name and help text.
+    pub type Gauge = (&'static str, &'static str);
+
+    /// Always 1; version and node in the labels.
+    pub const BUILD_INFO: Gauge = ("jidmesh_build_info", "Version and node name; the value is always 1.");
+    /// Seconds.
+    pub const UPTIME: Gauge = ("jidmesh_uptime_seconds", "Seconds since the process started.");
+    /// Shards the node runs.
+    pub const SHARDS: Gauge = ("jidmesh_shards", "Shards this node runs.");
+    /// Shards that answered.
+    pub const SHARDS_ANSWERED: Gauge = (
+        "jidmesh_shards_answered",
+        "Shards that answered when this page was made.",
+    );
+    /// By kind and state.
+    pub const LINKS: Gauge = ("jidmesh_links", "Component seats, by kind and state.");
+    /// Links before the end of their authentication.
+    pub const LINKS_NEGOTIATING: Gauge = (
+        "jidmesh_links_negotiating",
+        "Connections that have not authenticated yet.",
+    );
+    /// Bound names.
+    pub const NAMES: Gauge = ("jidmesh_names", "Bound names.");
+    /// Users with a session.
+    pub const USERS: Gauge = ("jidmesh_users", "Users with at least one session.");
+    /// Sessions.
+    pub const SESSIONS: Gauge = ("jidmesh_sessions", "Sessions.");
+    /// Available sessions.
+    pub const SESSIONS_AVAILABLE: Gauge = ("jidmesh_sessions_available", "Sessions with available presence.");
+    /// Starts in flight.
+    pub const STARTS_PENDING: Gauge = ("jidmesh_starts_pending", "Session starts not answered yet.");
+    /// Bytes for components.
+    pub const QUEUE_BYTES: Gauge = ("jidmesh_queue_bytes", "Bytes that wait for a component to read them.");
+    /// Bytes of held frames.
+    pub const HELD_BYTES: Gauge = (
+        "jidmesh_held_bytes",
+        "Bytes of frames held while a placement is in flight.",
+    );
+    /// A counter, though not a shard's.
+    pub const LOG_LOST: Gauge = (
+        "jidmesh_log_lost_total",
+        "Log lines and message log entries that were lost.",
+    );
+}

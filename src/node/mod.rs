@@ -1,67 +1,184 @@
-//! One shard's whole brain, sans-IO: bytes, closings, lane batches and time come in; bytes, actions
-//! and lane batches go out.
+//! One shard's whole brain, sans-IO: bytes, closings, lane batches and time come in; bytes, actions and lane batches
+//! go out.
 //!
-//! For: composing wire, table, route and config into the behaviour of a router. Must never be
-//! added: sockets, clocks, random sources, threads, the runtime.
+//! # Who owns what
+//!
+//! * A *link* belongs to one shard. Shard 0 takes every new link and negotiates; the component's first bind decides its
+//!   *seat* and the seat's home, and the link moves there before the bind is answered.
+//! * Names: shard 0's registrar decides, every shard holds a copy ([`Names`]), changed by its messages only.
+//! * Users: each shard owns the slice of the bare JIDs whose hash is its own ([`Users`]).
+//! * Clients of a c2s: at the home of its seat, since session control names no JID but (number, sm-side id).
+//!
+//! # Why nothing overtakes
+//!
+//! Everything from one sm link to one c2s link goes from the sm's shard to the c2s's shard, in one lane, and so does the
+//! opposite direction: `started`, deliveries, `replaced` and `ended` keep their order. A frame for a user goes through
+//! the owner of his bare JID and on to his sm's shard: two lanes, each in order, the same two for every frame of one
+//! sender to one user. What a frame teaches (a session, an availability, a name) travels in the control lane, which is
+//! sent before the data of the same turn and handled before any data that was sent after it, so whatever follows from a
+//! `started` finds it registered. A control message may overtake data sent *before* it; each is harmless then, as its
+//! handler says.
+//!
+//! Must never be added: sockets, clocks, random sources, threads, the runtime.
 
 pub mod api;
 pub mod counters;
 pub mod lane;
 pub mod report;
 
-use api::{Action, CloseCause, DataBatch, LinkId, Micros, ShardId};
-use lane::Control;
+mod binding;
+mod delivery;
+mod forward;
+mod grace;
+mod link;
+mod placement;
+mod seat;
+mod surrogate;
+#[cfg(test)]
+mod tests;
+
+pub use link::Cargo;
+
+use crate::config::Config;
+use crate::jid::{self, TableMap};
+use crate::table::fence::Fences;
+use crate::table::names::Names;
+use crate::table::registrar::Registrar;
+use crate::table::users::Users;
+use crate::table::{SeatId, ShardId};
+use crate::wire::accept::AcceptConfig;
+use crate::wire::scan::Limits;
+use api::{Action, CloseCause, DataBatch, Level, LinkId, LogLine, Micros};
+use counters::{Counter, Counters};
+use lane::{Control, Message, Verb};
+use link::Link;
+use rand_chacha::ChaCha20Rng;
+use rand_core::SeedableRng;
 use report::ShardReport;
+use seat::Seat;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-/// A link's state on its way to another shard.
-#[derive(Debug)]
-pub struct Cargo {}
+/// Deepest nesting of a frame. expat has no limit; a thousand levels is no stanza.
+const DEPTH_MAX: u16 = 1_000;
+
+/// Longest stream header, bytes.
+const OPEN_BYTES_MAX: usize = 16 * 1024;
+
+/// How often a shard with anything to look after looks after it, microseconds.
+const TICK_US: Micros = 200_000;
+
+/// The seat that stands for jidmesh itself as the sender of a frame; the registrar counts from 1.
+const SELF: SeatId = SeatId(0);
 
 /// One shard's brain.
-pub struct Shard {}
+pub struct Shard {
+    id: ShardId,
+    shards: ShardId,
+    config: Arc<Config>,
+    accept: Arc<AcceptConfig>,
+    /// The same for links from other machines, to which a default secret opens nothing.
+    accept_remote: Arc<AcceptConfig>,
+    limits: Limits,
+    /// jidmesh's own name, which its fences and surrogates come from.
+    own: Box<str>,
+    rng: ChaCha20Rng,
+    counters: Counters,
+    actions: Vec<Action>,
+    control: Vec<Vec<Control>>,
+    data: Vec<DataBatch>,
+    links: Vec<Link>,
+    free_links: Vec<u32>,
+    names: Names,
+    /// On shard 0 only.
+    registrar: Option<Registrar>,
+    seats: TableMap<SeatId, Seat>,
+    /// Links that came before the message about their seat.
+    early: Vec<(LinkId, Box<Cargo>)>,
+    users: Users,
+    fences: TableMap<SeatId, Fences>,
+    /// Users who wait for a fence of this sm.
+    fenced: TableMap<SeatId, Vec<Box<str>>>,
+    /// Users who wait, by when at the latest.
+    waiting: std::collections::VecDeque<(Micros, Box<str>)>,
+    held_bytes: usize,
+    surrogates: surrogate::Surrogates,
+    /// Questions asked so far: makes their ids.
+    questions: u64,
+    /// The link whose frames are in hand goes to another shard.
+    leaving: Option<(LinkId, Box<Cargo>, ShardId)>,
+    departing: Option<(Box<Cargo>, ShardId)>,
+    next_tick: Option<Micros>,
+    stopping: bool,
+}
 
-#[allow(unused_variables, missing_docs)]
+impl std::fmt::Debug for Shard {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Shard").field("id", &self.id).finish_non_exhaustive()
+    }
+}
+
 impl Shard {
     /// The brain of shard `id` of `shards`. Only shard 0 is given new links ([`Shard::opened`]): it negotiates with
     /// them and hands each to its home shard when the component binds its first name.
-    pub fn new(id: ShardId, shards: u16, config: Arc<crate::config::Config>, seed: [u8; 32]) -> Shard {
-        Shard {}
+    pub fn new(id: ShardId, shards: ShardId, config: Arc<Config>, seed: [u8; 32]) -> Shard {
+        let limits = Limits {
+            frame_bytes_max: config.frame_bytes_max,
+            open_bytes_max: OPEN_BYTES_MAX,
+            depth_max: DEPTH_MAX,
+        };
+        let count = usize::from(shards);
+        Shard {
+            id,
+            shards,
+            accept: Arc::new(accept_config(&config, limits, false)),
+            accept_remote: Arc::new(accept_config(&config, limits, true)),
+            limits,
+            own: jid::domain_key(&format!("jidmesh.{}", config.id)).map_or("jidmesh.router".into(), |key| key.into()),
+            rng: ChaCha20Rng::from_seed(seed),
+            counters: Counters::default(),
+            actions: Vec::new(),
+            control: (0..count).map(|_| Vec::new()).collect(),
+            data: (0..count).map(|_| DataBatch::default()).collect(),
+            links: Vec::new(),
+            free_links: Vec::new(),
+            names: Names::new(&config.aliases),
+            registrar: (id == 0).then(|| Registrar::new(shards)),
+            seats: TableMap::default(),
+            early: Vec::new(),
+            users: Users::default(),
+            fences: TableMap::default(),
+            fenced: TableMap::default(),
+            waiting: std::collections::VecDeque::new(),
+            held_bytes: 0,
+            surrogates: surrogate::Surrogates::default(),
+            questions: 0,
+            leaving: None,
+            departing: None,
+            next_tick: None,
+            stopping: false,
+            config,
+        }
     }
-    /// A connection was accepted.
-    pub fn opened(&mut self, now: Micros, remote: SocketAddr) -> LinkId {
-        LinkId { slot: 0, generation: 0 }
-    }
-    /// Bytes were read; all of them are taken.
-    pub fn received(&mut self, now: Micros, link: LinkId, bytes: &[u8]) {}
-    /// The TLS handshake that [`Action::StartTls`] asked for is done.
-    pub fn tls_started(&mut self, now: Micros, link: LinkId) {}
-    /// The link's socket is gone. `unsent` is the chunk whose write was in flight (empty if none) and
-    /// `written` how many of its bytes the kernel took.
-    pub fn closed(&mut self, now: Micros, link: LinkId, cause: CloseCause, unsent: Vec<u8>, written: usize) {}
-    /// A link handed over by another shard ([`Action::Move`]).
-    pub fn adopt(&mut self, now: Micros, cargo: Box<Cargo>) -> LinkId {
-        LinkId { slot: 0, generation: 0 }
-    }
-    /// Answer to [`Action::Probe`].
-    pub fn probed(&mut self, now: Micros, link: LinkId, alive: bool) {}
-    /// The bytes to write next: `into` must be empty, its capacity is kept for later output. Called only when the
-    /// chunk taken before was written to its end.
-    pub fn take_output(&mut self, link: LinkId, into: &mut Vec<u8>) {}
-    /// The kernel took `bytes` more of the chunk in flight.
-    pub fn written(&mut self, now: Micros, link: LinkId, bytes: usize) {}
+
     /// What the brain asks for; to be called after every other call, until nothing more comes.
-    pub fn take_actions(&mut self, into: &mut Vec<Action>) {}
-    /// Control messages for shard `to`: to be sent (to all shards) before any data of the same turn; never dropped, never blocked.
-    pub fn take_control(&mut self, to: ShardId) -> Vec<Control> {
-        Vec::new()
+    pub fn take_actions(&mut self, into: &mut Vec<Action>) {
+        into.append(&mut self.actions);
     }
+
+    /// Control messages for shard `to`: to be sent (to all shards) before any data of the same turn; never dropped,
+    /// never blocked.
+    pub fn take_control(&mut self, to: ShardId) -> Vec<Control> {
+        std::mem::take(&mut self.control[usize::from(to)])
+    }
+
     /// Frames for shard `to`. When its lane is full, the shell keeps the batch, stops reading links until it fits, and
     /// asks for no further batch for that shard meanwhile.
     pub fn take_data(&mut self, to: ShardId) -> Option<DataBatch> {
-        None
+        let batch = &mut self.data[usize::from(to)];
+        (!batch.is_empty()).then(|| std::mem::take(batch))
     }
+
     /// Batches from other shards. The shell takes the data lanes *first*, then the control lanes, and gives both here:
     /// so every control message that was sent before a data batch is handled before it.
     pub fn lanes(
@@ -70,19 +187,160 @@ impl Shard {
         control: &mut Vec<(ShardId, Vec<Control>)>,
         data: &mut Vec<(ShardId, DataBatch)>,
     ) {
+        for (from, messages) in control.drain(..) {
+            for Control(message) in messages {
+                self.handle(now, from, message);
+            }
+        }
+        for (_, batch) in data.drain(..) {
+            for (frame, bytes) in batch.iter() {
+                match frame.verb {
+                    Verb::Seat(seat) => self.deliver(now, seat, frame.source, bytes),
+                    Verb::User => self.for_user(now, frame.source, bytes),
+                    Verb::Bounce(seat, code) => self.bounce(now, seat, bytes, code),
+                    Verb::Broadcast => self.broadcast_here(now, frame.source, bytes),
+                }
+            }
+        }
     }
+
     /// Time has passed: to be called when [`Shard::deadline`] is reached.
-    pub fn tick(&mut self, now: Micros) {}
+    pub fn tick(&mut self, now: Micros) {
+        self.next_tick = None;
+        let links = self.tick_links(now);
+        let seats = self.tick_seats(now);
+        let waiting = self.tick_waiting(now);
+        let surrogates = self.tick_surrogates(now);
+        if links || seats || waiting || surrogates {
+            self.wake_by(now + TICK_US);
+        }
+    }
+
     /// When `tick` wants to be called; `None`: not before something else happens.
     pub fn deadline(&self) -> Option<Micros> {
-        None
+        self.next_tick
     }
+
     /// New users, filter rules, ACLs, limits (SIGHUP).
-    pub fn reload(&mut self, now: Micros, config: Arc<crate::config::Config>) {}
-    /// The process ends (SIGTERM): every link is closed with `</stream:stream>`.
-    pub fn shutdown(&mut self, now: Micros) {}
+    pub fn reload(&mut self, _now: Micros, config: Arc<Config>) {
+        self.names.set_aliases(&config.aliases);
+        self.limits.frame_bytes_max = config.frame_bytes_max;
+        self.accept = Arc::new(accept_config(&config, self.limits, false));
+        self.accept_remote = Arc::new(accept_config(&config, self.limits, true));
+        self.config = config;
+    }
+
     /// What this shard knows and counted.
     pub fn report(&self) -> ShardReport {
-        ShardReport::default()
+        ShardReport {
+            shard: self.id,
+            counters: self.counters.clone(),
+            seats: self.seats.iter().map(|(_, seat)| self.report_seat(seat)).collect(),
+            names: self.report_names(),
+            links_negotiating: self.links_negotiating(),
+            users: self.users.len() as u64,
+            sessions: self.users.sessions() as u64,
+            sessions_available: self.users.available() as u64,
+            starts_pending: self.waiting.len() as u64,
+            held_bytes: self.held_bytes as u64,
+        }
+    }
+
+    /// Sends a message to a shard; to this one by handling it at once.
+    fn tell(&mut self, now: Micros, to: ShardId, message: Message) {
+        if to == self.id {
+            self.handle(now, to, message);
+        } else {
+            self.control[usize::from(to)].push(Control(message));
+        }
+    }
+
+    /// Sends a message to all shards, this one last: what follows from it here is known elsewhere before.
+    fn tell_all(&mut self, now: Micros, message: &Message) {
+        for to in 0..self.shards {
+            if to != self.id {
+                self.control[usize::from(to)].push(Control(message.clone()));
+            }
+        }
+        self.handle(now, self.id, message.clone());
+    }
+
+    /// The shard that owns a user.
+    fn owner(&self, bare: &str) -> ShardId {
+        if self.shards == 1 {
+            return 0;
+        }
+        // The high half: the low bits choose the bucket in the owner's own table.
+        ShardId::try_from((jid::table_hash(bare) >> 32) % u64::from(self.shards)).unwrap_or(0)
+    }
+
+    fn wake_by(&mut self, at: Micros) {
+        self.next_tick = Some(self.next_tick.map_or(at, |already| already.min(at)));
+    }
+
+    fn count(&mut self, counter: Counter) {
+        self.counters.add(counter, 1);
+    }
+
+    fn log(&mut self, level: Level, remote: Option<SocketAddr>, text: String) {
+        self.actions.push(Action::Log(LogLine { level, remote, text }));
+    }
+
+    fn handle(&mut self, now: Micros, from: ShardId, message: Message) {
+        match message {
+            Message::SeatNew { .. }
+            | Message::SeatLive { .. }
+            | Message::SeatGone { .. }
+            | Message::Kind { .. }
+            | Message::Bound { .. }
+            | Message::Unbound { .. } => self.learn_names(now, message),
+            Message::AskBind { seat, frame } => self.judge_further_bind(now, from, seat, &frame),
+            Message::AskUnbind { seat, frame } => self.judge_unbind(now, from, seat, &frame),
+            Message::BindAnswer { seat, answer } => self.answer_bind(now, seat, &answer),
+            Message::Lost { seat } => self.seat_lost(now, seat),
+            Message::Expired { seat } => self.seat_expired(now, from, seat),
+            Message::Contest { seat } => self.contest(now, seat),
+            Message::ContestAnswer { seat, alive } => self.contest_answered(now, seat, alive),
+            Message::Restarted { seat } => self.component_restarted(now, seat),
+            Message::Sample { sm, home } => self.sample(now, sm, home),
+            Message::SampleAnswer { sm, sample } => self.sampled(now, sm, sample),
+            Message::Register {
+                bare,
+                sm,
+                request,
+                session,
+            } => self.register(now, &bare, sm, request, *session),
+            Message::Unregister { bare, key } => self.unregister(now, &bare, key),
+            Message::Ending { bare, key } => self.session_ending(now, &bare, key),
+            Message::Presence { bare, key, priority } => self.presence(&bare, key, priority),
+            Message::StartDone { bare, c2s, request } => self.start_done(now, &bare, c2s, request),
+            Message::EndClient { key, restarted } => self.end_client(now, key, restarted),
+            Message::FenceDone { sm, number } => self.fence_done(now, sm, number),
+            Message::SurrogateStarted { number, token } => self.surrogate_started(now, number, token),
+            Message::SurrogateEnded { number } => self.surrogate_ended(now, number),
+        }
+    }
+}
+
+fn accept_config(config: &Config, limits: Limits, remote: bool) -> AcceptConfig {
+    AcceptConfig {
+        realm: "jabberd-router".into(),
+        secret: config
+            .secret
+            .clone()
+            .filter(|_| !(remote && config.is_default_secret(None))),
+        starttls: config.pemfile.is_some(),
+        limits,
+        tries_max: 3,
+    }
+}
+
+/// Whether a close of the socket was asked for by the brain, in the words of the log.
+fn cause_text(cause: &CloseCause) -> String {
+    match cause {
+        CloseCause::Eof => "closed by the component".into(),
+        CloseCause::Reset => "reset by the component".into(),
+        CloseCause::Error(text) => text.clone(),
+        CloseCause::Local => "closed by jidmesh".into(),
     }
 }

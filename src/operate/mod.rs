@@ -1,1 +1,94 @@
-//! stub
+//! What an operator touches: logs, metrics, the admin socket, status.
+//!
+//! For: showing what the shards know, and carrying their log lines to a disk or to syslog.
+//! Invariants: nothing here can stop, slow or grow a shard. A full disk, a missing folder, a port in use and a
+//! hostile client are warnings; every queue, request, wait and number of connections has a named limit.
+//! Must never be added: anything that changes what is routed.
+
+mod accept;
+pub mod admin;
+mod gather;
+pub mod log;
+pub mod metrics;
+pub mod status;
+
+pub use gather::{NodeStatus, Reports};
+
+use crate::node::api::{Level, LogLine};
+use crate::node::report::ShardReport;
+use accept::Acceptor;
+use log::LogSender;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// Asks every shard for its report and waits at most so long; shards that did not answer in time are left out.
+pub type Source = Arc<dyn Fn(Duration) -> Vec<ShardReport> + Send + Sync>;
+
+/// What [`serve`] has to know of the process.
+#[derive(Clone, Debug)]
+pub struct ServeParams {
+    /// Name of the node.
+    pub node: String,
+    /// Digest of the configuration in force.
+    pub config_digest: String,
+    /// Number of shards: reports missing from the source are noticed by it.
+    pub shards: u16,
+    /// Origin of the shards' clock ([`Micros`](crate::node::api::Micros)): the process's start.
+    pub started: Instant,
+    /// Path of the admin socket; `None`: no admin socket.
+    pub admin: Option<PathBuf>,
+    /// Address of the metrics page; `None`: no metrics.
+    pub metrics: Option<SocketAddr>,
+}
+
+/// The running servers. Dropping it stops them, removes the admin socket, and waits for neither client.
+#[derive(Debug, Default)]
+pub struct Serving {
+    acceptors: Vec<Acceptor>,
+    socket: Option<admin::SocketFile>,
+    metrics: Option<SocketAddr>,
+}
+
+impl Serving {
+    /// Where the metrics page is really served (the port, when the configuration said 0).
+    pub fn metrics_addr(&self) -> Option<SocketAddr> {
+        self.metrics
+    }
+}
+
+/// Starts admin socket and metrics page, as far as they are configured. What cannot be started is a warning in
+/// the log and left out: routing goes on without it.
+pub fn serve(params: ServeParams, source: Source, log: LogSender) -> Serving {
+    let mut serving = Serving::default();
+    let (admin, metrics) = (params.admin.clone(), params.metrics);
+    let reports = Arc::new(Reports::new(params, source, log.clone()));
+    if let Some(path) = admin {
+        match admin::start(&path, reports.clone(), log.clone()) {
+            Ok((acceptor, socket)) => {
+                serving.acceptors.push(acceptor);
+                serving.socket = Some(socket);
+            }
+            Err(why) => warn(&log, format!("no admin socket {}: {why}", path.display())),
+        }
+    }
+    if let Some(addr) = metrics {
+        match metrics::start(addr, reports, log.clone()) {
+            Ok((acceptor, bound)) => {
+                serving.acceptors.push(acceptor);
+                serving.metrics = Some(bound);
+            }
+            Err(why) => warn(&log, format!("no metrics page on {addr}: {why}")),
+        }
+    }
+    serving
+}
+
+fn warn(log: &LogSender, text: String) {
+    log.send(LogLine {
+        level: Level::Warning,
+        remote: None,
+        text,
+    });
+}

@@ -1,1 +1,40 @@
-//! stub
+//! The shell: the only room that knows the runtime, sockets, the clock and signals.
+//!
+//! For: driving one [`node::Shard`](crate::node::Shard) a CPU. One glommio executor is pinned to each CPU used and
+//! runs one task, the *pump* ([`pump`]): collect what the sockets did, give it to the brain, carry out what the
+//! brain asks, write once for each destination, send the lanes, sleep.
+//!
+//! Invariants:
+//! * No link is read more than one budget at a time ([`driver::READ_BYTES`]); links take turns.
+//! * One write at a time for each link; what comes meanwhile waits in the brain.
+//! * Everything the shell holds is bounded: links by `max_fds`, lanes by [`lanes::LANE_BATCHES`], timers by links.
+//! * A socket is closed by its shard, explicitly, before the shard's executor ends.
+//! * An idle shard sleeps in the kernel; only the heartbeat wakes it.
+//!
+//! Must never be added: anything that reads a frame's contents, a lock or a shared counter touched per frame, a
+//! call that may wait for a disk or for another machine inside an executor.
+
+mod accept;
+mod brain;
+mod checks;
+mod control;
+mod driver;
+mod hub;
+mod input;
+mod journal;
+mod lanes;
+mod link;
+mod output;
+mod pump;
+mod run;
+mod start;
+mod sys;
+mod tls;
+
+pub use brain::Brain;
+pub use control::Control;
+pub use driver::DriverKind;
+pub use journal::{Journal, Stderr};
+pub use run::run;
+pub use start::{Running, Setup, StartError, start};
+pub use tls::load_pem;

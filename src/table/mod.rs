@@ -1,1 +1,89 @@
-//! stub
+//! Who is where: seats and names, sessions, clients, fences.
+//!
+//! Every table here belongs to one shard. [`names::Names`] is a copy that all shards hold and shard 0's
+//! [`registrar::Registrar`] alone changes; [`users::Users`] is a shard's slice of the session table, cut by hash of the
+//! bare JID; [`clients::Clients`] hangs on the seat of a c2s. Must never be added: I/O, time sources, frames' bytes.
+
+pub mod clients;
+pub mod fence;
+pub mod names;
+pub mod registrar;
+pub mod users;
+
+/// Index of a shard, `0..shards`.
+pub type ShardId = u16;
+
+/// A component's place at the router. It outlives the component's link for the grace period; never used twice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct SeatId(pub u32);
+
+/// What a component is, shown by what it does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SeatKind {
+    /// A native component that has shown nothing yet.
+    Native,
+    /// Bound a name with `multi`.
+    Sm,
+    /// Sent a session `start` or `create`.
+    C2s,
+    /// Bound as the default route.
+    S2s,
+    /// Said `jabber:component:accept` in its stream header (XEP-0114).
+    Xep0114,
+}
+
+impl SeatKind {
+    /// The word that `status` and the metrics use.
+    pub fn word(self) -> &'static str {
+        match self {
+            SeatKind::Native => "native",
+            SeatKind::Sm => "sm",
+            SeatKind::C2s => "c2s",
+            SeatKind::S2s => "s2s",
+            SeatKind::Xep0114 => "xep-0114",
+        }
+    }
+
+    /// One of jabberd2's own, which re-serialise what they parsed: their frames need no full validation.
+    pub fn is_jabberd2(self) -> bool {
+        matches!(self, SeatKind::Sm | SeatKind::C2s | SeatKind::S2s)
+    }
+}
+
+/// An identifier that a component chose, as it stands on the wire: at most [`Token::BYTES_MAX`] bytes.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Token {
+    len: u8,
+    bytes: [u8; Token::BYTES_MAX],
+}
+
+impl Token {
+    /// jabberd2's sm-side ids are 40 hexadecimal digits.
+    pub const BYTES_MAX: usize = 40;
+
+    /// `None` when it is longer than any component makes it.
+    pub fn new(raw: &[u8]) -> Option<Token> {
+        let mut bytes = [0; Token::BYTES_MAX];
+        bytes.get_mut(..raw.len())?.copy_from_slice(raw);
+        Some(Token {
+            len: u8::try_from(raw.len()).ok()?,
+            bytes,
+        })
+    }
+
+    /// The bytes.
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.bytes[..usize::from(self.len)]
+    }
+
+    /// The text; empty when it was not UTF-8.
+    pub fn as_str(&self) -> &str {
+        std::str::from_utf8(self.as_bytes()).unwrap_or_default()
+    }
+}
+
+impl std::fmt::Debug for Token {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Token({})", self.as_str())
+    }
+}

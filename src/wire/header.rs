@@ -1,7 +1,13 @@
 //! What routing needs to know of a frame, read from its first tags only.
 
+pub mod tag;
+#[cfg(test)]
+mod tests;
+
 use super::value::Value;
+use super::{NS_ACCEPT, NS_CLIENT, NS_COMPONENT, NS_SESSION, NS_STREAM};
 use std::ops::Range;
+use tag::{Attributes, Tag};
 
 /// A frame of the stream root, by what the router does with it.
 #[derive(Clone, Debug)]
@@ -67,6 +73,10 @@ pub enum PayloadKind {
 pub struct Payload<'a> {
     /// Kind, by local name and namespace.
     pub kind: PayloadKind,
+    /// Local name, without prefix.
+    pub name: &'a [u8],
+    /// The element's namespace, as far as the frame itself declares it.
+    pub namespace: Option<Value<'a>>,
     /// Range of the whole payload element inside the frame. Only the start is exact when the route
     /// has several children; the end is the last byte before the route's end tag.
     pub span: Range<usize>,
@@ -111,4 +121,211 @@ pub struct Bind<'a> {
     pub redirect: bool,
     /// The element's content, to be echoed in the answer.
     pub inner: Range<usize>,
+}
+
+/// Why a frame's head can't be read. The frame is dropped and counted; the scanner has seen to its borders.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HeaderError {
+    /// The bytes are no element.
+    NotAnElement,
+    /// One attribute stands twice in a tag.
+    DuplicateAttribute,
+    /// More attributes in a tag than [`ATTRIBUTES_MAX`](tag::ATTRIBUTES_MAX).
+    TooManyAttributes,
+}
+
+/// What jabberd2 begins nearly every frame with: the name and the namespace need not be read.
+const ROUTE_HEAD: &[u8] = b"<route xmlns='http://jabberd.jabberstudio.org/ns/component/1.0'";
+
+/// Reads the start tags of one whole frame, as the scanner delimited it, and of its first child.
+///
+/// An element is one of the component protocol only if the frame itself declares its namespace.
+///
+/// # Errors
+/// The frame can't be routed; see [`HeaderError`].
+pub fn read(frame: &[u8]) -> Result<Frame<'_>, HeaderError> {
+    if frame.starts_with(ROUTE_HEAD) && frame.get(ROUTE_HEAD.len()) == Some(&b' ') {
+        let tag = Tag::read_behind(frame, ROUTE_HEAD)?;
+        if tag.end < frame.len() || tag.empty {
+            return route(frame, &tag);
+        }
+    }
+    read_any(frame)
+}
+
+/// [`read`] without the short cut.
+fn read_any(frame: &[u8]) -> Result<Frame<'_>, HeaderError> {
+    let tag = Tag::read(frame, 0)?;
+    let namespace = tag.namespace();
+    let (prefix, local) = tag.split_name();
+    if namespace.is_some_and(|ns| ns.is(NS_COMPONENT)) {
+        match local {
+            b"route" => return route(frame, &tag),
+            b"bind" => return Ok(Frame::Bind(bind(frame, &tag)?)),
+            b"unbind" => return Ok(Frame::Unbind { name: tag.attrs.name }),
+            b"presence" => {
+                let unavailable = tag.attrs.kind.is_some_and(|kind| kind.is("unavailable"));
+                return Ok(Frame::Advert {
+                    from: tag.attrs.from,
+                    unavailable,
+                });
+            }
+            b"throttle" => return Ok(Frame::Throttle),
+            _ => {}
+        }
+    }
+    let of_stream = namespace.map_or(prefix == b"stream", |ns| ns.is(NS_STREAM));
+    if local == b"error" && of_stream {
+        return Ok(Frame::StreamError);
+    }
+    Ok(Frame::Stanza(payload(frame, 0, frame.len(), &tag, None)))
+}
+
+fn route<'a>(frame: &'a [u8], tag: &Tag<'a>) -> Result<Frame<'a>, HeaderError> {
+    let payload = match tag::first_element(frame, tag) {
+        Some(at) => {
+            let child = Tag::read(frame, at)?;
+            Some(payload(frame, at, tag::content_end(frame, tag), &child, Some(tag)))
+        }
+        None => None,
+    };
+    let Attributes {
+        to, from, kind, error, ..
+    } = tag.attrs;
+    Ok(Frame::Route(Route {
+        insert_at: tag.insert_at,
+        to,
+        from,
+        kind,
+        error,
+        payload,
+    }))
+}
+
+/// The payload at `start`, inside `outer` if it stands in a route.
+fn payload<'a>(frame: &'a [u8], start: usize, end: usize, tag: &Tag<'a>, outer: Option<&Tag<'a>>) -> Payload<'a> {
+    let (prefix, name) = tag.split_name();
+    let namespace = tag
+        .namespace()
+        .or_else(|| outer.and_then(|outer| tag::declared(frame, outer, prefix)));
+    let attrs = &tag.attrs;
+    let mut payload = Payload {
+        kind: kind_of(name, namespace, outer.is_none()),
+        name,
+        namespace,
+        span: start..end,
+        insert_at: tag.insert_at,
+        to: attrs.to,
+        from: attrs.from,
+        kind_attr: attrs.kind,
+        id: attrs.id,
+        action: attrs.action,
+        target: attrs.target,
+        sm: attrs.sm,
+        c2s: attrs.c2s,
+        failed: attrs.failed || attrs.failed_prefixed,
+        failed_prefixed: attrs.failed_prefixed,
+    };
+    if let (true, Some(outer)) = (attrs.foreign_prefix, outer) {
+        from_outer(frame, tag, outer, &mut payload);
+    }
+    payload
+}
+
+/// Fills in the attributes of the session namespace whose prefix the route declares: nobody writes this, but it is legal.
+#[cold]
+fn from_outer<'a>(frame: &'a [u8], tag: &Tag<'a>, outer: &Tag<'a>, payload: &mut Payload<'a>) {
+    tag::each_attribute(frame, tag, |prefix, local, value| {
+        let in_session = || {
+            tag::declared(frame, tag, prefix)
+                .or_else(|| tag::declared(frame, outer, prefix))
+                .is_some_and(|ns| ns.is(NS_SESSION))
+        };
+        if !prefix.is_empty() && matches!(local, b"sm" | b"c2s" | b"failed") && in_session() {
+            match local {
+                b"sm" => payload.sm = payload.sm.or(Some(value)),
+                b"c2s" => payload.c2s = payload.c2s.or(Some(value)),
+                _ => (payload.failed, payload.failed_prefixed) = (true, true),
+            }
+        }
+    });
+}
+
+/// Namespaces in which `message`, `presence` and `iq` are stanzas.
+const NS_STANZAS: [&str; 4] = [NS_CLIENT, "jabber:server", NS_ACCEPT, "jabber:component:connect"];
+
+/// `bare`: the element stands outside a route, so an undeclared namespace is the stream's default one.
+fn kind_of(name: &[u8], namespace: Option<Value<'_>>, bare: bool) -> PayloadKind {
+    let kind = match name {
+        b"message" => PayloadKind::Message,
+        b"presence" => PayloadKind::Presence,
+        b"iq" => PayloadKind::Iq,
+        b"session" => {
+            let is = namespace.is_some_and(|ns| ns.is(NS_SESSION));
+            return if is { PayloadKind::Session } else { PayloadKind::Other };
+        }
+        _ => return PayloadKind::Other,
+    };
+    match namespace {
+        None if bare => kind,
+        Some(ns) if NS_STANZAS.iter().any(|stanzas| ns.is(stanzas)) => kind,
+        _ => PayloadKind::Other,
+    }
+}
+
+fn bind<'a>(frame: &'a [u8], tag: &Tag<'a>) -> Result<Bind<'a>, HeaderError> {
+    let inner = tag.end..tag::content_end(frame, tag);
+    let mut bind = Bind {
+        name: tag.attrs.name,
+        multi: tag.attrs.multi,
+        error: tag.attrs.error,
+        default: false,
+        log: false,
+        redirect: false,
+        inner: inner.clone(),
+    };
+    let content = &frame[..inner.end];
+    let (mut at, mut depth) = (inner.start, 0usize);
+    while let Some(start) = tag::next_tag(content, at) {
+        if content[start + 1] == b'/' {
+            depth = depth.saturating_sub(1);
+            at = start + 2;
+            continue;
+        }
+        let child = Tag::read(content, start)?;
+        if depth == 0 {
+            match child.split_name().1 {
+                b"default" => bind.default = true,
+                b"log" => bind.log = true,
+                b"redirect" => bind.redirect = true,
+                _ => {}
+            }
+        }
+        depth += usize::from(!child.empty);
+        at = child.end;
+    }
+    Ok(bind)
+}
+
+impl Payload<'_> {
+    /// The payload's first child element: local name, and its namespace as far as the frame declares it. `frame` is
+    /// the frame the payload was read from.
+    pub fn first_child<'f>(&self, frame: &'f [u8]) -> Option<(&'f [u8], Option<Value<'f>>)> {
+        let frame = frame.get(..self.span.end)?;
+        let tag = Tag::read(frame, self.span.start).ok()?;
+        let child = Tag::read(frame, tag::first_element(frame, &tag)?).ok()?;
+        let (prefix, local) = child.split_name();
+        let outer = || {
+            if self.span.start == 0 {
+                None
+            } else {
+                Tag::read(frame, 0).ok()
+            }
+        };
+        let namespace = child
+            .namespace()
+            .or_else(|| tag::declared(frame, &tag, prefix))
+            .or_else(|| outer().and_then(|outer| tag::declared(frame, &outer, prefix)));
+        Some((local, namespace))
+    }
 }

@@ -15,6 +15,7 @@ pub mod header;
 pub mod sasl;
 pub mod scan;
 pub mod stream;
+mod tag;
 pub mod validate;
 pub mod value;
 

@@ -1,4 +1,19 @@
 //! The frame scanner: where does each child of the stream root end?
+//!
+//! It knows all of XML's structure (RFC 6120 11 forbids parts of it) but neither names, namespaces nor entities:
+//! for those see [`super::validate`]. Whatever it lets through has the same frame borders for every XML parser that
+//! does not refuse it. Two machines share one state: `bytes` knows everything, one byte a step; `blocks` knows the
+//! form nearly all frames have, 64 bytes a step, and leaves the rest to `bytes`.
+
+mod blocks;
+mod bytes;
+mod lanes;
+#[cfg(test)]
+mod tests;
+
+use blocks::Exit;
+use bytes::{State, Utf8};
+use lanes::Lanes;
 
 /// Limits of one stream.
 #[derive(Clone, Copy, Debug)]
@@ -48,4 +63,278 @@ pub enum ScanError {
     TooLarge,
     /// Nested deeper than the limit (policy-violation).
     TooDeep,
+}
+
+/// Which code finds the borders; all give the same answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Path {
+    /// 64 bytes a step with AVX-512.
+    Avx512,
+    /// Two times 32 bytes a step with AVX2.
+    Avx2,
+    /// Four times 16 bytes a step with SSE2, which every x86-64 has.
+    Sse2,
+    /// Eight 64-bit words a step, any CPU.
+    Words,
+    /// One byte a step: the reference of the others.
+    Bytes,
+}
+
+impl Path {
+    /// The paths this CPU can take, fastest first.
+    pub fn available() -> Vec<Path> {
+        let all = [Path::Avx512, Path::Avx2, Path::Sse2, Path::Words, Path::Bytes];
+        all.into_iter().filter(|path| path.runs_here()).collect()
+    }
+
+    /// The path's name in logs and reports.
+    pub fn name(self) -> &'static str {
+        match self {
+            Path::Avx512 => "avx512",
+            Path::Avx2 => "avx2",
+            Path::Sse2 => "sse2",
+            Path::Words => "words",
+            Path::Bytes => "bytes",
+        }
+    }
+
+    /// Has this CPU what the path needs?
+    #[cfg(target_arch = "x86_64")]
+    fn runs_here(self) -> bool {
+        let common = || {
+            is_x86_feature_detected!("pclmulqdq")
+                && is_x86_feature_detected!("bmi1")
+                && is_x86_feature_detected!("bmi2")
+                && is_x86_feature_detected!("popcnt")
+                && is_x86_feature_detected!("avx2")
+        };
+        match self {
+            Path::Avx512 => common() && is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512bw"),
+            Path::Avx2 => common(),
+            Path::Sse2 | Path::Words | Path::Bytes => true,
+        }
+    }
+
+    /// Has this CPU what the path needs?
+    #[cfg(not(target_arch = "x86_64"))]
+    fn runs_here(self) -> bool {
+        matches!(self, Path::Words | Path::Bytes)
+    }
+}
+
+/// `<a/>`: a limit below this means this.
+const SMALLEST_FRAME: usize = 4;
+
+/// Where in a stream the scanner stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    /// Before the end of the open tag.
+    Prolog,
+    /// Between the open tag and the close tag.
+    Body,
+    /// Behind the close tag.
+    Closed,
+    /// Broken for good.
+    Failed(ScanError),
+}
+
+/// Finds the borders of a stream's frames; resumable at any byte, each byte is looked at once.
+#[derive(Clone, Debug)]
+pub struct Scanner {
+    limits: Limits,
+    path: Path,
+    phase: Phase,
+    state: State,
+    utf8: Utf8,
+    /// Bytes seen, from the start of the caller's buffer.
+    at: usize,
+    /// Start of the unfinished item; means something only while `stop` is not `usize::MAX`.
+    start: usize,
+    /// The unfinished item may not reach beyond this offset; `usize::MAX`: there is none.
+    stop: usize,
+    /// The `<` of the processing instruction at hand.
+    mark: usize,
+    /// How much of an expected word has been seen.
+    matched: usize,
+    /// Elements open below the root.
+    depth: u32,
+    /// The root's qualified name, for the close tag.
+    root: Vec<u8>,
+}
+
+impl Scanner {
+    /// A scanner for the start of a stream, on the fastest path of this CPU.
+    pub fn new(limits: Limits) -> Scanner {
+        Scanner::with_path(limits, Path::available()[0])
+    }
+
+    /// The same on a given path; a path that this CPU can't take is replaced by the fastest one it can.
+    pub fn with_path(limits: Limits, path: Path) -> Scanner {
+        let path = if path.runs_here() { path } else { Path::available()[0] };
+        let mut scanner = Scanner {
+            limits: Limits {
+                frame_bytes_max: limits.frame_bytes_max.max(SMALLEST_FRAME),
+                ..limits
+            },
+            path,
+            phase: Phase::Prolog,
+            state: State::Text,
+            utf8: Utf8::default(),
+            at: 0,
+            start: 0,
+            stop: usize::MAX,
+            mark: 0,
+            matched: 0,
+            depth: 0,
+            root: Vec::new(),
+        };
+        scanner.restart();
+        scanner
+    }
+
+    /// The path taken.
+    pub fn path(&self) -> Path {
+        self.path
+    }
+
+    /// Finds the next item. `buf` starts with the bytes that were shown before and not [consumed](Scanner::consume);
+    /// more may stand behind them. `None`: all bytes are seen and more are needed.
+    ///
+    /// # Errors
+    /// The stream can't go on; every later call answers the same.
+    pub fn next(&mut self, buf: &[u8]) -> Result<Option<Item>, ScanError> {
+        debug_assert!(buf.len() >= self.at, "bytes were taken away without consume()");
+        if let Phase::Failed(error) = self.phase {
+            return Err(error);
+        }
+        let found = match self.path {
+            // SAFETY: `with_path` has seen that this CPU has what the path needs.
+            #[cfg(target_arch = "x86_64")]
+            Path::Avx512 => unsafe { next_avx512(self, buf) },
+            // SAFETY: as above.
+            #[cfg(target_arch = "x86_64")]
+            Path::Avx2 => unsafe { next_avx2(self, buf) },
+            // SAFETY: SSE2 is part of x86-64.
+            #[cfg(target_arch = "x86_64")]
+            Path::Sse2 => unsafe { self.advance::<lanes::x86::Sse2>(buf) },
+            Path::Bytes => self.bytes(buf, buf.len()),
+            // SAFETY: needs no features.
+            _ => unsafe { self.advance::<lanes::Words>(buf) },
+        };
+        if let Err(error) = found {
+            self.phase = Phase::Failed(error);
+        }
+        found
+    }
+
+    /// The caller removed `n` bytes from the front of its buffer: at most [`Scanner::unfinished_start`].
+    pub fn consume(&mut self, n: usize) {
+        debug_assert!(n <= self.unfinished_start(), "an unfinished item was taken away");
+        self.at -= n.min(self.at);
+        self.start = self.start.saturating_sub(n);
+        self.mark = self.mark.saturating_sub(n);
+        if self.stop != usize::MAX {
+            self.stop = self.stop.saturating_sub(n);
+        }
+    }
+
+    /// How many bytes of the buffer have been looked at.
+    pub fn seen(&self) -> usize {
+        self.at
+    }
+
+    /// Bytes before this offset are not needed any more: finished items, and what stands between items.
+    pub fn unfinished_start(&self) -> usize {
+        if self.stop == usize::MAX { self.at } else { self.start }
+    }
+
+    /// A new XML document follows behind the last item (RFC 6120 4.3.3): declaration and open tag are expected again.
+    pub fn restart(&mut self) {
+        self.phase = Phase::Prolog;
+        self.state = State::Text;
+        self.utf8 = Utf8::default();
+        self.depth = 0;
+        self.root.clear();
+        self.start = self.at;
+        self.stop = self.at.saturating_add(self.limits.open_bytes_max);
+    }
+
+    /// Steps in blocks where the form allows, in bytes where it does not.
+    ///
+    /// # Safety
+    /// The CPU must have what `L` needs.
+    #[inline(always)]
+    unsafe fn advance<L: Lanes>(&mut self, buf: &[u8]) -> Result<Option<Item>, ScanError> {
+        while self.at < buf.len() {
+            let bytes = if self.fit_for_blocks(buf) {
+                // SAFETY: the caller grants the features.
+                match unsafe { self.blocks::<L>(buf) }? {
+                    Exit::Found(item) => return Ok(Some(item)),
+                    Exit::More => return Ok(None),
+                    Exit::Careful(bytes) => bytes,
+                }
+            } else {
+                // In a comment or its like there is little hope that the next byte is different.
+                if self.depth == 0 { 1 } else { 16 }
+            };
+            let found = self.bytes(buf, self.at + bytes)?;
+            if found.is_some() {
+                return Ok(found);
+            }
+        }
+        Ok(None)
+    }
+
+    /// A frame, or another item, starts here.
+    #[inline(always)]
+    fn begin(&mut self, at: usize) {
+        self.start = at;
+        self.stop = at.saturating_add(self.limits.frame_bytes_max);
+    }
+
+    /// The frame at hand ends before `end`.
+    #[inline(always)]
+    fn finish_frame(&mut self, end: usize) -> Item {
+        (self.at, self.stop, self.depth, self.state) = (end, usize::MAX, 0, State::Text);
+        Item::Frame { start: self.start, end }
+    }
+}
+
+/// # Safety
+/// The CPU must have the features below.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f,avx512bw,avx2,pclmulqdq,bmi1,bmi2,popcnt")]
+unsafe fn next_avx512(scanner: &mut Scanner, buf: &[u8]) -> Result<Option<Item>, ScanError> {
+    // SAFETY: granted by the caller.
+    unsafe { scanner.advance::<lanes::x86::Avx512>(buf) }
+}
+
+/// # Safety
+/// The CPU must have the features below.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2,pclmulqdq,bmi1,bmi2,popcnt")]
+unsafe fn next_avx2(scanner: &mut Scanner, buf: &[u8]) -> Result<Option<Item>, ScanError> {
+    // SAFETY: granted by the caller.
+    unsafe { scanner.advance::<lanes::x86::Avx2>(buf) }
+}
+
+impl ScanError {
+    /// The RFC 6120 4.9.3 condition.
+    pub fn condition(&self) -> &'static str {
+        match self {
+            ScanError::NotWellFormed(_) | ScanError::BadCharacter => "xml-not-well-formed",
+            ScanError::Restricted(_) => "restricted-xml",
+            ScanError::TooLarge | ScanError::TooDeep => "policy-violation",
+        }
+    }
+
+    /// What is wrong, in words for the peer's log.
+    pub fn text(&self) -> &'static str {
+        match self {
+            ScanError::NotWellFormed(text) | ScanError::Restricted(text) => text,
+            ScanError::BadCharacter => "invalid character or encoding",
+            ScanError::TooLarge => "frame too large",
+            ScanError::TooDeep => "nested too deeply",
+        }
+    }
 }

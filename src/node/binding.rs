@@ -1,0 +1,557 @@
+//! Names: binds and unbinds, what the registrar decides, what every shard learns, adverts.
+
+use super::Shard;
+use super::api::{Level, LinkId, Micros};
+use super::lane::Message;
+use super::link::{Cargo, Flow, Stage};
+use super::seat::{Life, Seat};
+use crate::config::Config;
+use crate::table::names::Multi;
+use crate::table::registrar::{Ask, First, Refusal, Rights, new_seat};
+use crate::table::{SeatId, SeatKind, ShardId};
+use crate::wire::accept::PeerKind;
+use crate::wire::edit;
+use crate::wire::header::{self, Bind, Frame};
+
+impl Rights for Config {
+    fn bind(&self, user: &str, name: &str) -> bool {
+        self.acl.may_bind(user, name)
+    }
+    fn default_route(&self, user: &str) -> bool {
+        self.acl.may_default(user)
+    }
+    fn log(&self, user: &str) -> bool {
+        self.acl.may_log(user)
+    }
+}
+
+impl Shard {
+    /// A `<bind/>` from a link.
+    pub(super) fn bind(
+        &mut self,
+        now: Micros,
+        id: LinkId,
+        seat: Option<SeatId>,
+        frame: &[u8],
+        bind: &Bind<'_>,
+    ) -> Flow {
+        match seat {
+            None => {
+                self.judge_first_bind(now, id, frame, false);
+                self.flow(id)
+            }
+            Some(seat) if bind.error.is_some() => {
+                // An answer, not a question: nobody asked this component.
+                let _ = seat;
+                Flow::Go
+            }
+            Some(seat) => self.ask(
+                now,
+                id,
+                seat,
+                Message::AskBind {
+                    seat,
+                    frame: frame.into(),
+                },
+            ),
+        }
+    }
+
+    /// An `<unbind/>` from a link.
+    pub(super) fn unbind(&mut self, now: Micros, id: LinkId, seat: Option<SeatId>, frame: &[u8]) -> Flow {
+        match seat {
+            None => {
+                self.send(id, |out| edit::unbind_answer(out, Some("404")));
+                Flow::Go
+            }
+            Some(seat) => self.ask(
+                now,
+                id,
+                seat,
+                Message::AskUnbind {
+                    seat,
+                    frame: frame.into(),
+                },
+            ),
+        }
+    }
+
+    fn ask(&mut self, now: Micros, id: LinkId, seat: SeatId, question: Message) -> Flow {
+        if let Some(link) = self.link_mut(id) {
+            link.stage = Stage::Seated { seat, asking: true };
+        }
+        self.tell(now, 0, question);
+        let flow = self.flow(id);
+        if flow == Flow::Stop {
+            self.pause(id, true);
+        }
+        flow
+    }
+
+    fn flow(&self, id: LinkId) -> Flow {
+        match self.link(id).map(|link| &link.stage) {
+            Some(Stage::Unseated | Stage::Seated { asking: false, .. }) => Flow::Go,
+            _ => Flow::Stop,
+        }
+    }
+
+    /// Shard 0: the first bind of a link. `bind` is the frame, empty for a XEP-0114 component.
+    pub(super) fn judge_first_bind(&mut self, now: Micros, id: LinkId, bind: &[u8], proved_alive: bool) {
+        let Some(link) = self.link(id) else { return };
+        let (remote, Some(who)) = (link.remote, link.peer.clone()) else {
+            return;
+        };
+        let kind = match who.kind {
+            PeerKind::Foreign { .. } => SeatKind::Xep0114,
+            PeerKind::Native { .. } => SeatKind::Native,
+        };
+        let (Some(mut registrar), Some(ask)) = (self.registrar.take(), first_ask(bind, &who.kind)) else {
+            return;
+        };
+        let verdict = registrar.first(
+            &self.names,
+            &*self.config,
+            who.user(),
+            &ask.borrow(),
+            kind,
+            proved_alive,
+        );
+        self.registrar = Some(registrar);
+        match verdict {
+            Ok(First::New(seat, granted)) => {
+                let home = self.registrar.as_mut().map_or(0, |registrar| registrar.choose_home());
+                let key: Box<str> = granted.key.into();
+                let kind = kind_shown(kind, granted.multi, ask.default);
+                self.tell_all(
+                    now,
+                    &Message::SeatNew {
+                        seat,
+                        home,
+                        kind,
+                        id: key.clone(),
+                    },
+                );
+                // The newcomer is seated before the others learn its name: its own answer comes first.
+                self.send_home(now, id, seat, false, bind.into());
+                self.bound(now, seat, key, granted.multi, &ask, Some(remote));
+            }
+            Ok(First::Back(seat)) => {
+                self.tell_all(now, &Message::SeatLive { seat, live: true });
+                self.send_home(now, id, seat, true, bind.into());
+            }
+            Ok(First::Contested(seat)) => {
+                if let Some(link) = self.link_mut(id) {
+                    link.stage = Stage::Contending {
+                        seat,
+                        bind: bind.into(),
+                    };
+                }
+                self.pause(id, true);
+                let home = self.names.seat(seat).map_or(0, |view| view.home);
+                self.tell(now, home, Message::Contest { seat });
+            }
+            Err(refusal) => self.refuse_bind(now, id, bind, &ask.name, refusal),
+        }
+    }
+
+    fn refuse_bind(&mut self, now: Micros, id: LinkId, frame: &[u8], name: &str, refusal: Refusal) {
+        let remote = self.link(id).map(|link| link.remote);
+        self.log(
+            Level::Warning,
+            remote,
+            format!("bind of '{name}' refused: {}", refusal_text(refusal)),
+        );
+        if let Ok(Frame::Bind(bind)) = header::read(frame) {
+            self.send(id, |out| edit::bind_answer(out, frame, &bind, Some(refusal.code())));
+        } else {
+            self.refuse(now, id, "conflict", refusal_text(refusal));
+        }
+    }
+
+    /// Shard 0: a further bind of a seat.
+    pub(super) fn judge_further_bind(&mut self, now: Micros, home: ShardId, seat: SeatId, frame: &[u8]) {
+        let Ok(Frame::Bind(bind)) = header::read(frame) else {
+            return;
+        };
+        let Some(mut registrar) = self.registrar.take() else {
+            return;
+        };
+        let ask = owned_ask(&bind);
+        let verdict = registrar.further(&self.names, &*self.config, seat, &ask.borrow());
+        self.registrar = Some(registrar);
+        let mut answer = Vec::new();
+        match verdict {
+            Ok(granted) => {
+                if let Some(granted) = granted {
+                    let remote = None;
+                    self.bound(now, seat, granted.key.into(), granted.multi, &ask, remote);
+                }
+                edit::bind_answer(&mut answer, frame, &bind, None);
+            }
+            Err(refusal) => {
+                self.log(
+                    Level::Warning,
+                    None,
+                    format!("bind of '{}' refused: {}", ask.name, refusal_text(refusal)),
+                );
+                edit::bind_answer(&mut answer, frame, &bind, Some(refusal.code()));
+            }
+        }
+        self.tell(
+            now,
+            home,
+            Message::BindAnswer {
+                seat,
+                answer: answer.into(),
+            },
+        );
+    }
+
+    fn bound(
+        &mut self,
+        now: Micros,
+        seat: SeatId,
+        name: Box<str>,
+        multi: Multi,
+        ask: &OwnedAsk,
+        remote: Option<std::net::SocketAddr>,
+    ) {
+        let what = match (ask.default, ask.log) {
+            (true, _) => " as default route",
+            (_, true) => " as log sink",
+            _ => "",
+        };
+        self.log(Level::Notice, remote, format!("[{name}] online{what}"));
+        let kind = kind_shown(SeatKind::Native, multi, ask.default);
+        if kind != SeatKind::Native && self.names.seat(seat).is_some_and(|view| view.kind == SeatKind::Native) {
+            self.tell_all(now, &Message::Kind { seat, kind });
+        }
+        self.tell_all(
+            now,
+            &Message::Bound {
+                seat,
+                name,
+                multi,
+                default: ask.default,
+                log: ask.log,
+            },
+        );
+    }
+
+    /// Shard 0: an unbind of a seat.
+    pub(super) fn judge_unbind(&mut self, now: Micros, home: ShardId, seat: SeatId, frame: &[u8]) {
+        let key = match header::read(frame) {
+            Ok(Frame::Unbind { name: Some(name) }) => name
+                .unescape()
+                .and_then(|text| crate::jid::domain_key(&text).map(|key| key.into_owned())),
+            _ => None,
+        };
+        let held = key.as_deref().is_some_and(|key| {
+            self.registrar
+                .as_mut()
+                .is_some_and(|registrar| registrar.unbind(seat, key))
+        });
+        let mut answer = Vec::new();
+        edit::unbind_answer(&mut answer, if held { None } else { Some("404") });
+        self.tell(
+            now,
+            home,
+            Message::BindAnswer {
+                seat,
+                answer: answer.into(),
+            },
+        );
+        if let Some(name) = key.filter(|_| held) {
+            self.log(Level::Notice, None, format!("[{name}] offline: unbound"));
+            self.tell_all(
+                now,
+                &Message::Unbound {
+                    seat,
+                    name: name.into(),
+                },
+            );
+        }
+    }
+
+    /// A seat's home: the registrar's answer to a further bind or an unbind.
+    pub(super) fn answer_bind(&mut self, now: Micros, seat: SeatId, answer: &[u8]) {
+        let Some(id) = self.seats.get(&seat).and_then(|seat| seat.link) else {
+            return;
+        };
+        let Some(link) = self.link_mut(id) else { return };
+        let was_paused = matches!(link.stage, Stage::Seated { asking: true, .. });
+        link.stage = Stage::Seated { seat, asking: false };
+        self.send(id, |out| out.extend_from_slice(answer));
+        if was_paused {
+            self.pause(id, false);
+        }
+        // On shard 0 the question is answered while the link's frames are in hand: its caller goes on.
+        if self.link(id).is_some_and(|link| link.has_scanner()) {
+            self.go_on(now, id);
+        }
+    }
+
+    /// A link takes its seat: at once on shard 0, or when it was adopted.
+    pub(super) fn take_seat(&mut self, now: Micros, id: LinkId, cargo: &Cargo) {
+        let Some(view) = self.names.seat(cargo.seat) else {
+            return;
+        };
+        let (kind, name) = (view.kind, view.id.clone());
+        let Some(link) = self.link_mut(id) else { return };
+        let Some(who) = link.peer.clone() else { return };
+        let remote = link.remote;
+        link.stage = Stage::Seated {
+            seat: cargo.seat,
+            asking: false,
+        };
+        let seat = self
+            .seats
+            .entry(cargo.seat)
+            .or_insert_with(|| Seat::new(kind, &name, who.clone(), remote, now));
+        seat.link = Some(id);
+        seat.remote = remote;
+        seat.who = who;
+        seat.since = now;
+        seat.throttled = false;
+        if let Ok(Frame::Bind(bind)) = header::read(&cargo.bind) {
+            self.send(id, |out| edit::bind_answer(out, &cargo.bind, &bind, None));
+        }
+        if cargo.back {
+            self.came_back(now, cargo.seat);
+        }
+        self.greet(cargo.seat);
+        self.pause(id, false);
+        self.handle_early(now, id);
+        if self.link(id).is_some_and(|link| link.has_scanner()) {
+            self.go_on(now, id);
+        }
+    }
+
+    /// The newcomer hears of every name that is not its own.
+    fn greet(&mut self, seat: SeatId) {
+        let Some(state) = self.seats.get_mut(&seat) else { return };
+        state.greeted = true;
+        if state.is_foreign() {
+            return;
+        }
+        let (Some(link), own) = (state.link, state.names.clone()) else {
+            return;
+        };
+        let names: Vec<Box<str>> = self
+            .names
+            .iter()
+            .filter(|(key, _)| !own.iter().any(|own| **own == **key))
+            .map(|(key, _)| key.into())
+            .collect();
+        self.send(link, |out| names.iter().for_each(|name| edit::advert(out, name, false)));
+    }
+
+    /// Every shard: what the registrar decided.
+    pub(super) fn learn_names(&mut self, now: Micros, message: Message) {
+        match message {
+            Message::SeatNew { seat, home, kind, id } => {
+                self.names.put_seat(seat, new_seat(home, kind, &id));
+                if let Some(at) = self.early.iter().position(|(_, cargo)| cargo.seat == seat) {
+                    let (link, cargo) = self.early.swap_remove(at);
+                    self.take_seat(now, link, &cargo);
+                }
+            }
+            Message::SeatLive { seat, live } => {
+                self.names.change_seat(seat, |view| view.live = live);
+                if live {
+                    self.sm_available(now, seat);
+                }
+            }
+            Message::Kind { seat, kind } => {
+                self.names.change_seat(seat, |view| view.kind = kind);
+                if let Some(seat) = self.seats.get_mut(&seat) {
+                    seat.kind = kind;
+                }
+            }
+            Message::Bound {
+                seat,
+                name,
+                multi,
+                default,
+                log,
+            } => {
+                let new = self.names.bind(&name, seat, multi);
+                if default {
+                    self.names.set_default_route(Some(seat));
+                }
+                if log {
+                    self.names.set_sink(seat, true);
+                }
+                if let Some(state) = self.seats.get_mut(&seat)
+                    && !state.names.contains(&name)
+                {
+                    state.names.push(name.clone());
+                }
+                if new {
+                    self.advertise(&name, seat, false);
+                }
+                if multi == Multi::To {
+                    self.sm_available(now, seat);
+                }
+            }
+            Message::Unbound { seat, name } => {
+                let gone = self.names.unbind(&name, seat);
+                if let Some(state) = self.seats.get_mut(&seat) {
+                    state.names.retain(|own| *own != name);
+                }
+                if gone {
+                    self.advertise(&name, seat, true);
+                }
+            }
+            Message::SeatGone { seat } => self.seat_gone(now, seat),
+            _ => unreachable!("the caller gives only what is learnt here"),
+        }
+    }
+
+    /// Tells this shard's native components, all but the one it comes from.
+    pub(super) fn advertise(&mut self, name: &str, from: SeatId, unavailable: bool) {
+        let listeners: Vec<SeatId> = self
+            .seats
+            .iter()
+            .filter(|(id, seat)| **id != from && seat.greeted && !seat.is_foreign())
+            .map(|(id, _)| *id)
+            .collect();
+        for listener in listeners {
+            self.put(listener, |out| edit::advert(out, name, unavailable));
+        }
+    }
+
+    /// Shard 0: the seat whose link was contested answers.
+    pub(super) fn contest_answered(&mut self, now: Micros, seat: SeatId, alive: bool) {
+        let contenders: Vec<(LinkId, Box<[u8]>)> = self
+            .links
+            .iter()
+            .enumerate()
+            .filter_map(|(slot, link)| match &link.stage {
+                Stage::Contending { seat: wanted, bind } if *wanted == seat => Some((
+                    LinkId {
+                        slot: u32::try_from(slot).ok()?,
+                        generation: link.generation,
+                    },
+                    bind.clone(),
+                )),
+                _ => None,
+            })
+            .collect();
+        for (id, bind) in contenders {
+            if let Some(link) = self.link_mut(id) {
+                link.stage = Stage::Unseated;
+            }
+            self.judge_first_bind(now, id, &bind, alive);
+            if self.link(id).is_some_and(|link| matches!(link.stage, Stage::Unseated)) {
+                self.pause(id, false);
+                self.go_on(now, id);
+            }
+        }
+    }
+
+    /// The seat's home: another link claims the seat. Its own link is probed: bytes that the peer's kernel acknowledges
+    /// prove it alive; a link whose component closed or reset it will tell so by itself before that.
+    pub(super) fn contest(&mut self, now: Micros, seat: SeatId) {
+        let Some(state) = self.seats.get_mut(&seat) else { return };
+        if matches!(state.life, Life::Lost { .. }) {
+            return self.tell(now, 0, Message::ContestAnswer { seat, alive: false });
+        }
+        if state.contested.is_some() {
+            return;
+        }
+        state.contested = Some(now + CONTEST_US);
+        if let Some(link) = state.link {
+            // Space between frames: every component ignores it.
+            self.send(link, |out| out.push(b' '));
+        }
+        self.wake_by(now + CONTEST_US);
+    }
+
+    /// Answer to [`Action::Probe`](super::api::Action::Probe).
+    pub fn probed(&mut self, now: Micros, id: LinkId, alive: bool) {
+        let Some(Stage::Seated { seat, .. }) = self.link(id).map(|link| &link.stage) else {
+            return;
+        };
+        let seat = *seat;
+        if !alive {
+            let remote = self.link(id).map(|link| link.remote);
+            self.log(
+                Level::Warning,
+                remote,
+                "no sign of life on this link, and its component came back over another".into(),
+            );
+            self.close_link(now, id);
+        }
+        self.tell(now, 0, Message::ContestAnswer { seat, alive });
+    }
+}
+
+/// How long a contested link has to show that it is closed, microseconds.
+pub(super) const CONTEST_US: Micros = 1_000_000;
+
+fn refusal_text(refusal: Refusal) -> &'static str {
+    match refusal {
+        Refusal::BadRequest => "no name, or not a valid one (400)",
+        Refusal::Forbidden => "not allowed to this user by <aci> (403)",
+        Refusal::Conflict => "already bound by another component (409)",
+    }
+}
+
+fn kind_shown(kind: SeatKind, multi: Multi, default: bool) -> SeatKind {
+    match kind {
+        SeatKind::Native if multi == Multi::To => SeatKind::Sm,
+        SeatKind::Native if default => SeatKind::S2s,
+        other => other,
+    }
+}
+
+/// What a bind asks for, unescaped.
+pub(super) struct OwnedAsk {
+    name: String,
+    multi: Option<String>,
+    default: bool,
+    log: bool,
+}
+
+impl OwnedAsk {
+    fn borrow(&self) -> Ask<'_> {
+        Ask {
+            name: &self.name,
+            multi: self.multi.as_deref(),
+            default: self.default,
+            log: self.log,
+        }
+    }
+}
+
+fn owned_ask(bind: &Bind<'_>) -> OwnedAsk {
+    OwnedAsk {
+        name: bind
+            .name
+            .and_then(|name| name.unescape())
+            .unwrap_or_default()
+            .into_owned(),
+        multi: bind
+            .multi
+            .and_then(|multi| multi.unescape())
+            .map(|multi| multi.into_owned()),
+        default: bind.default,
+        log: bind.log,
+    }
+}
+
+fn first_ask(frame: &[u8], kind: &PeerKind) -> Option<OwnedAsk> {
+    match kind {
+        PeerKind::Foreign { name, .. } => Some(OwnedAsk {
+            name: name.clone(),
+            multi: None,
+            default: false,
+            log: false,
+        }),
+        PeerKind::Native { .. } => match header::read(frame) {
+            Ok(Frame::Bind(bind)) => Some(owned_ask(&bind)),
+            _ => None,
+        },
+    }
+}

@@ -1,0 +1,226 @@
+//! A frame for a component of this shard: what it teaches, and into the queue.
+
+use super::api::{Action, Micros};
+use super::counters::Counter;
+use super::forward::{client, number, token};
+use super::lane::{Message, SessionKey};
+use super::{SELF, Shard};
+use crate::jid::{self, JidRef};
+use crate::table::users::Session;
+use crate::table::{SeatId, SeatKind};
+use crate::wire::header::{self, Frame, Payload, PayloadKind, Route};
+use crate::wire::{edit, foreign};
+
+impl Shard {
+    /// Delivers a frame to a seat whose home is here.
+    pub(super) fn deliver(&mut self, now: Micros, seat: SeatId, source: SeatId, frame: &[u8]) {
+        let Some(state) = self.seats.get(&seat) else {
+            // The seat is gone, or its link has not come yet: nobody knew its name then.
+            return self.bounce(now, source, frame, "404");
+        };
+        let foreign = state.is_foreign();
+        if (foreign || self.may_teach(seat, source))
+            && let Ok(Frame::Route(route)) = header::read(frame)
+        {
+            if foreign {
+                if route.error.is_none() {
+                    self.enqueue(now, seat, source, frame, |out| foreign::unwrap(frame, &route, out));
+                }
+                return;
+            }
+            if !self.learn(now, seat, source, frame, &route) {
+                return;
+            }
+        }
+        self.enqueue(now, seat, source, frame, |out| out.extend_from_slice(frame));
+    }
+
+    /// Session control reaches a c2s only from an sm.
+    fn may_teach(&self, seat: SeatId, source: SeatId) -> bool {
+        let kind = |seat| self.names.seat(seat).map(|view| view.kind);
+        kind(seat) == Some(SeatKind::C2s) && kind(source) == Some(SeatKind::Sm)
+    }
+
+    /// What a frame from sm to c2s teaches. False when it must not be delivered.
+    fn learn(&mut self, now: Micros, c2s: SeatId, sm: SeatId, frame: &[u8], route: &Route<'_>) -> bool {
+        let Some(payload) = &route.payload else { return true };
+        if payload.kind == PayloadKind::Session {
+            self.session_control(now, c2s, sm, payload);
+            return true;
+        }
+        if !payload.failed {
+            return true;
+        }
+        // A stanza that sm gives back: it does not know this session. c2s would hand it to the client as if it were
+        // incoming; an error on the route ends the client instead.
+        self.count(Counter::ZombiesCleared);
+        if let (Some(token), Some(number)) = (payload.sm.and_then(token), payload.c2s.and_then(number)) {
+            self.forget_client(now, SessionKey { c2s, number, token });
+        }
+        if !payload.failed_prefixed && route.error.is_none() {
+            self.put(c2s, |out| edit::with_error(frame, route, "404", out));
+        }
+        false
+    }
+
+    fn session_control(&mut self, now: Micros, c2s: SeatId, sm: SeatId, payload: &Payload<'_>) {
+        let action = payload.action.map(|action| action.0).unwrap_or_default();
+        let target = payload.target.and_then(|target| target.unescape());
+        let bare = target.as_deref().and_then(jid::bare_key);
+        let request = payload.id.and_then(token);
+        let key = payload
+            .sm
+            .and_then(token)
+            .zip(payload.c2s.and_then(number))
+            .map(|(token, number)| SessionKey { c2s, number, token });
+        match (action, payload.failed) {
+            (b"started", false) => {
+                let (Some(key), Some(bare), Some(target)) = (key, bare, target.as_deref()) else {
+                    return;
+                };
+                self.session_started(now, sm, key, &bare, target, request);
+            }
+            (b"ended" | b"replaced", _) => {
+                if let Some(key) = key {
+                    self.forget_client(now, key);
+                }
+            }
+            (b"start" | b"create" | b"started" | b"created", _) => {
+                let (Some(bare), Some(request)) = (bare, request) else {
+                    return;
+                };
+                if payload.failed {
+                    self.count(Counter::StartsRefused);
+                }
+                self.tell(
+                    now,
+                    self.owner(&bare),
+                    Message::StartDone {
+                        bare: bare.into(),
+                        c2s,
+                        request,
+                    },
+                );
+            }
+            _ => {}
+        }
+    }
+
+    fn session_started(
+        &mut self,
+        now: Micros,
+        sm: SeatId,
+        key: SessionKey,
+        bare: &str,
+        target: &str,
+        request: Option<crate::table::Token>,
+    ) {
+        let resource = JidRef::parse(target).and_then(|jid| jid.resource).unwrap_or_default();
+        self.count(Counter::SessionsStarted);
+        if let Some(state) = self.seats.get_mut(&key.c2s) {
+            state.clients.insert(key.number, client(key.token, sm, bare));
+            if state.unproven.len() < UNPROVEN_MAX {
+                state.unproven.push_back((now, key.number, key.token));
+            }
+            self.wake_by(now + super::grace::GHOST_US);
+        }
+        let session = Box::new(Session {
+            resource: resource.into(),
+            c2s: key.c2s,
+            number: key.number,
+            token: key.token,
+            available: false,
+            priority: 0,
+            ending: false,
+        });
+        self.tell(
+            now,
+            self.owner(bare),
+            Message::Register {
+                bare: bare.into(),
+                sm,
+                request,
+                session,
+            },
+        );
+    }
+
+    /// A session ended: here and at its owner.
+    pub(super) fn forget_client(&mut self, now: Micros, key: SessionKey) {
+        let Some(state) = self.seats.get_mut(&key.c2s) else {
+            return;
+        };
+        if let Some(client) = state.clients.remove(key.number, &key.token) {
+            self.count(Counter::SessionsEnded);
+            self.tell(
+                now,
+                self.owner(&client.bare),
+                Message::Unregister { bare: client.bare, key },
+            );
+        }
+    }
+
+    /// Appends to a seat's output, within its limit; beyond it, messages and iqs go back to their sender.
+    fn enqueue(&mut self, now: Micros, seat: SeatId, source: SeatId, frame: &[u8], write: impl FnOnce(&mut Vec<u8>)) {
+        if self.queued_bytes(seat) + frame.len() as u64 > self.config.queues.link_bytes
+            && !self.fits_anyway(seat, frame)
+        {
+            return self.overflow(now, seat, source, frame);
+        }
+        self.put(seat, write);
+    }
+
+    /// Appends to a seat's output: to its link, or to its queue while that waits.
+    pub(super) fn put(&mut self, seat: SeatId, write: impl FnOnce(&mut Vec<u8>)) {
+        self.counters.add(Counter::FramesOut, 1);
+        let Some(state) = self.seats.get_mut(&seat) else { return };
+        state.frames_out += 1;
+        match state.link {
+            Some(link) if !state.waits() => {
+                let Some(link) = self
+                    .links
+                    .get_mut(link.slot as usize)
+                    .filter(|l| l.generation == link.generation)
+                else {
+                    return;
+                };
+                let was_empty = link.out.is_empty();
+                write(&mut link.out);
+                if was_empty && let Some(id) = state.link {
+                    self.actions.push(Action::Output(id));
+                }
+            }
+            _ => write(&mut state.queue),
+        }
+    }
+
+    fn queued_bytes(&self, seat: SeatId) -> u64 {
+        let Some(state) = self.seats.get(&seat) else { return 0 };
+        let link = state
+            .link
+            .and_then(|id| self.link(id))
+            .map_or(0, |link| link.out.len() + link.in_flight);
+        (state.queue.len() + link) as u64
+    }
+
+    /// Session control is small, and losing it would leave a ghost or hang a client: it may use twice the limit.
+    fn fits_anyway(&self, seat: SeatId, frame: &[u8]) -> bool {
+        self.queued_bytes(seat) + frame.len() as u64 <= 2 * self.config.queues.link_bytes
+            && matches!(header::read(frame), Ok(Frame::Route(Route { payload: Some(payload), .. }))
+                if payload.kind == PayloadKind::Session)
+    }
+
+    fn overflow(&mut self, now: Micros, seat: SeatId, source: SeatId, frame: &[u8]) {
+        self.warn_overflow(now, seat);
+        let is_presence = matches!(header::read(frame), Ok(Frame::Route(Route { payload: Some(payload), .. }))
+            if payload.kind == PayloadKind::Presence);
+        if is_presence || source == SELF {
+            self.count(Counter::DropQueue);
+        } else {
+            self.bounce(now, source, frame, "503");
+        }
+    }
+}
+
+/// Sessions remembered as not proven yet, per c2s.
+const UNPROVEN_MAX: usize = 100_000;

@@ -1,0 +1,489 @@
+//! A frame from a component of this shard: checks, filter, verdict, and on its way.
+
+use super::api::{Action, Level, LinkId, Micros};
+use super::counters::Counter;
+use super::lane::{Message, SessionKey, Verb};
+use super::link::Flow;
+use super::seat::Life;
+use super::{SELF, Shard};
+use crate::route::{self, Drop, Verdict};
+use crate::table::clients::Client;
+use crate::table::{SeatId, SeatKind, Token};
+use crate::wire::header::{self, Frame, Payload, PayloadKind, Route};
+use crate::wire::value::Value;
+use crate::wire::{edit, foreign};
+
+impl Shard {
+    /// Anything but binds.
+    pub(super) fn forward(&mut self, now: Micros, id: LinkId, seat: SeatId, frame: &[u8], header: Frame<'_>) -> Flow {
+        if let Some(seat) = self.seats.get_mut(&seat) {
+            seat.frames_in += 1;
+        }
+        match header {
+            Frame::Route(route) => self.route(now, seat, frame, &route),
+            Frame::Throttle => self.throttle(id, seat),
+            Frame::Stanza(payload) => self.stanza(now, seat, frame, &payload),
+            _ => self.count(Counter::DropUnknownElement),
+        }
+        match self.link(id).map(|link| &link.stage) {
+            Some(super::link::Stage::Seated { asking: false, .. }) => Flow::Go,
+            _ => Flow::Stop,
+        }
+    }
+
+    /// A stanza outside a route: what XEP-0114 components send.
+    fn stanza(&mut self, now: Micros, seat: SeatId, frame: &[u8], payload: &Payload<'_>) {
+        let Some(state) = self.seats.get(&seat) else { return };
+        if !state.is_foreign() {
+            return self.count(Counter::DropUnknownElement);
+        }
+        let mut wrapped = Vec::with_capacity(frame.len() + 256);
+        if foreign::wrap(frame, payload, &state.who.prefixes, &state.id, &mut wrapped).is_none() {
+            return self.count(Counter::DropStanza);
+        }
+        match header::read(&wrapped) {
+            Ok(Frame::Route(route)) => self.route(now, seat, &wrapped, &route),
+            _ => self.count(Counter::DropStanza),
+        }
+    }
+
+    fn throttle(&mut self, id: LinkId, seat: SeatId) {
+        let Some(state) = self.seats.get_mut(&seat) else { return };
+        state.throttled = !state.throttled;
+        let release = if state.throttled {
+            Vec::new()
+        } else {
+            std::mem::take(&mut state.queue)
+        };
+        self.send(id, |out| {
+            edit::throttle(out);
+            out.extend_from_slice(&release);
+        });
+    }
+
+    fn route(&mut self, now: Micros, seat: SeatId, frame: &[u8], header: &Route<'_>) {
+        let error_reply = header.error.is_some()
+            && self.seats.get(&seat).is_some_and(|state| state.kind == SeatKind::Sm)
+            && route::is_error_reply(header);
+        let Some(state) = self.seats.get(&seat) else { return };
+        match route::admit(header, |from| state.owns(from), error_reply) {
+            None => {}
+            Some(Verdict::Broadcast) => return self.broadcast(now, seat, frame),
+            Some(Verdict::Bounce(code)) => return self.bounce(now, seat, frame, code),
+            Some(Verdict::Drop(reason)) => {
+                return self.count(match reason {
+                    Drop::ErrorRoute => Counter::DropErrorRoute,
+                    Drop::UnknownType => Counter::DropUnknownType,
+                });
+            }
+            Some(_) => unreachable!("admit gives no destination"),
+        }
+        if error_reply {
+            self.count(Counter::ErrorRepliesRouted);
+            let mut stripped = Vec::with_capacity(frame.len());
+            edit::without_error(frame, header, &mut stripped);
+            if let Ok(Frame::Route(header)) = header::read(&stripped) {
+                self.admitted(now, seat, &stripped, &header);
+            }
+            return;
+        }
+        self.admitted(now, seat, frame, header);
+    }
+
+    fn admitted(&mut self, now: Micros, seat: SeatId, frame: &[u8], header: &Route<'_>) {
+        if !self.config.filter.is_empty()
+            && let Some(payload) = &header.payload
+        {
+            match self.filtered(frame, header, payload) {
+                Filtered::Pass => {}
+                Filtered::Deny(code) => {
+                    self.count(Counter::BounceFilter);
+                    return self.send_back(now, seat, frame, code);
+                }
+                Filtered::Redirect(to) => {
+                    let mut redirected = Vec::with_capacity(frame.len() + to.len());
+                    edit::with_addresses(frame, header, Some(&to), None, &mut redirected);
+                    if let Ok(Frame::Route(header)) = header::read(&redirected) {
+                        self.dispatch(now, seat, &redirected, &header);
+                    }
+                    return;
+                }
+            }
+        }
+        self.dispatch(now, seat, frame, header);
+    }
+
+    /// A frame whose destination is lost finds another way, or goes back to its sender.
+    pub(super) fn route_again(&mut self, now: Micros, sender: SeatId, frame: &[u8], header: &Route<'_>) {
+        self.send_on(now, sender, frame, header);
+    }
+
+    fn dispatch(&mut self, now: Micros, seat: SeatId, frame: &[u8], header: &Route<'_>) {
+        if !self.observe(now, seat, frame, header) {
+            return;
+        }
+        self.send_on(now, seat, frame, header);
+    }
+
+    fn send_on(&mut self, now: Micros, seat: SeatId, frame: &[u8], header: &Route<'_>) {
+        let Some(to) = header.to else { return };
+        let verdict = route::decide(header, to, seat, &self.names, &self.own);
+        if !self.names.sinks().is_empty() && !matches!(verdict, Verdict::Bounce(_)) {
+            self.copy_to_sinks(now, seat, frame, header);
+        }
+        match verdict {
+            Verdict::Seat(target) => self.to_seat(now, target, seat, frame),
+            Verdict::User(jid) => match crate::jid::bare_key(&jid) {
+                Some(bare) => {
+                    let owner = self.owner(&bare);
+                    if owner == self.id {
+                        self.for_user_with(now, seat, frame, header, &bare);
+                    } else {
+                        self.count(Counter::LaneFrames);
+                        self.data[usize::from(owner)].push(Verb::User, seat, frame);
+                    }
+                }
+                // No valid JID: sm answers it as it answers anything it can't parse.
+                None => match self.names.find(to).map(|(_, name)| name.holders[0]) {
+                    Some(target) => self.to_seat(now, target, seat, frame),
+                    None => self.bounce(now, seat, frame, "404"),
+                },
+            },
+            Verdict::Each(targets) => targets
+                .iter()
+                .for_each(|target| self.to_seat(now, *target, seat, frame)),
+            Verdict::Own => self.for_self(now, seat, frame, header),
+            Verdict::Bounce(code) => self.bounce(now, seat, frame, code),
+            Verdict::Broadcast | Verdict::Drop(_) => unreachable!("decide gives a destination or a bounce"),
+        }
+    }
+
+    /// What a frame of c2s or sm teaches. False when it ends here.
+    fn observe(&mut self, now: Micros, seat: SeatId, frame: &[u8], header: &Route<'_>) -> bool {
+        let Some(payload) = &header.payload else { return true };
+        let Some(kind) = self.seats.get(&seat).map(|state| state.kind) else {
+            return false;
+        };
+        match (kind, payload.kind) {
+            (SeatKind::Sm, _) => self.observe_sm(now, frame, header, payload),
+            (SeatKind::C2s, _) => self.observe_client(now, seat, frame, header, payload),
+            (SeatKind::Native, PayloadKind::Session) if is_request(payload) => {
+                self.tell_all(
+                    now,
+                    &Message::Kind {
+                        seat,
+                        kind: SeatKind::C2s,
+                    },
+                );
+                self.observe_client(now, seat, frame, header, payload)
+            }
+            _ => true,
+        }
+    }
+
+    /// From sm: answers to jidmesh's own questions stay here, and so does what sm asks every other component.
+    fn observe_sm(&mut self, now: Micros, frame: &[u8], header: &Route<'_>, payload: &Payload<'_>) -> bool {
+        if payload.kind != PayloadKind::Iq {
+            return true;
+        }
+        if let Some(id) = payload.id
+            && id.0.starts_with(super::grace::QUESTION_PREFIX)
+        {
+            return !self.question_answered(now, id.0, !payload.failed);
+        }
+        if is_component_disco(frame, header, payload) && header.to.is_some_and(|to| self.is_jabberd2(to)) {
+            self.count(Counter::DropDisco);
+            return false;
+        }
+        true
+    }
+
+    fn is_jabberd2(&self, name: Value<'_>) -> bool {
+        self.names.find(name).is_some_and(|(_, name)| {
+            name.holders
+                .iter()
+                .all(|s| self.names.seat(*s).is_some_and(|v| v.kind.is_jabberd2()))
+        })
+    }
+
+    /// From c2s: sessions end, presence changes, and stanzas of clients whom no sm knows.
+    fn observe_client(
+        &mut self,
+        now: Micros,
+        seat: SeatId,
+        frame: &[u8],
+        header: &Route<'_>,
+        payload: &Payload<'_>,
+    ) -> bool {
+        let (Some(token), Some(number)) = (payload.sm.and_then(token), payload.c2s.and_then(number)) else {
+            return true;
+        };
+        if self.is_question(seat, &token) {
+            let alive = header
+                .to
+                .is_some_and(|to| self.names.find(to).is_some_and(|(_, name)| is_sm_id(name)));
+            self.question_answered(now, token.as_bytes(), alive);
+            return false;
+        }
+        let Some(state) = self.seats.get_mut(&seat) else {
+            return false;
+        };
+        let key = SessionKey {
+            c2s: seat,
+            number,
+            token,
+        };
+        let Some(client) = state.clients.get_mut(number, &token) else {
+            return self.unknown_client(now, seat, frame, payload);
+        };
+        client.active = true;
+        let (sm, bare) = (client.sm, client.bare.clone());
+        let message = match payload.kind {
+            PayloadKind::Session if payload.action.is_some_and(|action| action.0 == b"end") => Some(Message::Ending {
+                bare: bare.clone(),
+                key,
+            }),
+            PayloadKind::Presence if payload.to.is_none() => {
+                presence_change(frame, payload).map(|priority| Message::Presence {
+                    bare: bare.clone(),
+                    key,
+                    priority,
+                })
+            }
+            _ => None,
+        };
+        if let Some(message) = message {
+            self.tell(now, self.owner(&bare), message);
+        }
+        // Session control that c2s sends to the domain (it does not know the number any more) belongs to that sm.
+        let to_domain = header
+            .to
+            .is_some_and(|to| self.names.find(to).is_some_and(|(_, name)| !is_sm_id(name)));
+        if to_domain && payload.kind == PayloadKind::Session && !is_request(payload) {
+            self.to_seat(now, sm, seat, frame);
+            return false;
+        }
+        true
+    }
+
+    /// A session nobody told of. An `end` does no harm and may clear a ghost; a stanza means that the client believes in
+    /// a session that is gone: c2s is told so, and ends it.
+    fn unknown_client(&mut self, now: Micros, seat: SeatId, frame: &[u8], payload: &Payload<'_>) -> bool {
+        if payload.kind == PayloadKind::Session {
+            return true;
+        }
+        self.count(Counter::ZombiesCleared);
+        self.send_back(now, seat, frame, "404");
+        false
+    }
+
+    /// To jidmesh itself: answers to fences and surrogates. Anything else is nobody's.
+    fn for_self(&mut self, now: Micros, seat: SeatId, frame: &[u8], header: &Route<'_>) {
+        let Some(payload) = &header.payload else { return };
+        match payload.kind {
+            PayloadKind::Iq => {
+                let parsed = payload
+                    .id
+                    .and_then(|id| id.as_str()?.strip_prefix(FENCE_PREFIX)?.split_once('.'));
+                if let Some((shard, number)) = parsed
+                    && let (Ok(shard), Ok(number)) = (shard.parse::<u16>(), number.parse())
+                    && shard < self.shards
+                {
+                    self.tell(now, shard, Message::FenceDone { sm: seat, number });
+                }
+            }
+            PayloadKind::Session => self.surrogate_answer(now, payload),
+            _ => {
+                let _ = frame;
+                self.count(Counter::DropGone);
+            }
+        }
+    }
+
+    /// Hands a frame to a seat, here or on its home shard.
+    pub(super) fn to_seat(&mut self, now: Micros, target: SeatId, source: SeatId, frame: &[u8]) {
+        match self.names.seat(target).map(|view| view.home) {
+            Some(home) if home == self.id => self.deliver(now, target, source, frame),
+            Some(home) => {
+                self.count(Counter::LaneFrames);
+                self.data[usize::from(home)].push(Verb::Seat(target), source, frame);
+            }
+            None => self.bounce(now, source, frame, "404"),
+        }
+    }
+
+    /// Back to its sender with an error, unless it is itself an error or jidmesh's own.
+    pub(super) fn bounce(&mut self, now: Micros, sender: SeatId, frame: &[u8], code: &'static str) {
+        self.count(match code {
+            "400" => Counter::Bounce400,
+            "401" => Counter::Bounce401,
+            "404" => Counter::Bounce404,
+            _ => Counter::BounceQueue,
+        });
+        self.send_back(now, sender, frame, code);
+    }
+
+    fn send_back(&mut self, now: Micros, sender: SeatId, frame: &[u8], code: &'static str) {
+        if sender == SELF {
+            return;
+        }
+        let Some(home) = self.names.seat(sender).map(|view| view.home) else {
+            return self.count(Counter::DropGone);
+        };
+        if home != self.id {
+            self.data[usize::from(home)].push(Verb::Bounce(sender, code), sender, frame);
+            return;
+        }
+        let Ok(Frame::Route(route)) = header::read(frame) else {
+            return;
+        };
+        if route.error.is_some() {
+            return self.count(Counter::DropErrorRoute);
+        }
+        let _ = now;
+        let foreign = self.seats.get(&sender).is_some_and(|state| state.is_foreign());
+        self.put(sender, |out| match &route.payload {
+            Some(payload) if foreign => {
+                foreign::stanza_error(frame, payload, code, out);
+            }
+            _ if foreign => {}
+            _ => edit::with_error(frame, &route, code, out),
+        });
+    }
+
+    fn broadcast(&mut self, now: Micros, seat: SeatId, frame: &[u8]) {
+        for to in 0..self.shards {
+            if to != self.id {
+                self.data[usize::from(to)].push(Verb::Broadcast, seat, frame);
+            }
+        }
+        self.broadcast_here(now, seat, frame);
+    }
+
+    pub(super) fn broadcast_here(&mut self, now: Micros, sender: SeatId, frame: &[u8]) {
+        let others: Vec<SeatId> = self.seats.keys().copied().filter(|seat| *seat != sender).collect();
+        for seat in others {
+            self.deliver(now, seat, SELF, frame);
+        }
+    }
+
+    fn copy_to_sinks(&mut self, now: Micros, seat: SeatId, frame: &[u8], header: &Route<'_>) {
+        let mut copy = Vec::with_capacity(frame.len() + 16);
+        edit::with_type_log(frame, header, &mut copy);
+        for sink in self.names.sinks().to_vec() {
+            // A copy that can't be delivered is nobody's loss.
+            let _ = seat;
+            self.to_seat(now, sink, SELF, &copy);
+        }
+    }
+
+    fn filtered(&mut self, frame: &[u8], header: &Route<'_>, payload: &Payload<'_>) -> Filtered {
+        let from = payload.from.and_then(|value| value.unescape());
+        let to = payload.to.and_then(|value| value.unescape());
+        let Some(bytes) = frame.get(payload.span.clone()) else {
+            return Filtered::Pass;
+        };
+        let config = self.config.clone();
+        let Some(rule) = config.filter.matches(bytes, from.as_deref(), to.as_deref()) else {
+            return Filtered::Pass;
+        };
+        self.count(Counter::FilterMatches);
+        let _ = header;
+        if rule.log {
+            let (from, to) = (from.as_deref().unwrap_or("-"), to.as_deref().unwrap_or("-"));
+            self.log(
+                Level::Notice,
+                None,
+                format!("filter rule in line {}: packet from {from} to {to}", rule.line),
+            );
+        }
+        if let Some(file) = &rule.dump {
+            let mut line = bytes.to_vec();
+            line.push(b'\n');
+            self.actions.push(Action::Append {
+                file: file.clone(),
+                bytes: line,
+            });
+        }
+        match (rule.error_code, &rule.redirect) {
+            (Some(code), _) => Filtered::Deny(code),
+            (None, Some(to)) => Filtered::Redirect(to.clone()),
+            (None, None) => Filtered::Pass,
+        }
+    }
+
+    /// This sm-side id is the bogus one of a question that waits for this seat's answer.
+    fn is_question(&self, seat: SeatId, token: &Token) -> bool {
+        token.as_bytes().starts_with(super::grace::QUESTION_PREFIX)
+            || matches!(self.seats.get(&seat).map(|s| &s.life), Some(Life::Asking { question, .. }) if question == token)
+    }
+}
+
+enum Filtered {
+    Pass,
+    Deny(&'static str),
+    Redirect(String),
+}
+
+/// Ids of fences: this, the asking shard, a dot, the fence's number.
+pub(super) const FENCE_PREFIX: &str = "jidmesh-fence-";
+
+pub(super) fn token(value: Value<'_>) -> Option<Token> {
+    Token::new(value.0)
+}
+
+pub(super) fn number(value: Value<'_>) -> Option<u32> {
+    value.as_str()?.parse().ok()
+}
+
+/// `start` and `create`: what c2s waits to have answered.
+pub(super) fn is_request(payload: &Payload<'_>) -> bool {
+    payload
+        .action
+        .is_some_and(|action| matches!(action.0, b"start" | b"create"))
+}
+
+/// A name that one sm answers to, not the domain that several share.
+fn is_sm_id(name: &crate::table::names::Name) -> bool {
+    name.multi == crate::table::names::Multi::No
+}
+
+/// `Some(Some(priority))`: available; `Some(None)`: unavailable; `None`: no change of availability.
+fn presence_change(frame: &[u8], payload: &Payload<'_>) -> Option<Option<i8>> {
+    match payload.kind_attr.map(|kind| kind.0) {
+        None => Some(Some(priority(frame.get(payload.span.clone())?))),
+        Some(b"unavailable") => Some(None),
+        _ => None,
+    }
+}
+
+/// The text of `<priority/>`, 0 without one (RFC 6121 4.7.2.3). Only for what `status` shows: sm decides by it.
+fn priority(presence: &[u8]) -> i8 {
+    let open = b"<priority>";
+    memchr::memmem::find(presence, open)
+        .and_then(|at| presence.get(at + open.len()..))
+        .and_then(|rest| rest.split(|byte| *byte == b'<').next())
+        .and_then(|text| std::str::from_utf8(text).ok()?.trim().parse().ok())
+        .unwrap_or(0)
+}
+
+/// The disco question that sm puts to every advertised name: from its own id, about the name itself.
+fn is_component_disco(frame: &[u8], header: &Route<'_>, payload: &Payload<'_>) -> bool {
+    payload.kind_attr.is_some_and(|kind| kind.0 == b"get")
+        && payload.from.is_some()
+        && payload.from == header.from
+        && payload.to == header.to
+        && payload.first_child(frame).is_some_and(|(name, namespace)| {
+            name == b"query" && namespace.is_some_and(|uri| uri.0 == b"http://jabber.org/protocol/disco#info")
+        })
+}
+
+/// A client of this c2s, as `started` names it.
+pub(super) fn client(token: Token, sm: SeatId, bare: &str) -> Client {
+    Client {
+        token,
+        sm,
+        bare: bare.into(),
+        active: false,
+    }
+}

@@ -1,0 +1,660 @@
+//! Lost links: waiting for a component, asking whether it is still the same process, giving it up.
+
+use super::api::{Action, CloseCause, Level, LinkId, Micros};
+use super::counters::Counter;
+use super::lane::{Message, Sampled, SessionKey};
+use super::seat::Life;
+use super::{SELF, Shard, TICK_US, cause_text};
+use crate::table::names::Multi;
+use crate::table::{SeatId, SeatKind, ShardId, Token};
+use crate::wire::header::{self, Frame, PayloadKind, Route};
+use crate::wire::scan::{Item, Limits, Scanner};
+use crate::wire::{NS_CLIENT, NS_SESSION, edit, foreign};
+use std::net::SocketAddr;
+
+/// Ids of questions to components that came back. No component makes such ids.
+pub(super) const QUESTION_PREFIX: &[u8] = b"jidmesh-ask-";
+
+/// How long a component that came back may take to answer, microseconds.
+const ASK_US: Micros = 10_000_000;
+
+/// A session whose client has sent nothing for so long may be a ghost: its c2s is asked. Microseconds.
+pub(super) const GHOST_US: Micros = 60_000_000;
+
+/// Shortest time between two log lines about one component's full queue, microseconds.
+const OVERFLOW_LOG_US: Micros = 10_000_000;
+
+impl Shard {
+    /// A seat lost its link. What was not handed to the connection waits for the component.
+    pub(super) fn link_lost(
+        &mut self,
+        now: Micros,
+        seat: SeatId,
+        id: LinkId,
+        cause: &CloseCause,
+        (unsent, written): (Vec<u8>, usize),
+        pending: Vec<u8>,
+    ) {
+        let limits = self.limits;
+        let grace_us = self.config.grace_ms * 1_000;
+        let Some(state) = self.seats.get_mut(&seat).filter(|state| state.link == Some(id)) else {
+            return;
+        };
+        let mut queue = Vec::new();
+        for (_, frame) in frames_of(limits, &unsent).filter(|(start, _)| *start >= written) {
+            keep_route(&mut queue, frame);
+        }
+        for (_, frame) in frames_of(limits, &pending) {
+            keep_route(&mut queue, frame);
+        }
+        queue.append(&mut state.queue);
+        state.queue = queue;
+        state.link = None;
+        let (name, remote, leaves) = (state.id.clone(), state.remote, state.leaves);
+        state.life = Life::Lost {
+            until: if leaves { now } else { now + grace_us },
+        };
+        let contested = state.contested.take().is_some();
+        if self.stopping {
+            return;
+        }
+        let waited = if leaves {
+            String::new()
+        } else {
+            format!("; waiting {} s for it", grace_us / 1_000_000)
+        };
+        self.log(
+            Level::Notice,
+            Some(remote),
+            format!("[{name}] disconnect: {}{waited}", cause_text(cause)),
+        );
+        self.tell(now, 0, Message::Lost { seat });
+        if contested {
+            self.tell(now, 0, Message::ContestAnswer { seat, alive: false });
+        }
+        if leaves {
+            self.tell(now, 0, Message::Expired { seat });
+        } else {
+            self.wake_by(now + TICK_US);
+        }
+    }
+
+    /// The component closed its stream in order: nobody waits for it.
+    pub(super) fn seat_leaves(&mut self, _now: Micros, seat: SeatId) {
+        if let Some(state) = self.seats.get_mut(&seat) {
+            state.leaves = true;
+        }
+    }
+
+    pub(super) fn closing_done(&mut self, _now: Micros, _id: LinkId, remote: SocketAddr) {
+        self.log(Level::Info, Some(remote), "closed".into());
+    }
+
+    /// Shard 0: a seat has no link for now.
+    pub(super) fn seat_lost(&mut self, now: Micros, seat: SeatId) {
+        self.tell_all(now, &Message::SeatLive { seat, live: false });
+    }
+
+    /// Shard 0: a seat is given up. Its names go first, so that whatever is routed again finds other ways.
+    pub(super) fn seat_expired(&mut self, now: Micros, home: ShardId, seat: SeatId) {
+        if self.names.seat(seat).is_none_or(|view| view.live) {
+            return;
+        }
+        let names = self
+            .registrar
+            .as_mut()
+            .map(|registrar| registrar.drop_seat(seat, home))
+            .unwrap_or_default();
+        for name in names {
+            self.log(Level::Notice, None, format!("[{name}] offline"));
+            self.tell_all(now, &Message::Unbound { seat, name });
+        }
+        self.tell_all(now, &Message::SeatGone { seat });
+    }
+
+    /// Every shard: a seat is no more.
+    pub(super) fn seat_gone(&mut self, now: Micros, seat: SeatId) {
+        let kind = self.names.seat(seat).map(|view| view.kind);
+        if self.names.default_route() == Some(seat) {
+            self.names.set_default_route(None);
+        }
+        self.names.set_sink(seat, false);
+        self.names.drop_seat(seat);
+        let state = self.seats.remove(&seat);
+        match kind {
+            Some(SeatKind::Sm) => {
+                self.sm_lost(now, seat, false);
+                self.fences.remove(&seat);
+            }
+            Some(SeatKind::C2s) => self.c2s_lost(now, seat),
+            _ => {}
+        }
+        let Some(mut state) = state else { return };
+        for (number, client) in state.clients.drain() {
+            let key = SessionKey {
+                c2s: seat,
+                number,
+                token: client.token,
+            };
+            self.count(Counter::SessionsEnded);
+            self.tell(
+                now,
+                self.owner(&client.bare),
+                Message::Unregister { bare: client.bare, key },
+            );
+        }
+        let queue = std::mem::take(&mut state.queue);
+        self.give_queue_back(now, &queue, state.kind);
+    }
+
+    /// A lost seat has a link again. Its first bind is answered; before its queue is released it is asked whether it is
+    /// the process that it was.
+    pub(super) fn came_back(&mut self, now: Micros, seat: SeatId) {
+        self.count(Counter::LinksReturned);
+        let shards = self.shards;
+        let Some(state) = self.seats.get_mut(&seat) else { return };
+        state.returns += 1;
+        self.questions += 1;
+        let question = Token::new(format!("jidmesh-ask-{}-{}", seat.0, self.questions).as_bytes());
+        let (name, remote, kind, sample) = (
+            state.id.clone(),
+            state.remote,
+            state.kind,
+            state.clients.any().map(|(number, client)| (number, client.clone())),
+        );
+        let Some(question) = question else { return };
+        let asking = |samples_missing| Life::Asking {
+            question,
+            until: now + ASK_US,
+            samples_missing,
+        };
+        match (kind, sample) {
+            (SeatKind::Sm, _) => {
+                state.life = asking(shards);
+                self.tell_all(
+                    now,
+                    &Message::Sample {
+                        sm: seat,
+                        home: self.id,
+                    },
+                );
+            }
+            (SeatKind::C2s, Some((number, client))) => {
+                state.life = asking(0);
+                let sm = self
+                    .names
+                    .seat(client.sm)
+                    .map(|view| view.id.clone())
+                    .unwrap_or_default();
+                let payload = session_payload(
+                    "started",
+                    number,
+                    question.as_str(),
+                    Some(&client.bare),
+                    Some("jidmesh"),
+                );
+                self.ask_link(seat, &name, &sm, &payload);
+            }
+            _ => self.release_queue(now, seat),
+        }
+        self.log(Level::Notice, Some(remote), format!("[{name}] is back"));
+        self.wake_by(now + TICK_US);
+    }
+
+    /// Every shard: does an sm that came back still hold what it held? Any of its sessions will do for the question.
+    pub(super) fn sample(&mut self, now: Micros, sm: SeatId, home: ShardId) {
+        let sample = self.users.any_session_at(sm).map(|(bare, _, session)| Sampled {
+            key: SessionKey {
+                c2s: session.c2s,
+                number: session.number,
+                token: session.token,
+            },
+            bare: bare.into(),
+        });
+        self.tell(now, home, Message::SampleAnswer { sm, sample });
+    }
+
+    /// The sm's home: one shard's sample.
+    pub(super) fn sampled(&mut self, now: Micros, sm: SeatId, sample: Option<Sampled>) {
+        let Some(state) = self.seats.get_mut(&sm) else { return };
+        let Life::Asking {
+            question,
+            samples_missing,
+            ..
+        } = &mut state.life
+        else {
+            return;
+        };
+        if *samples_missing == 0 {
+            return;
+        }
+        *samples_missing -= 1;
+        let (question, missing, name) = (*question, *samples_missing, state.id.clone());
+        match sample {
+            Some(Sampled { key, bare }) => {
+                if let Life::Asking { samples_missing, .. } = &mut state.life {
+                    *samples_missing = 0;
+                }
+                let c2s = self.names.seat(key.c2s).map(|view| view.id.clone()).unwrap_or_default();
+                let mut payload = format!(
+                    "<iq xmlns='{NS_CLIENT}' xmlns:sc='{NS_SESSION}' sc:c2s='{}' sc:sm='",
+                    key.number
+                )
+                .into_bytes();
+                edit::escape(key.token.as_str(), &mut payload);
+                payload.extend_from_slice(b"' type='get' id='");
+                payload.extend_from_slice(question.as_bytes());
+                payload.extend_from_slice(b"'><ping xmlns='urn:xmpp:ping'/></iq>");
+                self.log(
+                    Level::Info,
+                    None,
+                    format!("[{name}] is asked whether it still holds {bare}"),
+                );
+                self.ask_link(sm, &name, &c2s, &payload);
+            }
+            None if missing == 0 => self.release_queue(now, sm),
+            None => {}
+        }
+    }
+
+    /// A component answered a question. False when the id is of none that is open.
+    pub(super) fn question_answered(&mut self, now: Micros, id: &[u8], alive: bool) -> bool {
+        let asked = self.seats.iter().find_map(|(seat, state)| match &state.life {
+            Life::Asking { question, .. } if question.as_bytes() == id => Some(*seat),
+            _ => None,
+        });
+        if let Some(seat) = asked {
+            let Some(state) = self.seats.get(&seat) else {
+                return true;
+            };
+            let (name, remote) = (state.id.clone(), state.remote);
+            if alive {
+                self.log(Level::Info, Some(remote), format!("[{name}] kept its sessions"));
+                self.release_queue(now, seat);
+            } else {
+                self.count(Counter::LinksLost);
+                self.log(
+                    Level::Warning,
+                    Some(remote),
+                    format!("[{name}] was restarted: its sessions are ended"),
+                );
+                self.tell_all(now, &Message::Restarted { seat });
+            }
+            return true;
+        }
+        self.ghost_answered(now, id, alive);
+        true
+    }
+
+    /// Every shard: the component at this seat is another process than before.
+    pub(super) fn component_restarted(&mut self, now: Micros, seat: SeatId) {
+        let Some(view) = self.names.seat(seat) else { return };
+        let (kind, name) = (view.kind, view.id.clone());
+        // At its home: what waited is taken out before anything new is sent to it.
+        let (mut queue, mut clients) = (Vec::new(), Vec::new());
+        if let Some(state) = self.seats.get_mut(&seat) {
+            queue = std::mem::take(&mut state.queue);
+            clients = state.clients.drain();
+            state.unproven.clear();
+            state.life = Life::Live;
+        }
+        match kind {
+            SeatKind::Sm => self.sm_lost(now, seat, true),
+            SeatKind::C2s => {
+                // sm ends all sessions of a c2s that becomes unavailable, and tells their contacts.
+                let sms: Vec<SeatId> = self
+                    .seats
+                    .iter()
+                    .filter(|(_, state)| state.kind == SeatKind::Sm)
+                    .map(|(id, _)| *id)
+                    .collect();
+                for sm in sms {
+                    self.put(sm, |out| {
+                        edit::advert(out, &name, true);
+                        edit::advert(out, &name, false);
+                    });
+                }
+            }
+            _ => {}
+        }
+        for (number, client) in clients {
+            let key = SessionKey {
+                c2s: seat,
+                number,
+                token: client.token,
+            };
+            self.count(Counter::SessionsEnded);
+            self.tell(
+                now,
+                self.owner(&client.bare),
+                Message::Unregister { bare: client.bare, key },
+            );
+        }
+        self.give_queue_back(now, &queue, kind);
+    }
+
+    /// A c2s's home: the sm of this session is lost.
+    pub(super) fn end_client(&mut self, now: Micros, key: SessionKey, _restarted: bool) {
+        let _ = now;
+        let Some(state) = self.seats.get_mut(&key.c2s) else {
+            return;
+        };
+        let Some(client) = state.clients.remove(key.number, &key.token) else {
+            return;
+        };
+        let name = state.id.clone();
+        self.count(Counter::SessionsEnded);
+        let domain = super::placement::domain_of(&client.bare);
+        let payload = session_payload("ended", key.number, key.token.as_str(), None, None);
+        self.put(key.c2s, |out| edit::route(out, &name, domain, &payload));
+    }
+
+    pub(super) fn warn_overflow(&mut self, now: Micros, seat: SeatId) {
+        let limit = self.config.queues.link_bytes;
+        let Some(state) = self.seats.get_mut(&seat) else { return };
+        if state.warned_at.is_some_and(|at| now < at + OVERFLOW_LOG_US) {
+            return;
+        }
+        state.warned_at = Some(now);
+        let (name, remote) = (state.id.clone(), state.remote);
+        let text =
+            format!("[{name}] takes its frames too slowly: {limit} bytes wait; further ones go back to their senders");
+        self.log(Level::Warning, Some(remote), text);
+    }
+
+    /// Looks after lost, asked and contested seats, ghosts and keepalives. True when some need a look again soon.
+    pub(super) fn tick_seats(&mut self, now: Micros) -> bool {
+        let mut soon = false;
+        let mut wake: Option<Micros> = None;
+        let mut due: Vec<(SeatId, Due)> = Vec::new();
+        let keepalive_us = u64::from(self.config.check.keepalive_s) * 1_000_000;
+        for (seat, state) in &self.seats {
+            match &state.life {
+                Life::Lost { until } if now >= *until => due.push((*seat, Due::Expired)),
+                Life::Asking { until, .. } if now >= *until => due.push((*seat, Due::Unanswered)),
+                Life::Lost { .. } | Life::Asking { .. } => soon = true,
+                Life::Live => {}
+            }
+            match state.contested {
+                Some(at) if now >= at => due.push((*seat, Due::Contest)),
+                Some(_) => soon = true,
+                None => {}
+            }
+            if let Some((at, _, _)) = state.unproven.front() {
+                if now >= at + GHOST_US {
+                    due.push((*seat, Due::Ghosts));
+                } else {
+                    wake = Some(wake.map_or(at + GHOST_US, |wake| wake.min(at + GHOST_US)));
+                }
+            }
+            if keepalive_us > 0
+                && let Some(idle_since) = state.link.and_then(|id| self.link(id)).map(|l| l.idle_since())
+            {
+                if now >= idle_since + keepalive_us {
+                    due.push((*seat, Due::Keepalive));
+                }
+                let interval_us = u64::from(self.config.check.interval_s.max(1)) * 1_000_000;
+                wake = Some(wake.map_or(now + interval_us, |wake| wake.min(now + interval_us)));
+            }
+        }
+        for (seat, what) in due {
+            self.seat_due(now, seat, what);
+        }
+        if let Some(at) = wake {
+            self.wake_by(at.max(now + TICK_US));
+        }
+        soon
+    }
+
+    fn seat_due(&mut self, now: Micros, seat: SeatId, what: Due) {
+        let Some(state) = self.seats.get_mut(&seat) else { return };
+        let (name, remote, link) = (state.id.clone(), state.remote, state.link);
+        match what {
+            Due::Expired => {
+                // Asked once: the registrar's answer takes the seat away.
+                state.life = Life::Lost { until: Micros::MAX };
+                self.count(Counter::LinksLost);
+                self.log(
+                    Level::Warning,
+                    Some(remote),
+                    format!("[{name}] did not come back in time: given up"),
+                );
+                self.tell(now, 0, Message::Expired { seat });
+            }
+            Due::Unanswered => {
+                self.log(
+                    Level::Warning,
+                    Some(remote),
+                    format!("[{name}] came back but does not answer: closed"),
+                );
+                if let Some(link) = link {
+                    self.close_link(now, link);
+                }
+            }
+            Due::Contest => {
+                state.contested = None;
+                if let Some(link) = link {
+                    self.actions.push(Action::Probe(link));
+                }
+            }
+            Due::Ghosts => self.ask_about_ghosts(now, seat),
+            Due::Keepalive => {
+                if let Some(link) = link {
+                    self.send(link, |out| out.push(b' '));
+                }
+            }
+        }
+    }
+
+    /// Sessions whose clients never sent anything: does their c2s know them at all? (A client that registers in-band and
+    /// logs in on the same stream leaves such a session behind, and no `end` ever comes.)
+    fn ask_about_ghosts(&mut self, now: Micros, seat: SeatId) {
+        let Some(state) = self.seats.get_mut(&seat) else { return };
+        let mut suspects = Vec::new();
+        while let Some((at, number, token)) = state.unproven.front().copied()
+            && now >= at + GHOST_US
+        {
+            state.unproven.pop_front();
+            if let Some(client) = state.clients.get_mut(number, &token)
+                && !client.active
+            {
+                suspects.push((number, token, client.sm, client.bare.clone()));
+            }
+        }
+        let name = state.id.clone();
+        for (number, token, sm, bare) in suspects {
+            self.questions += 1;
+            let Some(question) = Token::new(format!("jidmesh-ask-ghost-{}", self.questions).as_bytes()) else {
+                continue;
+            };
+            let sm = self.names.seat(sm).map(|view| view.id.clone()).unwrap_or_default();
+            let Some(state) = self.seats.get_mut(&seat) else { return };
+            if state.ghosts.len() < GHOSTS_ASKED_MAX {
+                state.ghosts.push((question, number, token));
+                let payload = session_payload("started", number, question.as_str(), Some(&bare), Some("jidmesh"));
+                self.put(seat, |out| edit::route(out, &name, &sm, &payload));
+            }
+        }
+    }
+
+    fn ghost_answered(&mut self, now: Micros, id: &[u8], alive: bool) {
+        let found = self.seats.iter_mut().find_map(|(seat, state)| {
+            let at = state
+                .ghosts
+                .iter()
+                .position(|(question, _, _)| question.as_bytes() == id)?;
+            let (_, number, token) = state.ghosts.swap_remove(at);
+            // The number is in use, but by another session that showed itself: this one was its predecessor's.
+            let dead = !alive || state.clients.has_other(number, &token);
+            let client = state
+                .clients
+                .get_mut(number, &token)
+                .filter(|client| dead && !client.active)?;
+            Some((*seat, number, token, client.sm, state.id.clone(), client.bare.clone()))
+        });
+        let Some((seat, number, token, sm, name, bare)) = found else {
+            return;
+        };
+        self.count(Counter::GhostsCleared);
+        self.log(
+            Level::Notice,
+            None,
+            format!("[{name}] does not know the session of {bare} any more: ended"),
+        );
+        let Some(sm_name) = self.names.seat(sm).map(|view| view.id.clone()) else {
+            return;
+        };
+        let payload = session_payload("end", number, token.as_str(), None, None);
+        let mut frame = Vec::new();
+        edit::route(&mut frame, &sm_name, &name, &payload);
+        self.to_seat(now, sm, seat, &frame);
+    }
+
+    /// Writes a question behind the bind answer, past the queue that waits for its answer.
+    fn ask_link(&mut self, seat: SeatId, to: &str, from: &str, payload: &[u8]) {
+        if let Some(link) = self.seats.get(&seat).and_then(|state| state.link) {
+            self.send(link, |out| edit::route(out, to, from, payload));
+        }
+    }
+
+    fn release_queue(&mut self, _now: Micros, seat: SeatId) {
+        let limits = self.limits;
+        let Some(state) = self.seats.get_mut(&seat) else { return };
+        state.life = Life::Live;
+        if state.throttled {
+            return;
+        }
+        let (foreign, queue, link) = (state.is_foreign(), std::mem::take(&mut state.queue), state.link);
+        let Some(link) = link else { return };
+        if !foreign {
+            return self.send(link, |out| out.extend_from_slice(&queue));
+        }
+        self.send(link, |out| {
+            for (_, frame) in frames_of(limits, &queue) {
+                match header::read(frame) {
+                    Ok(Frame::Route(route)) => foreign::unwrap(frame, &route, out),
+                    _ => out.extend_from_slice(frame),
+                }
+            }
+        });
+    }
+
+    /// What waited for a component that is lost: routed again where that makes sense, else sent back.
+    fn give_queue_back(&mut self, now: Micros, queue: &[u8], kind: SeatKind) {
+        let limits = self.limits;
+        for (_, frame) in frames_of(limits, queue) {
+            let Ok(Frame::Route(route)) = header::read(frame) else {
+                self.count(Counter::DropGone);
+                continue;
+            };
+            let sender = self.sender_of(&route);
+            match &route.payload {
+                // Starts are kept by the users' owners and placed again by them; the clients of other frames that carry
+                // a session are ended.
+                Some(payload)
+                    if kind == SeatKind::Sm && (payload.kind == PayloadKind::Session || payload.sm.is_some()) =>
+                {
+                    self.count(Counter::DropGone);
+                }
+                Some(_) if kind == SeatKind::Sm => self.route_again(now, sender, frame, &route),
+                _ => self.bounce(now, sender, frame, "404"),
+            }
+        }
+    }
+
+    fn sender_of(&self, route: &Route<'_>) -> SeatId {
+        let Some((_, name)) = route.from.and_then(|from| self.names.find(from)) else {
+            return SELF;
+        };
+        if name.multi != Multi::To || name.holders.len() == 1 {
+            return name.holders[0];
+        }
+        // A delivery of one of several sm: the one that holds the session knows what to do with it.
+        let to = route
+            .to
+            .and_then(|to| self.names.find(to))
+            .map(|(_, name)| name.holders[0]);
+        let token = route
+            .payload
+            .as_ref()
+            .and_then(|payload| payload.sm)
+            .and_then(super::forward::token);
+        let number = route
+            .payload
+            .as_ref()
+            .and_then(|payload| payload.c2s)
+            .and_then(super::forward::number);
+        to.and_then(|c2s| self.seats.get(&c2s))
+            .and_then(|state| state.clients.get(number?, &token?))
+            .map_or(name.holders[0], |client| client.sm)
+    }
+}
+
+/// What is due at a seat.
+enum Due {
+    Expired,
+    Unanswered,
+    Contest,
+    Ghosts,
+    Keepalive,
+}
+
+/// Most ghosts of one c2s that are asked about at a time.
+const GHOSTS_ASKED_MAX: usize = 4_096;
+
+/// A session-control element of jidmesh's own.
+pub(super) fn session_payload(
+    action: &str,
+    number: u32,
+    token: &str,
+    target: Option<&str>,
+    id: Option<&str>,
+) -> Vec<u8> {
+    let mut out = format!("<sc:session xmlns:sc='{NS_SESSION}' sc:c2s='{number}'").into_bytes();
+    let mut attribute = |name: &str, value: &str| {
+        out.extend_from_slice(name.as_bytes());
+        edit::escape(value, &mut out);
+        out.push(b'\'');
+    };
+    if !token.is_empty() {
+        attribute(" sc:sm='", token);
+    }
+    if let Some(target) = target {
+        attribute(" target='", target);
+    }
+    if let Some(id) = id {
+        attribute(" id='", id);
+    }
+    attribute(" action='", action);
+    out.extend_from_slice(b"/>");
+    out
+}
+
+/// The frames of a piece of output that starts at a frame's border, with their offsets. Ends where it is not such a piece.
+pub(super) fn frames_of(limits: Limits, bytes: &[u8]) -> impl Iterator<Item = (usize, &[u8])> {
+    const ROOT: &[u8] = b"<s>";
+    let mut scanner = Scanner::new(limits);
+    let mut whole = Vec::with_capacity(ROOT.len() + bytes.len());
+    if !bytes.is_empty() {
+        whole.extend_from_slice(ROOT);
+        whole.extend_from_slice(bytes);
+    }
+    std::iter::from_fn(move || {
+        loop {
+            match scanner.next(&whole) {
+                Ok(Some(Item::Frame { start, end })) => {
+                    return Some((start - ROOT.len(), &bytes[start - ROOT.len()..end - ROOT.len()]));
+                }
+                Ok(Some(Item::Open { .. })) => {}
+                _ => return None,
+            }
+        }
+    })
+}
+
+/// Keeps what is addressed to somebody; answers to binds and adverts are made anew for a new link.
+fn keep_route(queue: &mut Vec<u8>, frame: &[u8]) {
+    if matches!(header::read(frame), Ok(Frame::Route(_) | Frame::Stanza(_))) {
+        queue.extend_from_slice(frame);
+    }
+}

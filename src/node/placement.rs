@@ -1,0 +1,535 @@
+//! The owner of a user: which sm serves him, and what must wait while that is in flight.
+//!
+//! One rule keeps an offline queue whole: before the work of a user goes to another sm than the one that last worked
+//! for him, that sm has answered a fence behind it. One rule keeps a roster whole: while anything ties a user to an sm
+//! (a session, ghosts included, or a start on its way), everything of his goes there.
+
+use super::api::{Level, Micros};
+use super::counters::Counter;
+use super::forward::{FENCE_PREFIX, is_request, token};
+use super::lane::{Message, SessionKey};
+use super::{SELF, Shard, TICK_US};
+use crate::jid;
+use crate::table::fence::Need;
+use crate::table::users::{Held, Session, Start, Wait};
+use crate::table::{SeatId, Token};
+use crate::wire::edit;
+use crate::wire::header::{self, Frame, Payload, PayloadKind, Route};
+use smallvec::SmallVec;
+
+/// The longest that a user's frames wait for a fence, an `ended`, or his contacts being told. Then they go on: late is
+/// worse than out of order. Microseconds.
+const WAIT_US: Micros = 5_000_000;
+
+/// Most starts of one user in flight: resources of one person.
+const STARTS_PER_USER_MAX: usize = 256;
+
+impl Shard {
+    /// A frame for a user of this slice, from another shard.
+    pub(super) fn for_user(&mut self, now: Micros, source: SeatId, frame: &[u8]) {
+        let Ok(Frame::Route(route)) = header::read(frame) else {
+            return;
+        };
+        let address = route.payload.as_ref().and_then(|payload| match payload.kind {
+            PayloadKind::Session => payload.target.or(payload.to),
+            _ => payload.to,
+        });
+        let Some(jid) = address.and_then(|value| value.unescape()) else {
+            return;
+        };
+        if let Some(bare) = jid::bare_key(&jid) {
+            self.for_user_with(now, source, frame, &route, &bare);
+        }
+    }
+
+    /// A frame for a user of this slice.
+    pub(super) fn for_user_with(&mut self, now: Micros, source: SeatId, frame: &[u8], route: &Route<'_>, bare: &str) {
+        let Some(payload) = &route.payload else { return };
+        if payload.kind == PayloadKind::Session && is_request(payload) {
+            return self.request(now, source, frame, payload, bare);
+        }
+        let user = self.users.get(bare);
+        if sm_would_drop(
+            payload,
+            user.is_some_and(|user| user.is_available()),
+            user.is_some_and(|u| u.is_tied()),
+        ) {
+            return self.count(Counter::DropPresence);
+        }
+        match user {
+            Some(user) if user.wait().is_some() || user.flux.as_ref().is_some_and(|flux| !flux.held.is_empty()) => {
+                self.hold(now, bare, source, frame);
+            }
+            Some(user) if user.is_tied() => match user.sm {
+                Some(sm) => self.to_seat(now, sm, source, frame),
+                None => self.bounce(now, source, frame, "404"),
+            },
+            _ => self.for_offline_user(now, source, frame, bare),
+        }
+    }
+
+    /// `start` and `create`: kept until answered, so that it can be placed again.
+    fn request(&mut self, now: Micros, c2s: SeatId, frame: &[u8], payload: &Payload<'_>, bare: &str) {
+        let pending = self
+            .users
+            .get(bare)
+            .and_then(|user| user.flux.as_ref())
+            .map_or(0, |flux| flux.starts.len());
+        let Some(id) = payload.id.and_then(token).filter(|_| pending < STARTS_PER_USER_MAX) else {
+            self.count(Counter::StartsRefused);
+            return self.bounce(now, c2s, frame, "503");
+        };
+        let start = Start {
+            c2s,
+            id,
+            frame: frame.into(),
+            sent: false,
+        };
+        self.users.change(bare, |user| {
+            let flux = user.flux();
+            flux.starts.push(start);
+            // He stays: what waited for his end has nothing to wait for.
+            if flux.wait.is_some_and(|(wait, _)| wait == Wait::Ended) {
+                flux.wait = None;
+            }
+        });
+        self.settle(now, bare);
+    }
+
+    fn for_offline_user(&mut self, now: Micros, source: SeatId, frame: &[u8], bare: &str) {
+        let Some(duty) = self.duty(bare) else {
+            return self.bounce(now, source, frame, "404");
+        };
+        if self.wait_for_fences(now, bare, duty) {
+            return self.hold(now, bare, source, frame);
+        }
+        self.touch(bare, duty);
+        self.to_seat(now, duty, source, frame);
+    }
+
+    /// Sends on what can be sent on: starts first, then what was held, all in order.
+    pub(super) fn settle(&mut self, now: Micros, bare: &str) {
+        let Some(user) = self.users.get(bare) else { return };
+        if user.wait().is_some() {
+            return;
+        }
+        if user.flux.as_ref().is_some_and(|flux| !flux.untold.is_empty()) && self.tell_contacts(now, bare) {
+            return;
+        }
+        let Some(user) = self.users.get(bare) else { return };
+        if user
+            .flux
+            .as_ref()
+            .is_none_or(|flux| flux.held.is_empty() && flux.starts.iter().all(|start| start.sent))
+        {
+            return;
+        }
+        let has_start = user
+            .flux
+            .as_ref()
+            .is_some_and(|flux| flux.starts.iter().any(|start| !start.sent));
+        let tied_to = user.sm.filter(|sm| user.is_tied() && self.names.seat(*sm).is_some());
+        let target = match tied_to {
+            Some(sm) => Some(sm),
+            None if has_start => self.least_loaded(bare),
+            None => self.duty(bare),
+        };
+        let Some(target) = target else {
+            return self.give_up(now, bare);
+        };
+        if tied_to.is_none() && self.wait_for_fences(now, bare, target) {
+            return;
+        }
+        let (starts, held) = self.users.change(bare, |user| {
+            let flux = user.flux();
+            let mut starts = Vec::new();
+            for start in flux.starts.iter_mut().filter(|start| !start.sent) {
+                start.sent = true;
+                starts.push((start.c2s, start.frame.clone()));
+            }
+            let held = std::mem::take(&mut flux.held);
+            if !starts.is_empty() {
+                user.sm = Some(target);
+            }
+            (starts, held)
+        });
+        let online = tied_to.is_some() || !starts.is_empty();
+        for (c2s, frame) in starts {
+            self.to_seat(now, target, c2s, &frame);
+        }
+        if !online && !held.is_empty() {
+            self.touch(bare, target);
+        }
+        self.release(now, held, target);
+    }
+
+    fn release(&mut self, now: Micros, held: impl IntoIterator<Item = Held>, target: SeatId) {
+        for Held { source, frame } in held {
+            self.held_bytes -= frame.len();
+            self.to_seat(now, target, source, &frame);
+        }
+    }
+
+    /// No sm serves the domain: nothing of this user can go on.
+    fn give_up(&mut self, now: Micros, bare: &str) {
+        let (starts, held) = self.users.change(bare, |user| {
+            user.sm = None;
+            let flux = user.flux();
+            (std::mem::take(&mut flux.starts), std::mem::take(&mut flux.held))
+        });
+        for start in starts {
+            self.count(Counter::StartsRefused);
+            self.bounce(now, start.c2s, &start.frame, "404");
+        }
+        for Held { source, frame } in held {
+            self.held_bytes -= frame.len();
+            self.bounce(now, source, &frame, "404");
+        }
+    }
+
+    fn hold(&mut self, now: Micros, bare: &str, source: SeatId, frame: &[u8]) {
+        let limit = self.config.queues.held_bytes / u64::from(self.shards);
+        if (self.held_bytes + frame.len()) as u64 > limit {
+            return self.bounce(now, source, frame, "503");
+        }
+        self.held_bytes += frame.len();
+        self.count(Counter::HeldFrames);
+        self.users.change(bare, |user| {
+            user.flux().held.push_back(Held {
+                source,
+                frame: frame.into(),
+            })
+        });
+    }
+
+    /// Makes the user wait until every other sm of his domain is done with him. False when none has anything to do.
+    fn wait_for_fences(&mut self, now: Micros, bare: &str, target: SeatId) -> bool {
+        let holders = self.holders(bare);
+        if holders.len() < 2 && self.fences.is_empty() {
+            return false;
+        }
+        let hash = jid::table_hash(bare);
+        for sm in holders.into_iter().filter(|sm| *sm != target) {
+            let Some(fences) = self.fences.get_mut(&sm) else {
+                continue;
+            };
+            let number = match fences.need(hash) {
+                Need::Nothing => continue,
+                Need::Flying(number) | Need::After(number) => number,
+                Need::Send(number) => {
+                    self.send_fence(now, sm, number, domain_of(bare));
+                    number
+                }
+            };
+            self.fenced.entry(sm).or_default().push(bare.into());
+            self.make_wait(now, bare, Wait::Fence { sm, number });
+            return true;
+        }
+        false
+    }
+
+    pub(super) fn make_wait(&mut self, now: Micros, bare: &str, wait: Wait) {
+        self.users
+            .change(bare, |user| user.flux().wait = Some((wait, now + WAIT_US)));
+        self.waiting.push_back((now + WAIT_US, bare.into()));
+        self.wake_by(now + TICK_US);
+    }
+
+    fn send_fence(&mut self, now: Micros, sm: SeatId, number: u64, domain: &str) {
+        self.count(Counter::Fences);
+        let Some(id) = self.names.seat(sm).map(|view| view.id.clone()) else {
+            return;
+        };
+        let mut frame = Vec::new();
+        let question = format!("{FENCE_PREFIX}{}.{number}", self.id);
+        edit::iq_ping(&mut frame, &id, &self.own, domain, &self.own, &question);
+        self.to_seat(now, sm, SELF, &frame);
+    }
+
+    /// An sm answered a fence: those who waited for it may go on.
+    pub(super) fn fence_done(&mut self, now: Micros, sm: SeatId, number: u64) {
+        let Some(fences) = self.fences.get_mut(&sm) else { return };
+        if fences.done(number) {
+            self.unfence(now, sm, |wait| wait == number);
+        }
+    }
+
+    fn unfence(&mut self, now: Micros, sm: SeatId, which: impl Fn(u64) -> bool) {
+        let Some(waiting) = self.fenced.remove(&sm) else { return };
+        for bare in waiting {
+            let done = self
+                .users
+                .get(&bare)
+                .and_then(|user| user.wait())
+                .is_some_and(|wait| matches!(wait, Wait::Fence { sm: at, number } if at == sm && which(number)));
+            if done {
+                self.users.change(&bare, |user| user.flux().wait = None);
+                self.settle(now, &bare);
+            }
+        }
+    }
+
+    pub(super) fn touch(&mut self, bare: &str, sm: SeatId) {
+        if self.holders(bare).len() < 2 {
+            return;
+        }
+        let fences = self.fences.entry(sm).or_default();
+        fences.touch(jid::table_hash(bare));
+        if fences.is_untidy() {
+            let number = fences.send();
+            self.send_fence(0, sm, number, domain_of(bare));
+        }
+    }
+
+    fn holders(&self, bare: &str) -> SmallVec<[SeatId; 2]> {
+        self.names
+            .get(domain_of(bare))
+            .map(|(_, name)| name.holders.clone())
+            .unwrap_or_default()
+    }
+
+    /// The sm that works for a user without a session: a fixed function of his bare JID and the sm of his domain.
+    fn duty(&self, bare: &str) -> Option<SeatId> {
+        let (_, name) = self.names.get(domain_of(bare))?;
+        if let [only] = name.holders[..] {
+            return Some(only);
+        }
+        let live: SmallVec<[SeatId; 4]> = self.live_first(&name.holders);
+        let ids = live.iter().filter_map(|sm| self.names.seat(*sm)).map(|view| &*view.id);
+        live.get(jid::rendezvous(&jid::ClusterKey::default(), bare, ids)?)
+            .copied()
+    }
+
+    pub(super) fn least_loaded(&self, bare: &str) -> Option<SeatId> {
+        let (_, name) = self.names.get(domain_of(bare))?;
+        self.live_first(&name.holders)
+            .into_iter()
+            .min_by_key(|sm| self.users.load(*sm))
+    }
+
+    /// The holders whose link is there; all of them when none has one (they may come back in time).
+    fn live_first(&self, holders: &[SeatId]) -> SmallVec<[SeatId; 4]> {
+        let live: SmallVec<[SeatId; 4]> = holders
+            .iter()
+            .copied()
+            .filter(|sm| self.names.seat(*sm).is_some_and(|view| view.live))
+            .collect();
+        if live.is_empty() {
+            holders.iter().copied().collect()
+        } else {
+            live
+        }
+    }
+
+    /// `started` passed on its way to a c2s. The control lane may bring this before data that was sent earlier; that
+    /// data then goes to the sm that holds the session already.
+    pub(super) fn register(&mut self, now: Micros, bare: &str, sm: SeatId, request: Option<Token>, session: Session) {
+        self.users.change(bare, |user| {
+            if let Some(flux) = &mut user.flux {
+                flux.starts
+                    .retain(|start| !(start.c2s == session.c2s && Some(start.id) == request));
+            }
+            user.sessions
+                .retain(|old| !(old.c2s == session.c2s && old.number == session.number && old.token == session.token));
+            user.sm = Some(sm);
+            user.sessions.push(session);
+        });
+        self.settle(now, bare);
+    }
+
+    /// `ended` or `replaced` passed, or the session is lost.
+    pub(super) fn unregister(&mut self, now: Micros, bare: &str, key: SessionKey) {
+        let Some(sm) = self.users.get(bare).and_then(|user| user.sm) else {
+            return;
+        };
+        self.users.change(bare, |user| {
+            user.sessions
+                .retain(|s| !(s.c2s == key.c2s && s.number == key.number && s.token == key.token));
+            if user.sessions.is_empty()
+                && let Some(flux) = &mut user.flux
+                && flux.wait.is_some_and(|(wait, _)| wait == Wait::Ended)
+            {
+                flux.wait = None;
+            }
+        });
+        if self.users.get(bare).is_none_or(|user| !user.is_tied()) {
+            // Frames that passed before this sm handled the end are worked on without a session.
+            self.touch(bare, sm);
+        }
+        self.settle(now, bare);
+    }
+
+    /// `end` passed on its way to the sm.
+    pub(super) fn session_ending(&mut self, now: Micros, bare: &str, key: SessionKey) {
+        if self.users.get(bare).is_none() {
+            return;
+        }
+        let leaving = self.users.change(bare, |user| {
+            if let Some(session) = user.session_mut(key.c2s, key.number, &key.token) {
+                session.ending = true;
+                session.available = false;
+            }
+            user.is_leaving() && user.wait().is_none()
+        });
+        if leaving && self.holders(bare).len() > 1 {
+            self.make_wait(now, bare, Wait::Ended);
+        }
+    }
+
+    /// Presence without `to` passed on its way from a client to his sm.
+    pub(super) fn presence(&mut self, bare: &str, key: SessionKey, priority: Option<i8>) {
+        if self.users.get(bare).is_none() {
+            return;
+        }
+        self.users.change(bare, |user| {
+            if let Some(session) = user.session_mut(key.c2s, key.number, &key.token) {
+                session.available = priority.is_some();
+                session.priority = priority.unwrap_or(0);
+            }
+        });
+    }
+
+    /// A `start` or `create` was answered otherwise than by `started`.
+    pub(super) fn start_done(&mut self, now: Micros, bare: &str, c2s: SeatId, request: Token) {
+        let Some(sm) = self.users.get(bare).map(|user| user.sm) else {
+            return;
+        };
+        self.users.change(bare, |user| {
+            user.flux()
+                .starts
+                .retain(|start| !(start.c2s == c2s && start.id == request));
+        });
+        if let Some(sm) = sm
+            && self.users.get(bare).is_none_or(|user| !user.is_tied())
+        {
+            self.touch(bare, sm);
+        }
+        self.settle(now, bare);
+    }
+
+    /// An sm of this name came to be or came back: what could not be placed can be now.
+    pub(super) fn sm_available(&mut self, now: Micros, sm: SeatId) {
+        let stuck = self.users.keys_where(|user| {
+            user.flux.as_ref().is_some_and(|flux| {
+                flux.wait.is_none() && (!flux.untold.is_empty() || flux.starts.iter().any(|start| !start.sent))
+            })
+        });
+        let _ = sm;
+        for bare in stuck {
+            self.settle(now, &bare);
+        }
+    }
+
+    /// An sm is gone or was restarted: its sessions are over, what it was asked is asked again elsewhere.
+    pub(super) fn sm_lost(&mut self, now: Micros, sm: SeatId, restarted: bool) {
+        if let Some(fences) = self.fences.get_mut(&sm) {
+            fences.clear();
+        }
+        self.surrogates_lost(now, sm);
+        for bare in self.users.keys_where(|user| user.sm == Some(sm)) {
+            let ended = self.users.change(&bare, |user| {
+                let sessions = std::mem::take(&mut user.sessions);
+                user.sm = None;
+                let flux = user.flux();
+                flux.starts.iter_mut().for_each(|start| start.sent = false);
+                flux.untold
+                    .extend(sessions.iter().filter(|s| s.available).map(|s| s.resource.clone()));
+                if flux.wait.is_some_and(|(wait, _)| wait == Wait::Ended) {
+                    flux.wait = None;
+                }
+                sessions
+            });
+            for session in ended {
+                let Some(home) = self.names.seat(session.c2s).map(|view| view.home) else {
+                    continue;
+                };
+                let key = SessionKey {
+                    c2s: session.c2s,
+                    number: session.number,
+                    token: session.token,
+                };
+                self.tell(now, home, Message::EndClient { key, restarted });
+            }
+            self.settle(now, &bare);
+        }
+        self.unfence(now, sm, |_| true);
+    }
+
+    /// A c2s is gone: nobody waits for the answers to its starts. Its sessions are unregistered by its home.
+    pub(super) fn c2s_lost(&mut self, now: Micros, c2s: SeatId) {
+        let waiting = self.users.keys_where(|user| {
+            user.flux
+                .as_ref()
+                .is_some_and(|flux| flux.starts.iter().any(|start| start.c2s == c2s))
+        });
+        for bare in waiting {
+            let sm = self.users.change(&bare, |user| {
+                let sm = user.sm;
+                user.flux().starts.retain(|start| start.c2s != c2s);
+                sm
+            });
+            if let Some(sm) = sm {
+                self.touch(&bare, sm);
+            }
+            self.settle(now, &bare);
+        }
+    }
+
+    /// Lets go what waited too long. True when somebody still waits.
+    pub(super) fn tick_waiting(&mut self, now: Micros) -> bool {
+        while let Some((until, _)) = self.waiting.front()
+            && *until <= now
+        {
+            let Some((_, bare)) = self.waiting.pop_front() else {
+                break;
+            };
+            let late = self
+                .users
+                .get(&bare)
+                .and_then(|user| user.flux.as_ref()?.wait)
+                .filter(|(_, until)| *until <= now);
+            let Some((wait, _)) = late else { continue };
+            self.log(
+                Level::Warning,
+                None,
+                format!(
+                    "{bare}: {} for {} s, going on without",
+                    wait_text(wait),
+                    WAIT_US / 1_000_000
+                ),
+            );
+            if let Wait::Fence { sm, number } = wait
+                && let Some(fences) = self.fences.get_mut(&sm)
+            {
+                fences.done(number);
+            }
+            self.users.change(&bare, |user| user.flux().wait = None);
+            self.settle(now, &bare);
+        }
+        !self.waiting.is_empty()
+    }
+}
+
+fn wait_text(wait: Wait) -> &'static str {
+    match wait {
+        Wait::Fence { .. } => "no answer from the sm that worked for this user before",
+        Wait::Ended => "no `ended` for this user's last session",
+        Wait::Telling => "contacts not told of a lost session",
+    }
+}
+
+/// The domain of a bare JID's key.
+pub(super) fn domain_of(bare: &str) -> &str {
+    bare.split_once('@').map_or(bare, |(_, domain)| domain)
+}
+
+/// sm throws away presence broadcasts to a user who has no available session, but at the price of a whole message.
+/// Probes, subscriptions, errors and types it does not know it answers or stores.
+fn sm_would_drop(payload: &Payload<'_>, available: bool, tied: bool) -> bool {
+    if payload.kind != PayloadKind::Presence || available {
+        return false;
+    }
+    let broadcast = matches!(payload.kind_attr.map(|kind| kind.0), None | Some(b"unavailable"));
+    let to_bare = payload.to.is_some_and(|to| !to.0.contains(&b'/'));
+    broadcast && (to_bare || !tied)
+}

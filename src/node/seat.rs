@@ -1,0 +1,164 @@
+//! A component's seat: its names, its queue, its clients.
+
+use super::Shard;
+use super::api::{LinkId, Micros};
+use super::link::Who;
+use super::report::{NameReport, SeatReport};
+use crate::table::clients::Clients;
+use crate::table::names::Multi;
+use crate::table::{SeatId, SeatKind, Token};
+use crate::wire::accept::PeerKind;
+use crate::wire::value::Value;
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+
+/// Whether a seat's component is there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Life {
+    /// Its link works.
+    Live,
+    /// Its link is lost; it may come back until then.
+    Lost {
+        /// End of the grace period.
+        until: Micros,
+    },
+    /// It came back; whether it is the same process is being asked, and its queue waits for the answer.
+    Asking {
+        /// The question's id, as it stands in the answer.
+        question: Token,
+        /// When the lack of an answer is an answer.
+        until: Micros,
+        /// Shards whose sample is still missing before an sm can be asked.
+        samples_missing: u16,
+    },
+}
+
+/// A component at its home shard.
+#[derive(Debug)]
+pub(super) struct Seat {
+    pub(super) kind: SeatKind,
+    pub(super) id: Box<str>,
+    pub(super) names: Vec<Box<str>>,
+    pub(super) who: Who,
+    pub(super) link: Option<LinkId>,
+    pub(super) remote: SocketAddr,
+    pub(super) life: Life,
+    /// Frames that wait: while the link is lost, while it is asked about, while the component throttles.
+    pub(super) queue: Vec<u8>,
+    pub(super) throttled: bool,
+    /// Its first bind is answered: adverts may follow.
+    pub(super) greeted: bool,
+    pub(super) clients: Clients,
+    /// Sessions whose clients have sent nothing yet: (registered at, number, sm-side id), oldest first.
+    pub(super) unproven: VecDeque<(Micros, u32, Token)>,
+    /// Questions about possible ghosts: (bogus id, number, sm-side id).
+    pub(super) ghosts: Vec<(Token, u32, Token)>,
+    /// The component closed its stream in order.
+    pub(super) leaves: bool,
+    /// When its full queue was last complained about.
+    pub(super) warned_at: Option<Micros>,
+    pub(super) frames_in: u64,
+    pub(super) frames_out: u64,
+    pub(super) returns: u64,
+    pub(super) since: Micros,
+    /// A contest of its link is to be decided at this time.
+    pub(super) contested: Option<Micros>,
+}
+
+impl Seat {
+    pub(super) fn new(kind: SeatKind, id: &str, who: Who, remote: SocketAddr, now: Micros) -> Seat {
+        Seat {
+            kind,
+            id: id.into(),
+            names: vec![id.into()],
+            who,
+            link: None,
+            remote,
+            life: Life::Live,
+            queue: Vec::new(),
+            throttled: false,
+            greeted: false,
+            clients: Clients::default(),
+            unproven: VecDeque::new(),
+            ghosts: Vec::new(),
+            leaves: false,
+            warned_at: None,
+            frames_in: 0,
+            frames_out: 0,
+            returns: 0,
+            since: now,
+            contested: None,
+        }
+    }
+
+    pub(super) fn is_foreign(&self) -> bool {
+        matches!(self.who.kind, PeerKind::Foreign { .. })
+    }
+
+    /// The component holds the name that stands in a route's `from`.
+    pub(super) fn owns(&self, from: Value<'_>) -> bool {
+        if self.names.iter().any(|name| name.as_bytes() == from.0) {
+            return true;
+        }
+        let Some(text) = from.unescape() else { return false };
+        crate::jid::domain_key(&text).is_some_and(|key| self.names.iter().any(|name| **name == *key))
+    }
+
+    /// Frames go to the queue, not to the link.
+    pub(super) fn waits(&self) -> bool {
+        self.throttled || self.life != Life::Live
+    }
+}
+
+impl Shard {
+    pub(super) fn report_seat(&self, seat: &Seat) -> SeatReport {
+        let link = seat.link.and_then(|id| self.link(id));
+        SeatReport {
+            id: seat.id.to_string(),
+            kind: seat.kind.word(),
+            state: if matches!(seat.life, Life::Lost { .. }) {
+                "lost"
+            } else {
+                "connected"
+            },
+            remote: seat.remote.to_string(),
+            user: seat.who.user().to_owned(),
+            shard: self.id,
+            tls: link.is_some_and(|link| link.tls),
+            queue_bytes: (seat.queue.len() + link.map_or(0, |link| link.out.len() + link.in_flight)) as u64,
+            frames_in: seat.frames_in,
+            frames_out: seat.frames_out,
+            sessions: seat.clients.len() as u64,
+            returns: seat.returns,
+            since_us: seat.since,
+        }
+    }
+
+    pub(super) fn report_names(&self) -> Vec<NameReport> {
+        let id_of = |seat: &SeatId| {
+            self.names
+                .seat(*seat)
+                .map_or_else(String::new, |view| view.id.to_string())
+        };
+        let bound = self.names.iter().map(|(key, name)| NameReport {
+            name: key.to_owned(),
+            holders: name.holders.iter().map(id_of).collect(),
+            clustered: name.multi == Multi::To,
+            default_route: self
+                .names
+                .default_route()
+                .is_some_and(|seat| name.holders.contains(&seat)),
+            log_sink: self.names.sinks().iter().any(|seat| name.holders.contains(seat)),
+            alias_of: None,
+        });
+        let aliases = self.names.aliases().map(|(name, target)| NameReport {
+            name: name.to_owned(),
+            holders: Vec::new(),
+            clustered: false,
+            default_route: false,
+            log_sink: false,
+            alias_of: Some(target.to_owned()),
+        });
+        bound.chain(aliases).collect()
+    }
+}

@@ -1,0 +1,174 @@
+//! Names: binds, adverts, errors (what a stock router does, and where it is better not to).
+
+use super::world::{COMP, World, bind, message, route};
+use crate::node::counters::Counter;
+
+fn advert(name: &str) -> String {
+    format!("<presence xmlns='{COMP}' from='{name}'/>")
+}
+
+fn normal(text: &str) -> String {
+    text.replace("></presence>", "/>").replace("></bind>", "/>")
+}
+
+#[test]
+fn the_first_bind_is_answered_before_any_advert() {
+    for shards in [1, 2, 3] {
+        let mut world = World::new(shards);
+        let sm = world.component(&["sm", "*example.net"]);
+        world.take(sm);
+        let c2s = world.component(&["c2s"]);
+        let read = normal(&world.take(c2s));
+        assert!(read.starts_with(&format!("<bind xmlns='{COMP}'")), "{read}");
+        for name in ["sm", "example.net"] {
+            assert_eq!(read.matches(&advert(name)).count(), 1, "{read}");
+        }
+        assert!(!read.contains(&advert("c2s")));
+        assert_eq!(normal(&world.take(sm)), advert("c2s"));
+    }
+}
+
+#[test]
+fn binds_are_refused_with_the_codes_of_the_protocol() {
+    let mut world = World::new(2);
+    let first = world.component(&["a"]);
+    world.take(first);
+    world.alive = true;
+    let second = world.connect("jabberd");
+    world.send(second, &bind("a"));
+    assert_eq!(world.take(second), "", "the present holder is asked first");
+    world.pass(2_000_000);
+    assert!(world.take(second).contains("error='409'"));
+    world.send(second, &format!("<bind xmlns='{COMP}'/>"));
+    assert!(world.take(second).contains("error='400'"));
+    let stranger = world.connect("stranger");
+    world.send(stranger, &bind("b"));
+    assert!(world.take(stranger).contains("error='403'"));
+    world.send(first, &format!("<unbind xmlns='{COMP}' name='nothing'/>"));
+    assert!(world.take(first).contains("error='404'"));
+}
+
+#[test]
+fn a_name_bound_twice_over_one_link_is_held_once() {
+    let mut world = World::new(2);
+    let sm = world.component(&["sm", "*example.net", "*example.net"]);
+    let other = world.component(&["other"]);
+    world.take(other);
+    world.send(sm, &format!("<unbind xmlns='{COMP}' name='example.net'/>"));
+    let read = world.take(other);
+    assert_eq!(read.matches("unavailable").count(), 1, "{read}");
+    world.send(other, &route("other", "example.net", "<x xmlns='u:t'/>"));
+    assert!(world.take(other).contains("error='404'"));
+}
+
+#[test]
+fn routes_find_their_names_whatever_their_case() {
+    for shards in [1, 2] {
+        let mut world = World::new(shards);
+        let (a, c) = (world.component(&["a.test"]), world.component(&["c.test"]));
+        world.take(c);
+        let frame = route("u@a.test/r", "v@C.Test/s", "<x xmlns='u:t'/>");
+        world.send(a, &frame);
+        assert_eq!(world.take(c), frame, "bytes unchanged");
+    }
+}
+
+#[test]
+fn what_cannot_go_on_comes_back_with_its_code() {
+    let mut world = World::new(2);
+    let a = world.component(&["a"]);
+    let b = world.component(&["b"]);
+    world.take(a);
+    for (frame, code) in [
+        (route("a", "nowhere", "<x xmlns='u:t'/>"), "404"),
+        (route("b", "b", "<x xmlns='u:t'/>"), "401"),
+        (
+            format!("<route xmlns='{COMP}' from='a'><x xmlns='u:t'/></route>"),
+            "400",
+        ),
+    ] {
+        world.send(a, &frame);
+        let read = world.take(a);
+        assert!(read.contains(&format!("error='{code}'")), "{frame} gave {read}");
+    }
+    world.send(
+        a,
+        &format!("<route xmlns='{COMP}' from='a' to='nowhere' error='404'><x xmlns='u:t'/></route>"),
+    );
+    assert_eq!(world.take(a), "", "a bounce is never bounced");
+    assert_eq!(world.count(Counter::DropErrorRoute), 1);
+    world.take(b);
+    world.send(
+        a,
+        &format!("<route xmlns='{COMP}' from='a' type='broadcast'><x xmlns='u:t'/></route>"),
+    );
+    assert!(world.take(b).contains("type='broadcast'"));
+    assert_eq!(world.take(a), "");
+}
+
+#[test]
+fn the_default_route_gets_what_nobody_bound() {
+    let mut world = World::new(2);
+    let s2s = world.connect("jabberd");
+    world.send(s2s, &format!("<bind xmlns='{COMP}' name='s2s'><default/></bind>"));
+    let a = world.component(&["a"]);
+    world.take(s2s);
+    let frame = route("a", "example.com", &message("u@a", "v@example.com", "hi"));
+    world.send(a, &frame);
+    assert_eq!(world.take(s2s), frame);
+    world.send(s2s, &route("s2s", "example.org", "<x xmlns='u:t'/>"));
+    assert!(world.take(s2s).contains("error='404'"));
+    let second = world.connect("jabberd");
+    world.send(second, &format!("<bind xmlns='{COMP}' name='s2s2'><default/></bind>"));
+    assert!(world.take(second).contains("error='409'"));
+}
+
+#[test]
+fn a_log_sink_gets_a_copy_of_what_is_delivered() {
+    let mut world = World::new(2);
+    let sink = world.connect("jabberd");
+    world.send(sink, &format!("<bind xmlns='{COMP}' name='log'><log/></bind>"));
+    let a = world.component(&["a"]);
+    let b = world.component(&["b"]);
+    world.take(sink);
+    world.take(b);
+    let frame = route("a", "b", "<x xmlns='u:t'/>");
+    world.send(a, &frame);
+    assert_eq!(world.take(b), frame);
+    let copy = world.take(sink);
+    assert!(copy.contains("type='log'") && copy.contains("to='b'"), "{copy}");
+    world.send(a, &route("a", "nowhere", "<x xmlns='u:t'/>"));
+    assert_eq!(world.take(sink), "");
+}
+
+#[test]
+fn throttle_holds_frames_back_until_its_second() {
+    let mut world = World::new(1);
+    let (a, b) = (world.component(&["a"]), world.component(&["b"]));
+    world.take(b);
+    world.send(b, &format!("<throttle xmlns='{COMP}'/>"));
+    assert!(world.take(b).contains("<throttle"));
+    let frame = route("a", "b", "<x xmlns='u:t'/>");
+    world.send(a, &frame);
+    assert_eq!(world.take(b), "");
+    world.send(b, &format!("<throttle xmlns='{COMP}'/>"));
+    let read = world.take(b);
+    assert!(read.starts_with("<throttle") && read.ends_with(&frame), "{read}");
+}
+
+#[test]
+fn malformed_input_closes_its_own_link_only() {
+    let mut world = World::new(2);
+    let (a, b) = (world.component(&["a"]), world.component(&["b"]));
+    world.take(a);
+    world.take(b);
+    world.send(a, "<route></a>");
+    let read = world.take(a);
+    assert!(
+        read.contains("<stream:error") && read.ends_with("</stream:stream>"),
+        "{read}"
+    );
+    assert!(!world.is_open(a));
+    assert!(world.is_open(b));
+    assert_eq!(world.count(Counter::BadInput), 1);
+}

@@ -1,0 +1,309 @@
+//! Sessions, placement, fences: one machine with one or two sm.
+
+use super::world::{End, SESS, World, control, from_client, message, route, start, started};
+use crate::node::counters::Counter;
+
+const TOKEN: &str = "2fcc5f2b10f3c41120a3db9ee7620e93931e073c";
+const TOKEN2: &str = "ab2180dc2779c96e97c08cbfc21f4da49e2eedb7";
+
+struct Site {
+    world: World,
+    sms: Vec<End>,
+    c2s: End,
+    peer: End,
+}
+
+impl Site {
+    fn new(shards: u16, sms: usize) -> Site {
+        let mut world = World::new(shards);
+        let sms = (1..=sms)
+            .map(|n| world.component(&[&format!("sm{n}"), "*example.net"]))
+            .collect();
+        let c2s = world.component(&["c2s"]);
+        let peer = world.component(&["peer"]);
+        let mut site = Site { world, sms, c2s, peer };
+        site.drain();
+        site
+    }
+
+    fn drain(&mut self) {
+        for end in self.sms.clone().into_iter().chain([self.c2s, self.peer]) {
+            self.world.take(end);
+        }
+    }
+
+    /// c2s asks for a session; which sm got the start.
+    fn start(&mut self, number: u32, jid: &str, id: &str) -> Option<usize> {
+        self.world
+            .send(self.c2s, &route("c2s", "example.net", &start(number, jid, id)));
+        self.got("action='start'")
+    }
+
+    fn started(&mut self, sm: usize, number: u32, jid: &str, id: &str, token: &str) {
+        let from = format!("sm{}", sm + 1);
+        self.world
+            .send(self.sms[sm], &route(&from, "c2s", &started(number, jid, id, token)));
+    }
+
+    fn login(&mut self, number: u32, jid: &str, token: &str) -> usize {
+        let sm = self.start(number, jid, "id1").unwrap();
+        self.started(sm, number, jid, "id1", token);
+        assert!(self.world.take(self.c2s).contains("action='started'"));
+        let presence = from_client(number, token, "<presence/>");
+        self.world
+            .send(self.c2s, &route("c2s", &format!("sm{}", sm + 1), &presence));
+        self.drain();
+        sm
+    }
+
+    /// The sm that has something with this text to read; everything read is gone.
+    fn got(&mut self, text: &str) -> Option<usize> {
+        (0..self.sms.len())
+            .filter(|sm| self.world.take(self.sms[*sm]).contains(text))
+            .last()
+    }
+
+    fn say(&mut self, to: &str, body: &str) {
+        self.world
+            .send(self.peer, &route("peer", "example.net", &message("x@peer", to, body)));
+    }
+
+    fn answer_fence(&mut self, sm: usize, read: &str) {
+        let at = read.find("id='jidmesh-fence-").expect("a fence") + 4;
+        let id = read[at..].split('\'').next().unwrap().to_owned();
+        let answer =
+            format!("<iq xmlns='jabber:client' type='result' id='{id}' from='example.net' to='jidmesh.router'/>");
+        self.world.send(
+            self.sms[sm],
+            &route(&format!("sm{}", sm + 1), "jidmesh.router", &answer),
+        );
+    }
+}
+
+#[test]
+fn all_sessions_of_a_user_go_to_one_sm() {
+    for shards in [1, 2, 3] {
+        let mut site = Site::new(shards, 2);
+        let first = site.login(9, "juliet@example.net/balcony", TOKEN);
+        let second = site.start(10, "juliet@example.net/chamber", "id2").unwrap();
+        assert_eq!(first, second);
+        site.say("juliet@example.net", "to the bare JID");
+        assert_eq!(site.got("to the bare JID"), Some(first));
+        site.say("Juliet@EXAMPLE.net/unknown", "prepared");
+        assert_eq!(site.got("prepared"), Some(first));
+        assert_eq!(site.world.sessions(), 1);
+    }
+}
+
+#[test]
+fn new_users_go_to_the_least_loaded_sm() {
+    let mut site = Site::new(1, 2);
+    let mut load = [0; 2];
+    for n in 0..10 {
+        let token = format!("{n:040}");
+        load[site.login(n, &format!("user{n}@example.net/r"), &token)] += 1;
+    }
+    assert_eq!(load, [5, 5]);
+}
+
+#[test]
+fn a_backlog_is_fenced_before_its_user_moves_to_another_sm() {
+    for shards in [1, 2] {
+        let mut site = Site::new(shards, 2);
+        // Find a user whose duty sm is not the one that a login would choose (the first, when both are idle).
+        let (user, duty) = (0..64)
+            .find_map(|n| {
+                let user = format!("u{n}@example.net");
+                site.say(&user, "probe");
+                let duty = site.got("probe").unwrap();
+                (duty == 1).then_some((user, duty))
+            })
+            .unwrap();
+        site.say(&user, "backlog");
+        site.drain();
+        site.world.send(
+            site.c2s,
+            &route("c2s", "example.net", &start(9, &format!("{user}/r"), "id1")),
+        );
+        assert_eq!(site.world.take(site.sms[0]), "", "the start waits");
+        let read = site.world.take(site.sms[duty]);
+        site.say(&user, "held");
+        assert_eq!(
+            site.world.take(site.sms[0]),
+            "",
+            "and so does what comes for the user meanwhile"
+        );
+        site.answer_fence(duty, &read);
+        let read = site.world.take(site.sms[0]);
+        let (start, held) = (read.find("action='start'").unwrap(), read.find("held").unwrap());
+        assert!(start < held);
+        assert!(site.world.count(Counter::Fences) >= 1);
+    }
+}
+
+#[test]
+fn a_fence_that_is_never_answered_delays_a_login_only_so_long() {
+    let mut site = Site::new(1, 2);
+    let user = (0..64)
+        .map(|n| format!("u{n}@example.net"))
+        .find(|user| {
+            site.say(user, "probe");
+            site.got("probe") == Some(1)
+        })
+        .unwrap();
+    site.drain();
+    assert_eq!(site.start(9, &format!("{user}/r"), "id1"), None);
+    site.world.pass(6_000_000);
+    assert_eq!(site.got("action='start'"), Some(0));
+}
+
+#[test]
+fn frames_wait_from_the_last_end_until_ended() {
+    let mut site = Site::new(2, 2);
+    let sm = site.login(9, "juliet@example.net/balcony", TOKEN);
+    let name = format!("sm{}", sm + 1);
+    site.world
+        .send(site.c2s, &route("c2s", &name, &control("end", 9, TOKEN)));
+    assert!(site.world.take(site.sms[sm]).contains("action='end'"));
+    site.say("juliet@example.net", "after the end");
+    assert_eq!(site.got("after the end"), None);
+    site.world
+        .send(site.sms[sm], &route(&name, "c2s", &control("ended", 9, TOKEN)));
+    assert_eq!(site.world.sessions(), 0);
+    let mut all = String::new();
+    for other in 0..2 {
+        let read = site.world.take(site.sms[other]);
+        if read.contains("jidmesh-fence") {
+            site.answer_fence(other, &read);
+        }
+        all += &read;
+    }
+    all += &(site.world.take(site.sms[0]) + &site.world.take(site.sms[1]));
+    assert_eq!(
+        all.matches("after the end").count(),
+        1,
+        "by the same sm or, after a fence, by the duty sm: {all}"
+    );
+    assert!(site.world.count(Counter::HeldFrames) >= 1);
+}
+
+#[test]
+fn presence_for_users_who_are_not_available_never_reaches_sm() {
+    for shards in [1, 2] {
+        let mut site = Site::new(shards, 1);
+        let presence =
+            |kind: &str, to: &str| format!("<presence xmlns='jabber:client' from='x@peer' to='{to}'{kind}/>");
+        for (kind, passes) in [
+            ("", false),
+            (" type='unavailable'", false),
+            (" type='probe'", true),
+            (" type='subscribe'", true),
+            (" type='odd'", true),
+        ] {
+            site.world.send(
+                site.peer,
+                &route("peer", "example.net", &presence(kind, "juliet@example.net")),
+            );
+            assert_eq!(site.got("<presence").is_some(), passes, "{kind}");
+        }
+        assert_eq!(site.world.count(Counter::DropPresence), 2);
+        site.login(9, "juliet@example.net/balcony", TOKEN);
+        site.world.send(
+            site.peer,
+            &route("peer", "example.net", &presence("", "juliet@example.net")),
+        );
+        assert!(site.got("<presence").is_some());
+        let gone = from_client(9, TOKEN, "<presence type='unavailable'/>");
+        site.world.send(site.c2s, &route("c2s", "sm1", &gone));
+        site.drain();
+        site.world.send(
+            site.peer,
+            &route("peer", "example.net", &presence("", "juliet@example.net")),
+        );
+        assert!(site.got("<presence").is_none());
+        site.world.send(
+            site.peer,
+            &route("peer", "example.net", &presence("", "juliet@example.net/balcony")),
+        );
+        assert!(
+            site.got("<presence").is_some(),
+            "a session that is there, though not available, is sm's business"
+        );
+    }
+}
+
+#[test]
+fn a_client_that_no_sm_knows_is_told_so() {
+    let mut site = Site::new(2, 1);
+    site.login(9, "juliet@example.net/balcony", TOKEN);
+    let stanza = from_client(11, TOKEN2, "<message to='romeo@example.net'/>");
+    site.world.send(site.c2s, &route("c2s", "sm1", &stanza));
+    assert!(site.world.take(site.c2s).contains("error='404'"));
+    assert_eq!(site.got("<message"), None);
+    // sm gives a stanza back: the session is gone there.
+    let back = format!("<message xmlns='jabber:client' xmlns:sc='{SESS}' failed='1' sc:c2s='9' sc:sm='{TOKEN}'/>");
+    site.world.send(site.sms[0], &route("sm1", "c2s", &back));
+    let read = site.world.take(site.c2s);
+    assert!(read.contains("error='404'") && !read.contains("sc:failed"), "{read}");
+    assert_eq!(site.world.sessions(), 0);
+    assert_eq!(site.world.count(Counter::ZombiesCleared), 2);
+}
+
+#[test]
+fn an_error_reply_of_sm_reaches_the_sender() {
+    let mut site = Site::new(2, 1);
+    let error = "<message xmlns='jabber:client' type='error' to='x@peer' from='juliet@example.net/balcony'/>";
+    let frame = route("sm1", "peer", error).replacen("<route", "<route error='404'", 1);
+    site.world.send(site.sms[0], &frame);
+    assert_eq!(site.world.take(site.peer), route("sm1", "peer", error));
+    let control = route("sm1", "peer", &control("ended", 9, TOKEN)).replacen("<route", "<route error='404'", 1);
+    site.world.send(site.sms[0], &control);
+    assert_eq!(
+        site.world.take(site.peer),
+        "",
+        "a bounce of session control goes nowhere"
+    );
+}
+
+#[test]
+fn what_sm_asks_every_component_stays_here() {
+    let mut site = Site::new(2, 2);
+    let disco = |to: &str| {
+        format!(
+            "<iq xmlns='jabber:client' id='a' from='sm1' to='{to}' type='get'><query xmlns='http://jabber.org/protocol/disco#info'></query></iq>"
+        )
+    };
+    site.start(9, "juliet@example.net/balcony", "id1");
+    site.drain();
+    for (to, passes) in [("c2s", false), ("sm2", false), ("peer", true)] {
+        site.world.send(site.sms[0], &route("sm1", to, &disco(to)));
+        let read = site.world.take(site.c2s) + &site.world.take(site.peer) + &site.world.take(site.sms[1]);
+        assert_eq!(read.contains("disco#info"), passes, "{to}");
+    }
+}
+
+#[test]
+fn a_start_is_placed_again_when_its_sm_dies() {
+    for shards in [1, 2] {
+        let mut site = Site::new(shards, 2);
+        let sm = site.start(9, "juliet@example.net/balcony", "id1").unwrap();
+        site.world.cut(site.sms[sm]);
+        assert_eq!(site.got("action='start'"), None);
+        site.world.pass(10_000_000);
+        assert_eq!(site.got("action='start'"), Some(1 - sm));
+    }
+}
+
+#[test]
+fn a_start_without_any_sm_is_answered() {
+    let mut site = Site::new(2, 1);
+    site.start(9, "juliet@example.net/balcony", "id1");
+    site.world.cut(site.sms[0]);
+    site.world.take(site.c2s);
+    site.world.pass(10_000_000);
+    let read = site.world.take(site.c2s);
+    assert!(
+        read.contains("action='start'") && read.contains("error='404'"),
+        "{read}"
+    );
+}

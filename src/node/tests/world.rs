@@ -1,0 +1,240 @@
+//! All shards of a node and the components at their links, in one thread.
+
+use crate::config::Config;
+use crate::node::Shard;
+use crate::node::api::{Action, CloseCause, LinkId, LogLine, Micros};
+use crate::node::counters::{Counter, Counters};
+use crate::table::ShardId;
+use std::collections::HashMap;
+use std::sync::Arc;
+
+/// A component's end of a link.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) struct End(pub usize);
+
+pub(super) struct World {
+    pub shards: Vec<Shard>,
+    pub now: Micros,
+    ends: Vec<Option<(ShardId, LinkId)>>,
+    /// What each component has read and not taken yet.
+    inboxes: Vec<String>,
+    by_link: HashMap<(ShardId, LinkId), End>,
+    pub log: Vec<LogLine>,
+    pub alive: bool,
+}
+
+impl World {
+    pub fn new(shards: ShardId) -> World {
+        World::with(shards, |_| {})
+    }
+
+    pub fn with(shards: ShardId, change: impl FnOnce(&mut Config)) -> World {
+        let mut config = Config::embedded();
+        change(&mut config);
+        let config = Arc::new(config);
+        World {
+            shards: (0..shards)
+                .map(|id| Shard::new(id, shards, config.clone(), [7; 32]))
+                .collect(),
+            now: 1,
+            ends: Vec::new(),
+            inboxes: Vec::new(),
+            by_link: HashMap::new(),
+            log: Vec::new(),
+            alive: true,
+        }
+    }
+
+    /// An authenticated native link.
+    pub fn connect(&mut self, user: &str) -> End {
+        let link = self.shards[0].opened_as(self.now, user);
+        let end = End(self.ends.len());
+        self.ends.push(Some((0, link)));
+        self.inboxes.push(String::new());
+        self.by_link.insert((0, link), end);
+        end
+    }
+
+    pub fn send(&mut self, end: End, bytes: &str) {
+        if let Some((shard, link)) = self.ends[end.0] {
+            self.shards[usize::from(shard)].received(self.now, link, bytes.as_bytes());
+        }
+        self.settle();
+    }
+
+    pub fn is_open(&self, end: End) -> bool {
+        self.ends[end.0].is_some()
+    }
+
+    /// The component's socket breaks.
+    pub fn cut(&mut self, end: End) {
+        if let Some((shard, link)) = self.ends[end.0].take() {
+            self.by_link.remove(&(shard, link));
+            self.shards[usize::from(shard)].closed(self.now, link, CloseCause::Reset, Vec::new(), 0);
+        }
+        self.settle();
+    }
+
+    /// What the component has read since.
+    pub fn take(&mut self, end: End) -> String {
+        std::mem::take(&mut self.inboxes[end.0])
+    }
+
+    /// Lets time pass.
+    pub fn pass(&mut self, micros: Micros) {
+        let until = self.now + micros;
+        loop {
+            let next = self.shards.iter().filter_map(|shard| shard.deadline()).min();
+            match next {
+                Some(at) if at <= until => {
+                    self.now = self.now.max(at);
+                    for shard in &mut self.shards {
+                        if shard.deadline().is_some_and(|at| at <= self.now) {
+                            shard.tick(self.now);
+                        }
+                    }
+                    self.settle();
+                }
+                _ => break,
+            }
+        }
+        self.now = until;
+    }
+
+    pub fn counters(&self) -> Counters {
+        let mut sum = Counters::default();
+        self.shards.iter().for_each(|shard| sum.merge(&shard.report().counters));
+        sum
+    }
+
+    pub fn count(&self, counter: Counter) -> u64 {
+        self.counters().get(counter)
+    }
+
+    pub fn sessions(&self) -> u64 {
+        self.shards.iter().map(|shard| shard.report().sessions).sum()
+    }
+
+    /// Binds a name and swallows the answer.
+    pub fn component(&mut self, names: &[&str]) -> End {
+        let end = self.connect("jabberd");
+        for name in names {
+            self.send(end, &bind(name));
+        }
+        end
+    }
+
+    fn settle(&mut self) {
+        for _ in 0..10_000 {
+            let mut quiet = true;
+            for id in 0..self.shards.len() {
+                let mut actions = Vec::new();
+                self.shards[id].take_actions(&mut actions);
+                for action in actions {
+                    quiet = false;
+                    self.act(ShardId::try_from(id).unwrap(), action);
+                }
+            }
+            let count = ShardId::try_from(self.shards.len()).unwrap();
+            for to in 0..count {
+                let (mut control, mut data) = (Vec::new(), Vec::new());
+                for from in 0..count {
+                    let source = &mut self.shards[usize::from(from)];
+                    if let Some(batch) = source.take_data(to) {
+                        data.push((from, batch));
+                    }
+                }
+                for from in 0..count {
+                    let messages = self.shards[usize::from(from)].take_control(to);
+                    if !messages.is_empty() {
+                        control.push((from, messages));
+                    }
+                }
+                if !control.is_empty() || !data.is_empty() {
+                    quiet = false;
+                    self.shards[usize::from(to)].lanes(self.now, &mut control, &mut data);
+                }
+            }
+            if quiet {
+                return;
+            }
+        }
+        panic!("the shards never come to rest");
+    }
+
+    fn act(&mut self, shard: ShardId, action: Action) {
+        match action {
+            Action::Output(link) => {
+                let mut chunk = Vec::new();
+                self.shards[usize::from(shard)].take_output(link, &mut chunk);
+                self.shards[usize::from(shard)].written(self.now, link, chunk.len());
+                if let Some(end) = self.by_link.get(&(shard, link)) {
+                    self.inboxes[end.0].push_str(std::str::from_utf8(&chunk).unwrap());
+                }
+            }
+            Action::Close(link) => {
+                self.act(shard, Action::Output(link));
+                if let Some(end) = self.by_link.remove(&(shard, link)) {
+                    self.ends[end.0] = None;
+                }
+                self.shards[usize::from(shard)].closed(self.now, link, CloseCause::Local, Vec::new(), 0);
+            }
+            Action::Move { link, to, cargo } => {
+                let end = self.by_link.remove(&(shard, link)).unwrap();
+                let new = self.shards[usize::from(to)].adopt(self.now, cargo);
+                self.ends[end.0] = Some((to, new));
+                self.by_link.insert((to, new), end);
+                self.act(to, Action::Output(new));
+            }
+            Action::Probe(link) => {
+                let alive = self.alive;
+                self.shards[usize::from(shard)].probed(self.now, link, alive);
+            }
+            Action::Log(line) => self.log.push(line),
+            Action::Pause(_) | Action::Resume(_) | Action::StartTls(_) | Action::Append { .. } => {}
+        }
+    }
+}
+
+pub(super) const COMP: &str = "http://jabberd.jabberstudio.org/ns/component/1.0";
+pub(super) const SESS: &str = "http://jabberd.jabberstudio.org/ns/session/1.0";
+
+/// A bind; a name that begins with `*` is bound with `multi`.
+pub(super) fn bind(name: &str) -> String {
+    match name.strip_prefix('*') {
+        Some(name) => format!("<bind xmlns='{COMP}' name='{name}' multi='to'/>"),
+        None => format!("<bind xmlns='{COMP}' name='{name}'/>"),
+    }
+}
+
+pub(super) fn route(from: &str, to: &str, payload: &str) -> String {
+    format!("<route xmlns='{COMP}' from='{from}' to='{to}'>{payload}</route>")
+}
+
+pub(super) fn message(from: &str, to: &str, body: &str) -> String {
+    format!("<message xmlns='jabber:client' from='{from}' to='{to}'><body>{body}</body></message>")
+}
+
+pub(super) fn start(number: u32, target: &str, id: &str) -> String {
+    format!("<sc:session xmlns:sc='{SESS}' id='{id}' target='{target}' action='start' sc:c2s='{number}'/>")
+}
+
+pub(super) fn started(number: u32, target: &str, id: &str, token: &str) -> String {
+    format!(
+        "<sc:session xmlns:sc='{SESS}' sc:sm='{token}' id='{id}' target='{target}' action='started' sc:c2s='{number}'/>"
+    )
+}
+
+pub(super) fn control(action: &str, number: u32, token: &str) -> String {
+    format!("<sc:session xmlns:sc='{SESS}' action='{action}' sc:sm='{token}' sc:c2s='{number}'/>")
+}
+
+/// A stanza of a client, as c2s hands it to sm.
+pub(super) fn from_client(number: u32, token: &str, stanza: &str) -> String {
+    let at = stanza.find([' ', '/', '>']).unwrap();
+    format!(
+        "{} xmlns:sc='{SESS}' xmlns='jabber:client' sc:sm='{token}' sc:c2s='{number}'{}",
+        &stanza[..at],
+        &stanza[at..]
+    )
+}

@@ -1,0 +1,184 @@
+//! The admin socket: a Unix socket for the machine's operators, one JSON object a line each way.
+//!
+//! `{"cmd":"status"}` is answered `{"ok":true,"status":{...}}`, anything else `{"ok":false,"error":"..."}`.
+//! Whoever may open the socket (mode 0660: owner and group) may ask.
+
+use super::accept::{self, Acceptor, Deadline};
+use super::gather::{NodeStatus, Reports};
+use super::log::LogSender;
+use serde::{Deserialize, Serialize};
+use std::fs;
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, PermissionsExt};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// A longer request line is refused, bytes.
+pub const MAX_REQUEST_BYTES: usize = 4_096;
+/// A connection that completes no request for so long is closed, milliseconds.
+pub const REQUEST_MS: u64 = 10_000;
+/// An answer must be taken after so long, milliseconds.
+const ANSWER_MS: u64 = 5_000;
+/// Owner and group may ask.
+const MODE: u32 = 0o660;
+/// Mode of the socket's folder, when it has to be made.
+const FOLDER_MODE: u32 = 0o755;
+
+/// What a client may ask.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(tag = "cmd", rename_all = "lowercase")]
+pub enum Request {
+    /// The whole state of the node.
+    Status,
+}
+
+#[derive(Serialize)]
+struct Answer<'a> {
+    ok: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    status: Option<&'a NodeStatus>,
+}
+
+pub(super) fn start(path: &Path, reports: Arc<Reports>, log: LogSender) -> io::Result<(Acceptor, SocketFile)> {
+    let (listener, file) = SocketFile::bind(path)?;
+    let refuse = |mut stream: UnixStream| {
+        let _ = Deadline::after(1).write_all(&mut stream, &refusal("too many connections".into()));
+    };
+    let acceptor = accept::start(
+        "jidmesh-admin",
+        listener,
+        log,
+        move |stream| serve(stream, &reports),
+        refuse,
+    )?;
+    Ok((acceptor, file))
+}
+
+/// The socket's name in the file system, which goes away with this.
+#[derive(Debug)]
+pub struct SocketFile {
+    path: PathBuf,
+    /// Device and inode: a successor may have put its own socket there.
+    identity: (u64, u64),
+}
+
+impl SocketFile {
+    /// Listens at `path`. A socket that nobody listens on any more is replaced; anything else there is left alone.
+    fn bind(path: &Path) -> io::Result<(UnixListener, SocketFile)> {
+        make_folder(path)?;
+        must_be_free(path)?;
+        // Bound beside, made accessible, then moved: nobody ever sees it with other rights, and a stale one is replaced at once.
+        let beside = PathBuf::from(format!("{}.new", path.display()));
+        let _ = fs::remove_file(&beside);
+        let listener = UnixListener::bind(&beside)?;
+        let moved =
+            fs::set_permissions(&beside, fs::Permissions::from_mode(MODE)).and_then(|()| fs::rename(&beside, path));
+        if let Err(e) = moved {
+            let _ = fs::remove_file(&beside);
+            return Err(e);
+        }
+        let identity = identity(path)?;
+        Ok((
+            listener,
+            SocketFile {
+                path: path.to_owned(),
+                identity,
+            },
+        ))
+    }
+}
+
+impl Drop for SocketFile {
+    fn drop(&mut self) {
+        if identity(&self.path).is_ok_and(|found| found == self.identity) {
+            let _ = fs::remove_file(&self.path);
+        }
+    }
+}
+
+fn identity(path: &Path) -> io::Result<(u64, u64)> {
+    fs::symlink_metadata(path).map(|m| (m.dev(), m.ino()))
+}
+
+/// Makes the socket's own folder (`/run/jidmesh` after a boot), but not the folders above it.
+fn make_folder(path: &Path) -> io::Result<()> {
+    let Some(folder) = path.parent().filter(|f| !f.as_os_str().is_empty()) else {
+        return Ok(());
+    };
+    match fs::DirBuilder::new().mode(FOLDER_MODE).create(folder) {
+        Err(e) if e.kind() != io::ErrorKind::AlreadyExists => Err(io::Error::new(
+            e.kind(),
+            format!("cannot make its folder {}: {e}", folder.display()),
+        )),
+        _ => Ok(()),
+    }
+}
+
+fn must_be_free(path: &Path) -> io::Result<()> {
+    let taken = |why: &str| Err(io::Error::new(io::ErrorKind::AddrInUse, why.to_owned()));
+    match fs::symlink_metadata(path) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(e) => Err(e),
+        Ok(found) if !found.file_type().is_socket() => taken("something that is no socket is in its place"),
+        Ok(_) => match UnixStream::connect(path) {
+            Err(e) if matches!(e.kind(), io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound) => Ok(()),
+            Err(e) => Err(e),
+            Ok(_) => taken("another process listens on it"),
+        },
+    }
+}
+
+/// Answers one connection's requests until it ends, or misbehaves.
+fn serve(mut stream: UnixStream, reports: &Reports) {
+    let mut waiting: Vec<u8> = Vec::new();
+    let mut piece = [0; 1024];
+    let mut deadline = Deadline::after(REQUEST_MS);
+    loop {
+        while let Some(end) = memchr::memchr(b'\n', &waiting) {
+            let answer = answer(&waiting[..end], reports);
+            waiting.drain(..=end);
+            if Deadline::after(ANSWER_MS).write_all(&mut stream, &answer).is_err() {
+                return;
+            }
+            deadline = Deadline::after(REQUEST_MS);
+        }
+        if waiting.len() > MAX_REQUEST_BYTES {
+            let text = format!("a request is one line of at most {MAX_REQUEST_BYTES} bytes");
+            let _ = Deadline::after(ANSWER_MS).write_all(&mut stream, &refusal(text));
+            return;
+        }
+        match deadline.read(&mut stream, &mut piece) {
+            Ok(n) if n > 0 => waiting.extend_from_slice(&piece[..n]),
+            _ => return,
+        }
+    }
+}
+
+fn answer(line: &[u8], reports: &Reports) -> Vec<u8> {
+    match serde_json::from_slice(line) {
+        Ok(Request::Status) => encode(&Answer {
+            ok: true,
+            error: None,
+            status: Some(&reports.get()),
+        }),
+        Err(e) => refusal(format!("not understood: {e}; what works: {{\"cmd\":\"status\"}}")),
+    }
+}
+
+fn refusal(text: String) -> Vec<u8> {
+    encode(&Answer {
+        ok: false,
+        error: Some(text),
+        status: None,
+    })
+}
+
+fn encode(answer: &Answer<'_>) -> Vec<u8> {
+    // Serialising plain structs into memory cannot fail; if it ever did, the client would be told by an empty line.
+    let mut bytes = serde_json::to_vec(answer).unwrap_or_default();
+    bytes.push(b'\n');
+    bytes
+}

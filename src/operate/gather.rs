@@ -1,0 +1,193 @@
+//! One picture of the node out of the shards' reports, made at most a few times a second.
+
+use super::log::LogSender;
+use super::{ServeParams, Source};
+use crate::node::counters::{Counter, Counters};
+use crate::node::report::{NameReport, SeatReport, ShardReport};
+use serde::Serialize;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+/// A picture is shown again for so long, milliseconds: however many ask, shards are asked five times a second.
+const CACHE_MS: u64 = 200;
+/// How long a shard may take to answer, milliseconds.
+const ANSWER_MS: u64 = 1_000;
+
+/// The reports of all shards, merged and cached.
+pub struct Reports {
+    params: ServeParams,
+    source: Source,
+    log: LogSender,
+    cache: Mutex<Option<(Instant, Arc<NodeStatus>)>>,
+}
+
+impl std::fmt::Debug for Reports {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Reports")
+            .field("params", &self.params)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Reports {
+    /// Nothing is asked before the first [`Reports::get`].
+    pub fn new(params: ServeParams, source: Source, log: LogSender) -> Reports {
+        Reports {
+            params,
+            source,
+            log,
+            cache: Mutex::new(None),
+        }
+    }
+
+    /// The node as it is now, or was [`CACHE_MS`] ago. Whoever comes while the shards are asked waits for the same answer.
+    pub fn get(&self) -> Arc<NodeStatus> {
+        let mut cache = self.cache.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((at, status)) = cache.as_ref()
+            && at.elapsed() < Duration::from_millis(CACHE_MS)
+        {
+            return status.clone();
+        }
+        let reports = (self.source)(Duration::from_millis(ANSWER_MS));
+        let status = Arc::new(merge(&self.params, reports, self.log.lost()));
+        *cache = Some((Instant::now(), status.clone()));
+        status
+    }
+}
+
+/// A node at one moment, all shards together: what the admin socket answers and the metrics page is made of.
+#[derive(Clone, Debug, Serialize)]
+pub struct NodeStatus {
+    /// Name of the node.
+    pub node: String,
+    /// Version of jidmesh.
+    pub version: &'static str,
+    /// Process id.
+    pub pid: u32,
+    /// Seconds since the start.
+    pub uptime_s: u64,
+    /// The same in microseconds: the clock of [`SeatReport::since_us`].
+    pub uptime_us: u64,
+    /// Digest of the configuration.
+    pub config_digest: String,
+    /// Shards that the node runs.
+    pub shards: u16,
+    /// Shards that answered.
+    pub shards_answered: u16,
+    /// One line on what an operator should look at; `ok` if nothing.
+    pub health: String,
+    /// Component seats, by id.
+    pub seats: Vec<SeatReport>,
+    /// Bound names, by name.
+    pub names: Vec<NameReport>,
+    /// Links that have not authenticated yet.
+    pub links_negotiating: u64,
+    /// Users with a session.
+    pub users: u64,
+    /// Sessions.
+    pub sessions: u64,
+    /// Of these, available ones.
+    pub sessions_available: u64,
+    /// Session starts not answered yet.
+    pub starts_pending: u64,
+    /// Bytes that wait for components.
+    pub queue_bytes: u64,
+    /// Bytes of frames held while a placement is in flight.
+    pub held_bytes: u64,
+    /// Log lines and message log entries lost, because the log could not be written fast enough or at all.
+    pub log_lost: u64,
+    /// Every counter, in the order of [`Counter::ALL`].
+    pub counters: Vec<CounterValue>,
+}
+
+/// A counter's value over all shards.
+#[derive(Clone, Debug, Serialize)]
+pub struct CounterValue {
+    /// Metric name.
+    pub name: &'static str,
+    /// `key="value"`, or empty.
+    pub labels: &'static str,
+    /// What it counts.
+    pub help: &'static str,
+    /// The value.
+    pub value: u64,
+}
+
+fn merge(params: &ServeParams, mut reports: Vec<ShardReport>, log_lost: u64) -> NodeStatus {
+    reports.sort_by_key(|r| r.shard);
+    reports.dedup_by_key(|r| r.shard);
+    let mut counters = Counters::default();
+    for report in &reports {
+        counters.merge(&report.counters);
+    }
+    let sum = |of: fn(&ShardReport) -> u64| reports.iter().map(of).sum();
+    let mut seats: Vec<SeatReport> = reports.iter().flat_map(|r| r.seats.iter().cloned()).collect();
+    seats.sort_by(|a, b| a.id.cmp(&b.id).then(a.since_us.cmp(&b.since_us)));
+    // Every shard holds all names: the first one's are the node's.
+    let mut names = reports.first().map(|r| r.names.clone()).unwrap_or_default();
+    names.sort_by(|a, b| a.name.cmp(&b.name));
+    let uptime = params.started.elapsed();
+    let mut status = NodeStatus {
+        node: params.node.clone(),
+        version: env!("CARGO_PKG_VERSION"),
+        pid: std::process::id(),
+        uptime_s: uptime.as_secs(),
+        uptime_us: uptime.as_micros().try_into().unwrap_or(u64::MAX),
+        config_digest: params.config_digest.clone(),
+        shards: params.shards,
+        shards_answered: reports.len().try_into().unwrap_or(u16::MAX),
+        health: String::new(),
+        links_negotiating: sum(|r| r.links_negotiating),
+        users: sum(|r| r.users),
+        sessions: sum(|r| r.sessions),
+        sessions_available: sum(|r| r.sessions_available),
+        starts_pending: sum(|r| r.starts_pending),
+        queue_bytes: seats.iter().map(|s| s.queue_bytes).sum(),
+        held_bytes: sum(|r| r.held_bytes),
+        log_lost,
+        counters: Counter::ALL.iter().map(|&c| value(c, &counters)).collect(),
+        seats,
+        names,
+    };
+    status.health = health(&status);
+    status
+}
+
+fn value(counter: Counter, counters: &Counters) -> CounterValue {
+    let (name, labels, help) = counter.describe();
+    CounterValue {
+        name,
+        labels,
+        help,
+        value: counters.get(counter),
+    }
+}
+
+/// What should worry an operator, the worst first. Only what stands as it is now: a counter never goes back.
+fn health(status: &NodeStatus) -> String {
+    let mut worries = Vec::new();
+    if status.shards_answered < status.shards {
+        let silent = status.shards - status.shards_answered;
+        worries.push(format!("{silent} of {} shards do not answer", status.shards));
+    }
+    let lost: Vec<&str> = status
+        .seats
+        .iter()
+        .filter(|s| s.state == "lost")
+        .map(|s| s.id.as_str())
+        .collect();
+    if !lost.is_empty() {
+        worries.push(format!("waiting for {} to come back", lost.join(", ")));
+    }
+    if status.seats.is_empty() && status.shards_answered > 0 {
+        worries.push("no component is connected".into());
+    }
+    if status.log_lost > 0 {
+        worries.push(format!("{} log lines lost: is the disk full?", status.log_lost));
+    }
+    if worries.is_empty() {
+        "ok".into()
+    } else {
+        worries.join("; ")
+    }
+}

@@ -1,0 +1,126 @@
+//! What the machine must allow before anything starts; every refusal says what to do.
+
+use super::sys;
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+
+/// Oldest kernel on which the runtime works.
+const KERNEL_MIN: (u32, u32) = (5, 8);
+/// Locked memory below which the runtime refuses to start, bytes.
+const MEMLOCK_MIN_BYTES: u64 = 512 * 1024;
+/// Locked memory that an executor takes at most with the rings and buffers it is given here, bytes.
+const MEMLOCK_SHARD_BYTES: u64 = 512 * 1024;
+/// Descriptors of the process beside the links: log, listeners, admin, metrics.
+const FDS_PROCESS: u64 = 128;
+/// Descriptors of an executor: rings, event counters, doorbell.
+const FDS_SHARD: u64 = 24;
+
+/// Whether the kernel has what the runtime needs.
+pub(crate) fn kernel() -> Result<(), String> {
+    if let Some((major, minor)) = sys::kernel_version()
+        && (major, minor) < KERNEL_MIN
+    {
+        let (need_major, need_minor) = KERNEL_MIN;
+        return Err(format!(
+            "Linux {major}.{minor} is too old: {need_major}.{need_minor} or later is needed"
+        ));
+    }
+    sys::try_ring().map_err(|error| match error.raw_os_error() {
+        Some(libc::EPERM | libc::EACCES) => "io_uring is forbidden here: set sysctl kernel.io_uring_disabled=0, and \
+            allow the system calls io_uring_setup, io_uring_enter and io_uring_register in the container's or unit's \
+            filter"
+            .to_owned(),
+        Some(libc::ENOSYS) => "this kernel has no io_uring (CONFIG_IO_URING)".to_owned(),
+        _ => format!("io_uring cannot be used: {error}"),
+    })
+}
+
+/// Raises the limits that `shards` shards with `links_max` links need. Warnings say what is short.
+pub(crate) fn limits(shards: u16, links_max: u32) -> Result<Vec<String>, String> {
+    let shards = u64::from(shards);
+    let mut warnings = Vec::new();
+    let memlock = MEMLOCK_MIN_BYTES + MEMLOCK_SHARD_BYTES * shards;
+    let allowed = sys::raise_limit(libc::RLIMIT_MEMLOCK, memlock);
+    if allowed < MEMLOCK_MIN_BYTES {
+        return Err(format!(
+            "only {} KiB of memory may be locked, {} KiB are needed: set LimitMEMLOCK={memlock} in the unit, or ulimit \
+             -l {} in the shell",
+            allowed / 1024,
+            MEMLOCK_MIN_BYTES / 1024,
+            memlock / 1024
+        ));
+    }
+    if allowed < memlock {
+        let (allowed, wanted) = (allowed / 1024, memlock / 1024);
+        warnings.push(format!(
+            "{allowed} KiB of memory may be locked; {shards} shards may need {wanted} (LimitMEMLOCK)"
+        ));
+    }
+    let fds = u64::from(links_max) + FDS_PROCESS + FDS_SHARD * shards;
+    let allowed = sys::raise_limit(libc::RLIMIT_NOFILE, fds);
+    if allowed < fds {
+        warnings.push(format!(
+            "{allowed} files may be open, <max_fds> {links_max} needs {fds}: set LimitNOFILE={fds} in the unit, or ulimit -n"
+        ));
+    }
+    Ok(warnings)
+}
+
+/// Binds all addresses, or says which one cannot be had.
+pub(crate) fn bind(addresses: &[SocketAddr]) -> Result<Vec<TcpListener>, String> {
+    if addresses.is_empty() {
+        return Err("no address to listen on (<local><ip>)".to_owned());
+    }
+    addresses.iter().map(|address| bind_one(address, addresses)).collect()
+}
+
+fn bind_one(address: &SocketAddr, all: &[SocketAddr]) -> Result<TcpListener, String> {
+    // An IPv6 wildcard takes the IPv4 port too, unless somebody wants that one.
+    let only_v6 = all
+        .iter()
+        .any(|other| other.is_ipv4() && other.port() == address.port());
+    sys::listen(address, only_v6).map_err(|error| match error.kind() {
+        io::ErrorKind::AddrInUse => {
+            let port = address.port();
+            format!(
+                "cannot listen on {address}: the port is in use; is another router running? (ss -ltnp sport = :{port})"
+            )
+        }
+        io::ErrorKind::AddrNotAvailable => {
+            format!("cannot listen on {address}: this machine does not have that address (<local><ip>)")
+        }
+        io::ErrorKind::PermissionDenied => {
+            format!("cannot listen on {address}: ports below 1024 need CAP_NET_BIND_SERVICE")
+        }
+        _ => format!("cannot listen on {address}: {error}"),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn a_port_in_use_is_named() {
+        let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = taken.local_addr().unwrap();
+        let error = bind(&[address]).unwrap_err();
+        assert!(
+            error.contains(&address.to_string()) && error.contains("in use"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn both_wildcards_share_a_port() {
+        let v6 = bind(&["[::]:0".parse().unwrap()]).unwrap();
+        let port = v6[0].local_addr().unwrap().port();
+        drop(v6);
+        let both = [
+            SocketAddr::from(([0, 0, 0, 0], port)),
+            SocketAddr::from((std::net::Ipv6Addr::UNSPECIFIED, port)),
+        ];
+        assert_eq!(bind(&both).unwrap().len(), 2);
+    }
+}

@@ -1,0 +1,102 @@
+//! The handle by which other threads speak to the shards: reports, reload, stop.
+
+use super::sys::Doorbell;
+use crate::config::Config;
+use crate::node::report::ShardReport;
+use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// Commands that may wait for one shard: more are refused, as then the shard does not run.
+const COMMANDS_MAX: usize = 256;
+
+/// What another thread asks of a shard.
+pub(crate) enum Command {
+    /// Tell what you know; the answer's way back.
+    Report(Sender<ShardReport>),
+    /// Use this configuration from now on.
+    Reload(Arc<Config>, Option<Arc<rustls::ServerConfig>>),
+    /// Close every link and end.
+    Shutdown,
+}
+
+/// A shard's side of the handle.
+pub(crate) struct Commands {
+    pub(crate) queue: Receiver<Command>,
+}
+
+/// One shard's letter box.
+struct Port {
+    queue: Sender<Command>,
+    bell: Arc<Doorbell>,
+}
+
+/// The running shards, usable from any thread.
+#[derive(Clone)]
+pub struct Control {
+    ports: Arc<Vec<Port>>,
+}
+
+impl Control {
+    /// A handle for the shards behind `bells`, and each shard's side of it.
+    pub(crate) fn new(bells: &[Arc<Doorbell>]) -> (Control, Vec<Commands>) {
+        let (mut ports, mut commands) = (Vec::new(), Vec::new());
+        for bell in bells {
+            let (queue, receiver) = bounded(COMMANDS_MAX);
+            ports.push(Port {
+                queue,
+                bell: Arc::clone(bell),
+            });
+            commands.push(Commands { queue: receiver });
+        }
+        (Control { ports: Arc::new(ports) }, commands)
+    }
+
+    /// How many shards there are.
+    pub fn shards(&self) -> usize {
+        self.ports.len()
+    }
+
+    /// Asks every shard for its report and waits at most `timeout` for all of them together; sorted by shard. A shard
+    /// that does not answer in time is missing.
+    pub fn reports(&self, timeout: Duration) -> Vec<ShardReport> {
+        let until = Instant::now() + timeout;
+        let (sender, receiver) = unbounded();
+        for port in self.ports.iter() {
+            port.send(Command::Report(sender.clone()));
+        }
+        drop(sender);
+        let mut reports = Vec::with_capacity(self.ports.len());
+        while reports.len() < self.ports.len() {
+            match receiver.recv_deadline(until) {
+                Ok(report) => reports.push(report),
+                Err(_) => break,
+            }
+        }
+        reports.sort_by_key(|report: &ShardReport| report.shard);
+        reports
+    }
+
+    /// Gives every shard a new configuration, and the certificate for links to come.
+    pub fn reload(&self, config: &Arc<Config>, tls: Option<&Arc<rustls::ServerConfig>>) {
+        for port in self.ports.iter() {
+            port.send(Command::Reload(Arc::clone(config), tls.cloned()));
+        }
+    }
+
+    /// Asks every shard to close its links and end; returns at once.
+    pub fn shutdown(&self) {
+        for port in self.ports.iter() {
+            port.send(Command::Shutdown);
+        }
+    }
+}
+
+impl Port {
+    fn send(&self, command: Command) {
+        // A full queue belongs to a shard that stands still, a closed one to a shard that has ended.
+        if self.queue.try_send(command).is_ok() {
+            self.bell.ring();
+        }
+    }
+}

@@ -1,0 +1,391 @@
+//! One shard between its driver, its brain and its lanes: what happens in one turn, and in which order.
+
+use super::accept::Door;
+use super::brain::Brain;
+use super::control::{Command, Commands};
+use super::driver::{Driver, Token};
+use super::journal::{Journal, line};
+use super::lanes::{Arrived, Lanes, Message};
+use super::link::{Fate, Handover, Link};
+use crate::node::api::{Action, CloseCause, Level, LinkId, Micros, ShardId};
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, HashMap, VecDeque};
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// After a stop was asked for, links have so long to take their last bytes, milliseconds.
+const STOP_FLUSH_MS: u64 = 1_200;
+/// After a failed accept (no descriptors, no memory) the next one waits so long, milliseconds.
+pub(super) const ACCEPT_RETRY_MS: u64 = 200;
+/// How often one turn goes round between writing and what the writing causes, before reading again.
+const ROUNDS_MAX: usize = 8;
+/// A link's memory for chunks is given back when it grew beyond this, bytes.
+pub(super) const SPARE_BYTES_MAX: usize = 256 * 1024;
+
+/// One shard.
+pub(crate) struct Hub<B: Brain> {
+    pub(super) brain: B,
+    pub(super) links: HashMap<LinkId, Link<B::Cargo>, ahash::RandomState>,
+    pub(super) actions: Vec<Action<B::Cargo>>,
+    /// Links with something to write, each once.
+    pub(super) dirty: VecDeque<LinkId>,
+    /// What the driver is to do.
+    pub(super) ops: VecDeque<Op>,
+    pub(super) timers: BinaryHeap<Reverse<(Micros, Alarm)>>,
+    pub(super) lanes: Lanes<B>,
+    arrived: Arrived<B>,
+    pub(super) door: Door,
+    pub(super) context: Context,
+    commands: Commands,
+    pub(super) now: Micros,
+    /// Plain text of the link just read; kept for its memory.
+    pub(super) plain: Vec<u8>,
+    /// When a stopping shard closes what is left.
+    pub(super) stop_at: Option<Micros>,
+    /// A batch waits for another shard: nothing is read meanwhile.
+    stalled: bool,
+}
+
+/// What a shard shares with the process.
+#[derive(Clone)]
+pub(crate) struct Context {
+    pub(crate) journal: Arc<dyn Journal>,
+    pub(crate) tls: Option<Arc<rustls::ServerConfig>>,
+    pub(crate) started: Instant,
+}
+
+/// An order for the driver, given when the driver is not at work.
+pub(super) enum Op {
+    Add(LinkId, OwnedFd),
+    Reading(LinkId),
+    Release(LinkId),
+    Probe(LinkId),
+    AcceptAgain,
+    Unlisten,
+}
+
+/// What a timer is for.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Alarm {
+    AcceptAgain,
+    Stop,
+    /// The last bytes of a closing link had their time (slot, generation).
+    Flushed(u32, u32),
+    /// A throttled link may be read again.
+    Unthrottle(u32, u32),
+}
+
+impl<B: Brain> Hub<B> {
+    pub(crate) fn new(brain: B, lanes: Lanes<B>, door: Door, context: Context, commands: Commands) -> Self {
+        let mut hub = Hub {
+            brain,
+            links: HashMap::default(),
+            actions: Vec::new(),
+            dirty: VecDeque::new(),
+            ops: VecDeque::new(),
+            timers: BinaryHeap::new(),
+            lanes,
+            arrived: Arrived::new(),
+            door,
+            context,
+            commands,
+            now: 0,
+            plain: Vec::new(),
+            stop_at: None,
+            stalled: false,
+        };
+        hub.look_at_clock();
+        hub.act();
+        hub
+    }
+
+    pub(crate) fn look_at_clock(&mut self) {
+        self.now = Micros::try_from(self.context.started.elapsed().as_micros()).unwrap_or(Micros::MAX);
+    }
+
+    /// Whether links may be read: not while a batch waits for another shard.
+    pub(crate) fn reads(&self) -> bool {
+        !self.stalled
+    }
+
+    /// Whether the shard is stopping and has closed everything.
+    pub(crate) fn ended(&self) -> bool {
+        self.stop_at.is_some() && self.links.is_empty()
+    }
+
+    /// How long the shard may sleep, as far as its clock is concerned.
+    pub(crate) fn patience(&mut self, at_most: Duration) -> Duration {
+        self.look_at_clock();
+        if !self.dirty.is_empty() || !self.ops.is_empty() {
+            return Duration::ZERO;
+        }
+        let timer = self.timers.peek().map(|Reverse((when, _))| *when);
+        let next = [self.brain.deadline(), timer].into_iter().flatten().min();
+        next.map_or(at_most, |when| {
+            at_most.min(Duration::from_micros(when.saturating_sub(self.now)))
+        })
+    }
+
+    /// Whether other threads have left nothing in the queues; to be asked after the sleep was announced.
+    pub(crate) fn quiet(&self) -> bool {
+        self.lanes.quiet() && self.commands.queue.is_empty()
+    }
+
+    /// The half of a turn after the driver's: commands, lanes and timers, then everything that follows from the turn.
+    pub(crate) fn after(&mut self, driver: &mut impl Driver) {
+        self.look_at_clock();
+        self.obey();
+        self.take_lanes();
+        self.ring_alarms();
+        if self.brain.deadline().is_some_and(|when| when <= self.now) {
+            self.brain.tick(self.now);
+            self.act();
+        }
+        self.settle(driver);
+        self.give_lanes();
+        // Handing over may have ended links, and a full lane changes nothing for writing.
+        self.lanes.ring();
+    }
+
+    fn obey(&mut self) {
+        while let Ok(command) = self.commands.queue.try_recv() {
+            match command {
+                // An asker that has gone away does not matter.
+                Command::Report(to) => drop(to.try_send(self.brain.report())),
+                Command::Reload(config, tls) => {
+                    self.context.tls = tls;
+                    self.door.reload(&config.io);
+                    self.brain.reload(self.now, config);
+                    self.act();
+                }
+                Command::Shutdown => self.stop(),
+            }
+        }
+    }
+
+    fn stop(&mut self) {
+        if self.stop_at.is_some() {
+            return;
+        }
+        let at = self.now + STOP_FLUSH_MS * 1_000;
+        self.stop_at = Some(at);
+        self.timers.push(Reverse((at, Alarm::Stop)));
+        self.ops.push_back(Op::Unlisten);
+        self.brain.shutdown(self.now);
+        self.act();
+        let links: Vec<LinkId> = self.links.keys().copied().collect();
+        for link in links {
+            self.begin_close(link, CloseCause::Local);
+        }
+    }
+
+    fn take_lanes(&mut self) {
+        let mut arrived = std::mem::replace(&mut self.arrived, Arrived::new());
+        self.lanes.drain(&mut arrived);
+        let mut control = Vec::new();
+        for (source, message) in arrived.messages.drain(..) {
+            match message {
+                Message::Control(messages) => control.push((source, messages)),
+                Message::Link(handover) => {
+                    // What was sent before the link is handled before it.
+                    self.give_brain(&mut control, &mut Vec::new());
+                    self.adopt(*handover);
+                }
+            }
+        }
+        self.give_brain(&mut control, &mut arrived.data);
+        arrived.data.clear();
+        self.arrived = arrived;
+    }
+
+    fn give_brain(&mut self, control: &mut Vec<(ShardId, Vec<B::Control>)>, data: &mut Vec<(ShardId, B::Data)>) {
+        if !control.is_empty() || !data.is_empty() {
+            self.brain.lanes(self.now, control, data);
+            control.clear();
+            self.act();
+        }
+    }
+
+    /// Sends what the turn produced for other shards: control to all of them, then data.
+    fn give_lanes(&mut self) {
+        self.give_control();
+        self.stalled = self.lanes.push_stuck();
+        for target in self.lanes.targets() {
+            if self.lanes.free(target)
+                && let Some(batch) = self.brain.take_data(target)
+            {
+                self.lanes.send_data(target, batch);
+                self.stalled |= !self.lanes.free(target);
+            }
+        }
+    }
+
+    pub(super) fn give_control(&mut self) {
+        for target in self.lanes.targets() {
+            let control = self.brain.take_control(target);
+            if !control.is_empty() {
+                self.lanes.send(target, Message::Control(control));
+            }
+        }
+    }
+
+    fn ring_alarms(&mut self) {
+        while let Some(Reverse((when, alarm))) = self.timers.peek().copied() {
+            if when > self.now {
+                return;
+            }
+            self.timers.pop();
+            match alarm {
+                Alarm::AcceptAgain => self.ops.push_back(Op::AcceptAgain),
+                Alarm::Flushed(slot, generation) => self.let_go(LinkId { slot, generation }),
+                Alarm::Unthrottle(slot, generation) => {
+                    let id = LinkId { slot, generation };
+                    if let Some(link) = self.links.get_mut(&id) {
+                        link.throttled = false;
+                        self.ops.push_back(Op::Reading(id));
+                    }
+                }
+                Alarm::Stop => {
+                    let links: Vec<LinkId> = self.links.keys().copied().collect();
+                    for link in links {
+                        self.let_go(link);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Carries out orders and writes, until nothing more follows or the turn is long enough.
+    pub(crate) fn settle(&mut self, driver: &mut impl Driver) {
+        for _ in 0..ROUNDS_MAX {
+            self.order(driver);
+            for _ in 0..self.dirty.len() {
+                let Some(link) = self.dirty.pop_front() else { break };
+                self.flush(link, driver);
+            }
+            driver.reap(self);
+            if self.dirty.is_empty() && self.ops.is_empty() {
+                return;
+            }
+        }
+    }
+
+    fn order(&mut self, driver: &mut impl Driver) {
+        while let Some(op) = self.ops.pop_front() {
+            match op {
+                Op::Add(id, fd) => self.add(id, fd, driver),
+                Op::Reading(id) => {
+                    if let Some(link) = self.links.get(&id) {
+                        driver.set_reading(link.token, link.wants_reading());
+                    }
+                }
+                Op::Release(id) => {
+                    if let Some(link) = self.links.get(&id) {
+                        driver.release(link.token);
+                    }
+                }
+                Op::Probe(id) => {
+                    let Some(link) = self.links.get(&id) else { continue };
+                    let alive = driver.socket(link.token).is_some_and(super::sys::peer_acknowledges);
+                    self.brain.probed(self.now, id, alive);
+                    self.act();
+                }
+                Op::AcceptAgain => driver.accept_again(),
+                Op::Unlisten => driver.unlisten(),
+            }
+        }
+    }
+
+    fn add(&mut self, id: LinkId, fd: OwnedFd, driver: &mut impl Driver) {
+        let Some(link) = self.links.get_mut(&id) else { return };
+        match driver.add(id, fd) {
+            Ok(token) => {
+                link.token = token;
+                let reading = link.wants_reading();
+                if !reading {
+                    driver.set_reading(token, false);
+                }
+            }
+            Err((_fd, error)) => {
+                self.links.remove(&id);
+                self.brain
+                    .closed(self.now, id, CloseCause::Error(error.to_string()), Vec::new(), 0);
+                self.act();
+            }
+        }
+    }
+
+    /// Takes over a link of another shard.
+    fn adopt(&mut self, handover: Handover<B::Cargo>) {
+        let Handover {
+            fd,
+            remote,
+            permit,
+            cargo,
+            tls,
+            meter,
+            throttled_until,
+            unread,
+            written,
+            broken,
+        } = handover;
+        let id = self.brain.adopt(self.now, cargo);
+        if written > 0 {
+            self.brain.written(self.now, id, written);
+        }
+        if let Some((cause, unsent, written)) = broken {
+            self.brain.closed(self.now, id, cause, unsent, written);
+            self.act();
+            return;
+        }
+        let mut link = Link::new(Token::NONE, remote, permit);
+        link.tls = tls;
+        link.meter = meter;
+        if throttled_until > self.now {
+            link.throttled = true;
+            self.timers
+                .push(Reverse((throttled_until, Alarm::Unthrottle(id.slot, id.generation))));
+        }
+        self.links.insert(id, link);
+        self.ops.push_back(Op::Add(id, fd));
+        self.act();
+        if !unread.is_empty() {
+            self.take_bytes(id, &unread);
+        }
+        self.mark_dirty(id);
+        if self.stop_at.is_some() {
+            self.begin_close(id, CloseCause::Local);
+        }
+    }
+
+    pub(super) fn log(&self, level: Level, remote: std::net::SocketAddr, text: String) {
+        let mut line = line(level, text);
+        line.remote = Some(remote);
+        self.context.journal.log(line);
+    }
+
+    pub(super) fn mark_dirty(&mut self, id: LinkId) {
+        if let Some(link) = self.links.get_mut(&id)
+            && !link.dirty
+        {
+            link.dirty = true;
+            self.dirty.push_back(id);
+        }
+    }
+
+    /// Ends a link now, written or not.
+    pub(super) fn let_go(&mut self, id: LinkId) {
+        let Some(link) = self.links.get_mut(&id) else { return };
+        match &mut link.fate {
+            Fate::Gone(_) => return,
+            Fate::Closing { cause, .. } => {
+                let cause = std::mem::replace(cause, CloseCause::Local);
+                link.fate = Fate::Gone(cause);
+            }
+            Fate::Serving => link.fate = Fate::Gone(CloseCause::Local),
+            Fate::Moving { broken, .. } => *broken = Some(CloseCause::Local),
+        }
+        self.ops.push_back(Op::Release(id));
+    }
+}

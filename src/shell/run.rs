@@ -1,0 +1,271 @@
+//! The process: from a configuration to an exit code.
+
+use super::control::Control;
+use super::driver::DriverKind;
+use super::journal::{Journal, line};
+use super::start::{Running, Setup, start};
+use super::sys::Signals;
+use super::{checks, sys, tls};
+use crate::config::{ADMIN_DEFAULT, Config, LogTarget, Shards};
+use crate::node::Shard;
+use crate::node::api::{Level, LogLine, ShardId};
+use crate::operate::log::{self, LogSender};
+use crate::operate::{self, ServeParams, Serving, Source};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// Shards of `auto` at most: each does the work of several stock routers.
+const SHARDS_AUTO_MAX: usize = 8;
+/// How long the last lines may take on their way to the log.
+const LOG_FLUSH: Duration = Duration::from_millis(300);
+/// How often the main thread looks whether all shards still run, seconds.
+const WATCH_S: i64 = 1;
+
+impl Journal for LogSender {
+    fn log(&self, line: LogLine) {
+        self.send(line);
+    }
+    fn append(&self, file: PathBuf, bytes: Vec<u8>) {
+        LogSender::append(self, file, bytes);
+    }
+    fn reopen(&self) {
+        LogSender::reopen(self);
+    }
+}
+
+/// Runs a node until SIGTERM or SIGINT; SIGHUP reads the configuration at `path` again. Everything that prevents the
+/// start is said on standard error and in the log.
+pub fn run(config: Config, path: Option<PathBuf>) -> ExitCode {
+    let started = Instant::now();
+    // Before any thread: they inherit that the signals are for this one.
+    let signals = Signals::block();
+    let log = log::start(log_target(&config), "jidmesh");
+    let outcome = Process::start(config, path, log.clone(), started).map(|process| process.serve(&signals));
+    let code = match outcome {
+        Ok(code) => code,
+        Err(why) => {
+            eprintln!("jidmesh: {why}");
+            log.send(line(Level::Error, why));
+            ExitCode::FAILURE
+        }
+    };
+    log.flush(LOG_FLUSH);
+    code
+}
+
+fn log_target(config: &Config) -> log::LogTarget {
+    match &config.log {
+        LogTarget::Syslog { ident, facility } => {
+            // The configuration counts as syslog does, where local0 is 16.
+            log::LogTarget::Syslog {
+                ident: ident.clone(),
+                facility: facility.saturating_sub(16).min(7),
+            }
+        }
+        LogTarget::File(path) => log::LogTarget::File(path.clone()),
+        LogTarget::Stdout => log::LogTarget::Stdout,
+    }
+}
+
+/// How many shards `auto` means: half of the CPUs, as the components need the other half.
+fn shards(config: &Config) -> u16 {
+    match config.tuning.shards {
+        Shards::Auto => (sys::allowed_cpus().len() / 2).clamp(1, SHARDS_AUTO_MAX) as u16,
+        Shards::Count(count) => count.max(1),
+    }
+}
+
+fn driver() -> Result<DriverKind, String> {
+    match std::env::var("JIDMESH_DRIVER") {
+        Err(_) => Ok(DriverKind::default()),
+        Ok(name) => DriverKind::named(&name).ok_or_else(|| format!("JIDMESH_DRIVER: there is no driver {name:?}")),
+    }
+}
+
+/// A running node.
+struct Process {
+    config: Arc<Config>,
+    path: Option<PathBuf>,
+    log: LogSender,
+    running: Running,
+    _serving: Serving,
+    _pidfile: Option<PidFile>,
+}
+
+impl Process {
+    fn start(config: Config, path: Option<PathBuf>, log: LogSender, started: Instant) -> Result<Process, String> {
+        checks::kernel()?;
+        let shards = shards(&config);
+        for warning in checks::limits(shards, config.io.max_fds)? {
+            log.send(line(Level::Warning, warning));
+        }
+        let tls = config.pemfile.as_deref().map(tls::load_pem).transpose()?;
+        let listeners = checks::bind(&config.local)?;
+        let pidfile = config.pidfile.clone().and_then(|path| PidFile::write(path, &log));
+        let mut seed = [0u8; 32];
+        getrandom::fill(&mut seed).map_err(|error| format!("no random numbers: {error}"))?;
+        let config = Arc::new(config);
+        let setup = Setup {
+            shards,
+            listeners,
+            driver: driver()?,
+            io: config.io.clone(),
+            tls,
+            journal: Arc::new(log.clone()),
+            started,
+        };
+        let shared = Arc::clone(&config);
+        let running = start(setup, move |shard: ShardId| {
+            Shard::new(shard, shards, Arc::clone(&shared), own(seed, shard))
+        })
+        .map_err(|error| error.to_string())?;
+        let serving = serve_operator(&config, shards, started, running.control(), &log);
+        let addresses: Vec<String> = config.local.iter().map(ToString::to_string).collect();
+        let text = format!(
+            "listening on {}, {shards} shard(s), {} links at most",
+            addresses.join(", "),
+            config.io.max_fds
+        );
+        log.send(line(Level::Notice, text));
+        Ok(Process {
+            config,
+            path,
+            log,
+            running,
+            _serving: serving,
+            _pidfile: pidfile,
+        })
+    }
+
+    /// Until a signal ends it.
+    fn serve(mut self, signals: &Signals) -> ExitCode {
+        loop {
+            match signals.wait(WATCH_S) {
+                Some(libc::SIGTERM | libc::SIGINT) => break,
+                Some(libc::SIGHUP) => self.reload(),
+                _ => {
+                    if let Some(shard) = self.running.lost() {
+                        self.log
+                            .send(line(Level::Error, format!("shard {shard} has ended; stopping")));
+                        self.stop();
+                        return ExitCode::FAILURE;
+                    }
+                }
+            }
+        }
+        self.log.send(line(Level::Notice, "shutting down"));
+        self.stop()
+    }
+
+    fn stop(self) -> ExitCode {
+        match self.running.stop() {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(why) => {
+                self.log.send(line(Level::Error, why));
+                ExitCode::FAILURE
+            }
+        }
+    }
+
+    /// Reads the configuration again. With an error nothing changes, except that the log is opened anew.
+    fn reload(&mut self) {
+        self.log.reopen();
+        let Some(path) = self.path.clone() else {
+            return self.log.send(line(
+                Level::Notice,
+                "reload: there is no configuration file; log reopened",
+            ));
+        };
+        match read_again(&path) {
+            Ok((config, warnings, tls)) => {
+                for warning in warnings {
+                    self.log.send(line(Level::Warning, warning));
+                }
+                if config.local != self.config.local || config.tuning != self.config.tuning {
+                    let text = "reload: changed addresses and <tuning> take effect at the next start";
+                    self.log.send(line(Level::Warning, text));
+                }
+                self.config = Arc::new(config);
+                self.running.control().reload(&self.config, tls.as_ref());
+                self.log
+                    .send(line(Level::Notice, format!("reloaded {}", path.display())));
+            }
+            Err(problems) => {
+                for problem in problems {
+                    self.log.send(line(Level::Error, format!("reload: {problem}")));
+                }
+                self.log.send(line(Level::Error, "reload: nothing was changed"));
+            }
+        }
+    }
+}
+
+type Reread = (Config, Vec<String>, Option<Arc<rustls::ServerConfig>>);
+
+fn read_again(path: &Path) -> Result<Reread, Vec<String>> {
+    let loaded = Config::load(path).map_err(|problems| problems.iter().map(ToString::to_string).collect::<Vec<_>>())?;
+    let tls = loaded
+        .config
+        .pemfile
+        .as_deref()
+        .map(tls::load_pem)
+        .transpose()
+        .map_err(|why| vec![why])?;
+    Ok((
+        loaded.config,
+        loaded.warnings.iter().map(ToString::to_string).collect(),
+        tls,
+    ))
+}
+
+fn serve_operator(config: &Config, shards: u16, started: Instant, control: Control, log: &LogSender) -> Serving {
+    let source: Source = Arc::new(move |timeout| control.reports(timeout));
+    let params = ServeParams {
+        node: config
+            .mesh
+            .as_ref()
+            .map_or_else(|| config.id.clone(), |mesh| mesh.node.clone()),
+        config_digest: config.digest(),
+        shards,
+        started,
+        admin: Some(config.admin.clone().unwrap_or_else(|| PathBuf::from(ADMIN_DEFAULT))),
+        metrics: config.metrics,
+    };
+    operate::serve(params, source, log.clone())
+}
+
+/// Each shard's own seed.
+fn own(mut seed: [u8; 32], shard: ShardId) -> [u8; 32] {
+    for (byte, number) in seed.iter_mut().zip(shard.to_le_bytes()) {
+        *byte ^= number;
+    }
+    seed
+}
+
+/// The pid file, while the process lives.
+struct PidFile(PathBuf);
+
+impl PidFile {
+    /// Without one the router still works: a failure is a line in the log.
+    fn write(path: PathBuf, log: &LogSender) -> Option<PidFile> {
+        match std::fs::write(&path, format!("{}\n", std::process::id())) {
+            Ok(()) => Some(PidFile(path)),
+            Err(error) => {
+                log.send(line(
+                    Level::Error,
+                    format!("cannot write the pid file {}: {error}", path.display()),
+                ));
+                None
+            }
+        }
+    }
+}
+
+impl Drop for PidFile {
+    fn drop(&mut self) {
+        // Somebody else may have removed it.
+        let _ = std::fs::remove_file(&self.0);
+    }
+}

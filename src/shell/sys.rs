@@ -1,0 +1,354 @@
+//! The kernel's calls that neither the standard library nor the runtime offers, each wrapped once.
+
+use std::io;
+use std::mem::{size_of, zeroed};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::sync::atomic::{AtomicBool, Ordering, fence};
+
+/// Turns the kernel's -1 into the error it stands for.
+fn checked(result: libc::c_int) -> io::Result<libc::c_int> {
+    if result < 0 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(result)
+    }
+}
+
+/// As [`checked`], for calls that count bytes.
+fn counted(result: libc::ssize_t) -> io::Result<usize> {
+    usize::try_from(result).map_err(|_| io::Error::last_os_error())
+}
+
+/// Wakes a shard that sleeps, and costs one load when it does not.
+///
+/// The sleeper announces its sleep and then looks at its queues once more; the sender fills a queue and then looks at
+/// the announcement. A full fence between the two steps on both sides makes sure that one of them sees the other.
+pub(crate) struct Doorbell {
+    fd: OwnedFd,
+    asleep: AtomicBool,
+}
+
+impl Doorbell {
+    pub(crate) fn new() -> io::Result<Doorbell> {
+        // SAFETY: no pointers; the descriptor returned is new and owned by nobody else.
+        let fd = unsafe { OwnedFd::from_raw_fd(checked(libc::eventfd(0, libc::EFD_NONBLOCK | libc::EFD_CLOEXEC))?) };
+        Ok(Doorbell {
+            fd,
+            asleep: AtomicBool::new(false),
+        })
+    }
+
+    /// To be called after something was put into a queue of the sleeper.
+    pub(crate) fn ring(&self) {
+        fence(Ordering::SeqCst);
+        if self.asleep.load(Ordering::Relaxed) && self.asleep.swap(false, Ordering::Relaxed) {
+            let one = 1u64.to_ne_bytes();
+            // SAFETY: eight readable bytes. A full counter (never) would mean that it rings already.
+            unsafe { libc::write(self.fd.as_raw_fd(), one.as_ptr().cast(), one.len()) };
+        }
+    }
+
+    /// The owner is about to sleep; it must look at its queues once more before it does.
+    pub(crate) fn announce_sleep(&self) {
+        self.asleep.store(true, Ordering::Relaxed);
+        fence(Ordering::SeqCst);
+    }
+
+    /// The owner is awake.
+    pub(crate) fn awake(&self) {
+        self.asleep.store(false, Ordering::Relaxed);
+    }
+}
+
+impl AsFd for Doorbell {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
+/// An epoll instance, edge-triggered throughout.
+pub(crate) struct Epoll {
+    fd: OwnedFd,
+}
+
+impl Epoll {
+    pub(crate) fn new() -> io::Result<Epoll> {
+        // SAFETY: no pointers; the descriptor returned is new and owned by nobody else.
+        let fd = unsafe { OwnedFd::from_raw_fd(checked(libc::epoll_create1(libc::EPOLL_CLOEXEC))?) };
+        Ok(Epoll { fd })
+    }
+
+    /// Reports every edge of `fd` with `token`, until it is taken out.
+    pub(crate) fn add(&self, fd: BorrowedFd<'_>, token: u64, interest: libc::c_int) -> io::Result<()> {
+        let mut event = libc::epoll_event {
+            events: (interest | libc::EPOLLET) as u32,
+            u64: token,
+        };
+        // SAFETY: the event outlives the call, both descriptors are open.
+        checked(unsafe { libc::epoll_ctl(self.fd.as_raw_fd(), libc::EPOLL_CTL_ADD, fd.as_raw_fd(), &mut event) })
+            .map(drop)
+    }
+
+    pub(crate) fn remove(&self, fd: BorrowedFd<'_>) {
+        // SAFETY: the kernel ignores the event of a removal; both descriptors are open.
+        unsafe {
+            libc::epoll_ctl(
+                self.fd.as_raw_fd(),
+                libc::EPOLL_CTL_DEL,
+                fd.as_raw_fd(),
+                std::ptr::null_mut(),
+            )
+        };
+    }
+
+    /// Waits at most `timeout_ms` and returns how many of `events` were filled.
+    pub(crate) fn wait(&self, events: &mut [libc::epoll_event], timeout_ms: i32) -> usize {
+        let max = i32::try_from(events.len()).unwrap_or(i32::MAX);
+        // SAFETY: `events` is writable for `max` entries.
+        let count = unsafe { libc::epoll_wait(self.fd.as_raw_fd(), events.as_mut_ptr(), max, timeout_ms) };
+        // Only EINTR is possible here; the caller comes back anyway.
+        usize::try_from(count).unwrap_or(0)
+    }
+}
+
+impl AsFd for Epoll {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
+/// Reads what is there, without waiting.
+pub(crate) fn receive(fd: BorrowedFd<'_>, into: &mut [u8]) -> io::Result<usize> {
+    // SAFETY: `into` is writable for its length.
+    counted(unsafe { libc::recv(fd.as_raw_fd(), into.as_mut_ptr().cast(), into.len(), libc::MSG_DONTWAIT) })
+}
+
+/// Writes what the socket's buffer takes, without waiting.
+pub(crate) fn send(fd: BorrowedFd<'_>, bytes: &[u8]) -> io::Result<usize> {
+    let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
+    // SAFETY: `bytes` is readable for its length.
+    counted(unsafe { libc::send(fd.as_raw_fd(), bytes.as_ptr().cast(), bytes.len(), flags) })
+}
+
+/// Takes one connection, without waiting; the socket is non-blocking and not inherited.
+pub(crate) fn accept(fd: BorrowedFd<'_>) -> io::Result<(OwnedFd, SocketAddr)> {
+    // SAFETY: all-zero bytes are a valid sockaddr_storage.
+    let mut address: libc::sockaddr_storage = unsafe { zeroed() };
+    let mut length = size_of::<libc::sockaddr_storage>() as libc::socklen_t;
+    let flags = libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC;
+    // SAFETY: address and length describe writable memory of the size given.
+    let accepted = unsafe { libc::accept4(fd.as_raw_fd(), (&raw mut address).cast(), &mut length, flags) };
+    // SAFETY: the descriptor is new and owned by nobody else.
+    let socket = unsafe { OwnedFd::from_raw_fd(checked(accepted)?) };
+    let remote = socket_addr(&address).ok_or_else(|| io::Error::other("a connection that is not TCP/IP"))?;
+    Ok((socket, remote))
+}
+
+fn socket_addr(storage: &libc::sockaddr_storage) -> Option<SocketAddr> {
+    match i32::from(storage.ss_family) {
+        libc::AF_INET => {
+            // SAFETY: the family says that the storage holds a sockaddr_in, for which it is large and aligned enough.
+            let v4 = unsafe { &*(&raw const *storage).cast::<libc::sockaddr_in>() };
+            let ip = Ipv4Addr::from(u32::from_be(v4.sin_addr.s_addr));
+            Some(SocketAddr::new(IpAddr::V4(ip), u16::from_be(v4.sin_port)))
+        }
+        libc::AF_INET6 => {
+            // SAFETY: the family says that the storage holds a sockaddr_in6, for which it is large and aligned enough.
+            let v6 = unsafe { &*(&raw const *storage).cast::<libc::sockaddr_in6>() };
+            let ip = Ipv6Addr::from(v6.sin6_addr.s6_addr);
+            Some(SocketAddr::new(
+                IpAddr::V6(ip).to_canonical(),
+                u16::from_be(v6.sin6_port),
+            ))
+        }
+        _ => None,
+    }
+}
+
+fn set_option(fd: BorrowedFd<'_>, level: i32, option: i32, value: i32) {
+    let length = size_of::<i32>() as libc::socklen_t;
+    // SAFETY: the value is readable for `length` bytes. A refusal costs speed, not correctness.
+    unsafe { libc::setsockopt(fd.as_raw_fd(), level, option, (&raw const value).cast(), length) };
+}
+
+/// Small writes leave at once.
+pub(crate) fn set_nodelay(fd: BorrowedFd<'_>) {
+    set_option(fd, libc::IPPROTO_TCP, libc::TCP_NODELAY, 1);
+}
+
+/// Acknowledge now: components leave Nagle on and would wait. The kernel forgets it, so it is set after each read.
+pub(crate) fn set_quickack(fd: BorrowedFd<'_>) {
+    set_option(fd, libc::IPPROTO_TCP, libc::TCP_QUICKACK, 1);
+}
+
+/// Whether the peer's kernel has acknowledged everything that was sent to it.
+pub(crate) fn peer_acknowledges(fd: BorrowedFd<'_>) -> bool {
+    // SAFETY: all-zero bytes are a valid tcp_info.
+    let mut info: libc::tcp_info = unsafe { zeroed() };
+    let mut length = size_of::<libc::tcp_info>() as libc::socklen_t;
+    let pointer = (&raw mut info).cast();
+    // SAFETY: `info` is writable for `length` bytes.
+    let result = unsafe { libc::getsockopt(fd.as_raw_fd(), libc::IPPROTO_TCP, libc::TCP_INFO, pointer, &mut length) };
+    result == 0 && info.tcpi_unacked == 0 && info.tcpi_retransmits == 0
+}
+
+/// No more will be written: the peer reads end of stream behind the last byte.
+pub(crate) fn shutdown_write(fd: BorrowedFd<'_>) {
+    // SAFETY: no pointers. An error means that the connection is gone already.
+    unsafe { libc::shutdown(fd.as_raw_fd(), libc::SHUT_WR) };
+}
+
+/// The CPUs this process may use, lowest first.
+pub(crate) fn allowed_cpus() -> Vec<usize> {
+    // SAFETY: all-zero bytes are an empty cpu_set_t.
+    let mut set: libc::cpu_set_t = unsafe { zeroed() };
+    // SAFETY: `set` is writable for the size given.
+    if unsafe { libc::sched_getaffinity(0, size_of::<libc::cpu_set_t>(), &mut set) } != 0 {
+        return vec![0];
+    }
+    // SAFETY: every index is below CPU_SETSIZE.
+    (0..libc::CPU_SETSIZE as usize)
+        .filter(|&cpu| unsafe { libc::CPU_ISSET(cpu, &set) })
+        .collect()
+}
+
+/// Raises the soft limit of a resource to `wanted`, and the hard one where that is allowed; returns the limit in force.
+pub(crate) fn raise_limit(resource: libc::__rlimit_resource_t, wanted: u64) -> u64 {
+    let mut limit = libc::rlimit {
+        rlim_cur: 0,
+        rlim_max: 0,
+    };
+    // SAFETY: `limit` is writable.
+    if unsafe { libc::getrlimit(resource, &mut limit) } != 0 || limit.rlim_cur >= wanted {
+        return limit.rlim_cur;
+    }
+    let hard = limit.rlim_max.max(wanted);
+    for rlim_max in [hard, limit.rlim_max] {
+        let raised = libc::rlimit {
+            rlim_cur: wanted.min(rlim_max),
+            rlim_max,
+        };
+        // SAFETY: `raised` is readable.
+        if unsafe { libc::setrlimit(resource, &raised) } == 0 {
+            return raised.rlim_cur;
+        }
+    }
+    limit.rlim_cur
+}
+
+/// The signals that this process takes in order, one at a time, on one thread. Made before any other thread, which
+/// inherit that they are blocked.
+pub(crate) struct Signals {
+    set: libc::sigset_t,
+}
+
+impl Signals {
+    /// Blocks SIGTERM, SIGINT, SIGHUP, SIGUSR1 and SIGUSR2 for this thread and those it starts; ignores SIGPIPE.
+    pub(crate) fn block() -> Signals {
+        // SAFETY: all-zero bytes are a valid sigset_t to be initialised by sigemptyset.
+        let mut set: libc::sigset_t = unsafe { zeroed() };
+        // SAFETY: `set` is writable; the signal numbers are valid; SIG_IGN is a valid disposition.
+        unsafe {
+            libc::sigemptyset(&mut set);
+            for signal in [libc::SIGTERM, libc::SIGINT, libc::SIGHUP, libc::SIGUSR1, libc::SIGUSR2] {
+                libc::sigaddset(&mut set, signal);
+            }
+            libc::pthread_sigmask(libc::SIG_BLOCK, &set, std::ptr::null_mut());
+            libc::signal(libc::SIGPIPE, libc::SIG_IGN);
+        }
+        Signals { set }
+    }
+
+    /// Waits for the next of them, at most `seconds`.
+    pub(crate) fn wait(&self, seconds: i64) -> Option<i32> {
+        let timeout = libc::timespec {
+            tv_sec: seconds,
+            tv_nsec: 0,
+        };
+        // SAFETY: set and timeout are readable; no information is asked for.
+        let signal = unsafe { libc::sigtimedwait(&self.set, std::ptr::null_mut(), &timeout) };
+        (signal > 0).then_some(signal)
+    }
+}
+
+/// A second descriptor of the same file, for an owner of its own.
+pub(crate) fn duplicate(fd: BorrowedFd<'_>) -> io::Result<RawFd> {
+    use std::os::fd::IntoRawFd;
+    Ok(fd.try_clone_to_owned()?.into_raw_fd())
+}
+
+/// A listening socket; `only_v6` keeps an IPv6 wildcard from taking the IPv4 port too.
+pub(crate) fn listen(address: &SocketAddr, only_v6: bool) -> io::Result<std::net::TcpListener> {
+    let family = if address.is_ipv4() {
+        libc::AF_INET
+    } else {
+        libc::AF_INET6
+    };
+    // SAFETY: no pointers; the descriptor is new and owned by nobody else.
+    let socket = unsafe {
+        OwnedFd::from_raw_fd(checked(libc::socket(
+            family,
+            libc::SOCK_STREAM | libc::SOCK_CLOEXEC,
+            0,
+        ))?)
+    };
+    set_option(socket.as_fd(), libc::SOL_SOCKET, libc::SO_REUSEADDR, 1);
+    if address.is_ipv6() {
+        set_option(
+            socket.as_fd(),
+            libc::IPPROTO_IPV6,
+            libc::IPV6_V6ONLY,
+            i32::from(only_v6),
+        );
+    }
+    let bound = match address {
+        SocketAddr::V4(v4) => {
+            // SAFETY: all-zero bytes are a valid sockaddr_in.
+            let mut raw: libc::sockaddr_in = unsafe { zeroed() };
+            raw.sin_family = libc::AF_INET as libc::sa_family_t;
+            raw.sin_port = v4.port().to_be();
+            raw.sin_addr.s_addr = u32::from_ne_bytes(v4.ip().octets());
+            let length = size_of::<libc::sockaddr_in>() as libc::socklen_t;
+            // SAFETY: `raw` is readable for `length` bytes.
+            unsafe { libc::bind(socket.as_raw_fd(), (&raw const raw).cast(), length) }
+        }
+        SocketAddr::V6(v6) => {
+            // SAFETY: all-zero bytes are a valid sockaddr_in6.
+            let mut raw: libc::sockaddr_in6 = unsafe { zeroed() };
+            raw.sin6_family = libc::AF_INET6 as libc::sa_family_t;
+            raw.sin6_port = v6.port().to_be();
+            raw.sin6_addr.s6_addr = v6.ip().octets();
+            raw.sin6_scope_id = v6.scope_id();
+            let length = size_of::<libc::sockaddr_in6>() as libc::socklen_t;
+            // SAFETY: `raw` is readable for `length` bytes.
+            unsafe { libc::bind(socket.as_raw_fd(), (&raw const raw).cast(), length) }
+        }
+    };
+    checked(bound)?;
+    // SAFETY: no pointers.
+    checked(unsafe { libc::listen(socket.as_raw_fd(), LISTEN_BACKLOG) })?;
+    Ok(std::net::TcpListener::from(socket))
+}
+
+/// Connections that wait to be accepted; the kernel caps it at net.core.somaxconn.
+const LISTEN_BACKLOG: libc::c_int = 1024;
+
+/// The kernel's version, major and minor.
+pub(crate) fn kernel_version() -> Option<(u32, u32)> {
+    let text = std::fs::read_to_string("/proc/sys/kernel/osrelease").ok()?;
+    let mut numbers = text.split(|c: char| !c.is_ascii_digit());
+    Some((numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?))
+}
+
+/// Asks the kernel for a small ring and gives it back.
+pub(crate) fn try_ring() -> io::Result<()> {
+    // The kernel's struct io_uring_params: 120 bytes, all zero for the defaults.
+    let mut params = [0u64; 15];
+    // SAFETY: `params` is writable and has the size of the kernel's structure.
+    let fd = unsafe { libc::syscall(libc::SYS_io_uring_setup, 4u32, params.as_mut_ptr()) };
+    let fd = checked(libc::c_int::try_from(fd).unwrap_or(-1))?;
+    // SAFETY: the descriptor is new and owned by nobody else.
+    drop(unsafe { OwnedFd::from_raw_fd(fd) });
+    Ok(())
+}

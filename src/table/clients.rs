@@ -1,0 +1,95 @@
+//! The clients of one c2s, by the number and the sm-side id that its frames carry (session control names no JID).
+
+use super::{SeatId, Token};
+use crate::jid::TableMap;
+use smallvec::SmallVec;
+
+/// One session of a client of this c2s.
+#[derive(Clone, Debug)]
+pub struct Client {
+    /// The sm-side id.
+    pub token: Token,
+    /// The sm that serves it.
+    pub sm: SeatId,
+    /// The bare JID's key.
+    pub bare: Box<str>,
+    /// The client sent something in this session: it is no ghost.
+    pub active: bool,
+}
+
+/// All clients of one c2s.
+#[derive(Debug, Default)]
+pub struct Clients {
+    by_number: TableMap<u32, SmallVec<[Client; 1]>>,
+    count: usize,
+}
+
+impl Clients {
+    /// How many sessions.
+    pub fn len(&self) -> usize {
+        self.count
+    }
+
+    /// None.
+    pub fn is_empty(&self) -> bool {
+        self.count == 0
+    }
+
+    /// A session came to be.
+    pub fn insert(&mut self, number: u32, client: Client) {
+        self.remove(number, &client.token);
+        self.by_number.entry(number).or_default().push(client);
+        self.count += 1;
+    }
+
+    /// Finds a session.
+    pub fn get_mut(&mut self, number: u32, token: &Token) -> Option<&mut Client> {
+        self.by_number
+            .get_mut(&number)?
+            .iter_mut()
+            .find(|client| client.token == *token)
+    }
+
+    /// Finds a session.
+    pub fn get(&self, number: u32, token: &Token) -> Option<&Client> {
+        self.by_number
+            .get(&number)?
+            .iter()
+            .find(|client| client.token == *token)
+    }
+
+    /// Another session under the same number than the one with `token`.
+    pub fn has_other(&self, number: u32, token: &Token) -> bool {
+        self.by_number
+            .get(&number)
+            .is_some_and(|clients| clients.iter().any(|client| client.token != *token && client.active))
+    }
+
+    /// Forgets a session.
+    pub fn remove(&mut self, number: u32, token: &Token) -> Option<Client> {
+        let clients = self.by_number.get_mut(&number)?;
+        let at = clients.iter().position(|client| client.token == *token)?;
+        let client = clients.remove(at);
+        if clients.is_empty() {
+            self.by_number.remove(&number);
+        }
+        self.count -= 1;
+        Some(client)
+    }
+
+    /// Any one session.
+    pub fn any(&self) -> Option<(u32, &Client)> {
+        self.by_number
+            .iter()
+            .find_map(|(number, clients)| Some((*number, clients.first()?)))
+    }
+
+    /// Takes all sessions out.
+    pub fn drain(&mut self) -> Vec<(u32, Client)> {
+        self.count = 0;
+        std::mem::take(&mut self.by_number)
+            .into_iter()
+            .flat_map(|(number, clients)| clients.into_iter().map(move |client| (number, client)))
+            .collect()
+    }
+}

@@ -1,0 +1,155 @@
+//! Which users an sm without their session may still be working for.
+//!
+//! sm is strictly serial: an answered question behind a burst proves that the burst is done. So each shard remembers,
+//! per sm, the users for whom it sent something since its last answered question (a *fence*), and asks before the work
+//! of such a user goes to another sm.
+
+use std::collections::HashSet;
+use std::hash::{BuildHasherDefault, Hasher};
+
+/// Most users remembered per sm and generation; beyond it everybody counts as touched.
+pub const TOUCHED_MAX: usize = 65_536;
+
+/// Above this many remembered users, a fence is worth sending only to forget them.
+pub const TOUCHED_TIDY: usize = 4_096;
+
+/// Users are remembered by their hash: a collision costs one needless fence.
+#[derive(Debug, Default)]
+struct Generation {
+    users: HashSet<u64, BuildHasherDefault<Identity>>,
+    everybody: bool,
+}
+
+impl Generation {
+    fn contains(&self, user: u64) -> bool {
+        self.everybody || self.users.contains(&user)
+    }
+}
+
+/// The fences of one sm, as one shard sees them.
+#[derive(Debug, Default)]
+pub struct Fences {
+    /// Touched since the last fence was sent.
+    open: Generation,
+    /// Touched before the fence in flight.
+    closed: Generation,
+    /// The fence in flight.
+    flying: Option<u64>,
+    last: u64,
+}
+
+/// What a user must wait for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Need {
+    /// Nothing: the sm is done with this user.
+    Nothing,
+    /// The fence in flight, by its number.
+    Flying(u64),
+    /// A fence that must be sent first, with this number ([`Fences::send`] was called).
+    Send(u64),
+    /// A fence is in flight and another one is needed behind it: ask again when it is done.
+    After(u64),
+}
+
+impl Fences {
+    /// Something for this user went to the sm.
+    pub fn touch(&mut self, user: u64) {
+        if self.open.users.len() >= TOUCHED_MAX {
+            self.open.everybody = true;
+            self.open.users.clear();
+        }
+        if !self.open.everybody {
+            self.open.users.insert(user);
+        }
+    }
+
+    /// What must be waited for before another sm works for this user.
+    pub fn need(&mut self, user: u64) -> Need {
+        match (self.open.contains(user), self.flying) {
+            (true, Some(flying)) => Need::After(flying),
+            (true, None) => Need::Send(self.send()),
+            (false, Some(flying)) if self.closed.contains(user) => Need::Flying(flying),
+            _ => Need::Nothing,
+        }
+    }
+
+    /// So many users are remembered, and no fence is in flight, that one should be sent to forget them.
+    pub fn is_untidy(&self) -> bool {
+        self.flying.is_none() && (self.open.everybody || self.open.users.len() >= TOUCHED_TIDY)
+    }
+
+    /// Starts a fence; its number. None may be in flight.
+    pub fn send(&mut self) -> u64 {
+        debug_assert!(self.flying.is_none());
+        self.last += 1;
+        self.flying = Some(self.last);
+        self.closed = std::mem::take(&mut self.open);
+        self.last
+    }
+
+    /// The answer to fence `number` came, or nothing more can be expected of it. False for any but the one in flight.
+    pub fn done(&mut self, number: u64) -> bool {
+        if self.flying != Some(number) {
+            return false;
+        }
+        self.flying = None;
+        self.closed = Generation::default();
+        true
+    }
+
+    /// The sm is gone: it works for nobody.
+    pub fn clear(&mut self) {
+        let last = self.last;
+        *self = Fences {
+            last,
+            ..Fences::default()
+        };
+    }
+}
+
+/// The keys are hashes already.
+#[derive(Debug, Default)]
+struct Identity(u64);
+
+impl Hasher for Identity {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+    fn write(&mut self, _: &[u8]) {
+        unreachable!("keys are u64")
+    }
+    fn write_u64(&mut self, key: u64) {
+        self.0 = key;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_touched_user_needs_an_answered_fence() {
+        let mut fences = Fences::default();
+        assert_eq!(fences.need(7), Need::Nothing);
+        fences.touch(7);
+        assert_eq!(fences.need(7), Need::Send(1));
+        assert_eq!(fences.need(7), Need::Flying(1));
+        fences.touch(7);
+        assert_eq!(fences.need(7), Need::After(1));
+        assert!(fences.done(1));
+        assert_eq!(fences.need(7), Need::Send(2));
+        assert!(!fences.done(1), "a late answer of an earlier fence proves nothing");
+        assert!(fences.done(2));
+        assert_eq!(fences.need(7), Need::Nothing);
+    }
+
+    #[test]
+    fn too_many_users_count_as_everybody() {
+        let mut fences = Fences::default();
+        for user in 0..=TOUCHED_MAX as u64 {
+            fences.touch(user);
+        }
+        assert!(fences.is_untidy());
+        assert_eq!(fences.need(u64::MAX), Need::Send(1));
+    }
+}

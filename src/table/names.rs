@@ -1,0 +1,179 @@
+//! A shard's copy of the names and seats: read on every frame, changed only by the registrar's messages.
+
+use super::{SeatId, SeatKind, ShardId};
+use crate::jid::{self, TableMap};
+use crate::wire::value::Value;
+use smallvec::SmallVec;
+
+/// What every shard knows of a seat.
+#[derive(Clone, Debug)]
+pub struct SeatView {
+    /// The shard that serves its link.
+    pub home: ShardId,
+    /// What it is.
+    pub kind: SeatKind,
+    /// Its link is there (not in its grace period).
+    pub live: bool,
+    /// Its first name: the id under which others address it.
+    pub id: Box<str>,
+}
+
+/// How a name may be shared.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Multi {
+    /// One holder.
+    No,
+    /// `multi='to'` by native components: the domain of a set of sm; users are placed.
+    To,
+    /// Shared by hash of the sender (`multi='from'`, XEP-0114 components of one name).
+    From,
+}
+
+/// A bound name.
+#[derive(Clone, Debug)]
+pub struct Name {
+    /// In order of binding; never empty.
+    pub holders: SmallVec<[SeatId; 2]>,
+    /// How it is shared.
+    pub multi: Multi,
+}
+
+/// All names and seats.
+#[derive(Debug, Default)]
+pub struct Names {
+    names: TableMap<Box<str>, Name>,
+    aliases: TableMap<Box<str>, Box<str>>,
+    seats: TableMap<SeatId, SeatView>,
+    default_route: Option<SeatId>,
+    sinks: SmallVec<[SeatId; 2]>,
+}
+
+impl Names {
+    /// No names, and the aliases of the configuration (name, target).
+    pub fn new(aliases: &[(String, String)]) -> Names {
+        let mut names = Names::default();
+        names.set_aliases(aliases);
+        names
+    }
+
+    /// Replaces the aliases.
+    pub fn set_aliases(&mut self, aliases: &[(String, String)]) {
+        self.aliases = aliases
+            .iter()
+            .filter_map(|(name, target)| Some((jid::domain_key(name)?.into(), jid::domain_key(target)?.into())))
+            .collect();
+    }
+
+    /// Finds a name as it stands in a frame. Node and resource are ignored, and so is case (nameprep); an alias
+    /// leads to its target. Gives the name's key too.
+    pub fn find(&self, raw: Value<'_>) -> Option<(&str, &Name)> {
+        if let Some(found) = std::str::from_utf8(raw.0).ok().and_then(|text| self.get(text)) {
+            return Some(found);
+        }
+        let text = raw.unescape()?;
+        let key = jid::domain_key(&text)?;
+        self.get(&key).or_else(|| self.get(self.aliases.get(&*key)?))
+    }
+
+    /// Finds a name by its key.
+    pub fn get(&self, key: &str) -> Option<(&str, &Name)> {
+        self.names.get_key_value(key).map(|(key, name)| (&**key, name))
+    }
+
+    /// A seat.
+    pub fn seat(&self, seat: SeatId) -> Option<&SeatView> {
+        self.seats.get(&seat)
+    }
+
+    /// All seats, in no order.
+    pub fn seats(&self) -> impl Iterator<Item = (SeatId, &SeatView)> {
+        self.seats.iter().map(|(id, view)| (*id, view))
+    }
+
+    /// All names, in no order.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &Name)> {
+        self.names.iter().map(|(key, name)| (&**key, name))
+    }
+
+    /// All aliases (name, target), in no order.
+    pub fn aliases(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.aliases.iter().map(|(name, target)| (&**name, &**target))
+    }
+
+    /// Who gets frames for names that nobody bound.
+    pub fn default_route(&self) -> Option<SeatId> {
+        self.default_route
+    }
+
+    /// Who gets a copy of every delivered frame.
+    pub fn sinks(&self) -> &[SeatId] {
+        &self.sinks
+    }
+
+    /// A seat came to be, or changed.
+    pub fn put_seat(&mut self, seat: SeatId, view: SeatView) {
+        self.seats.insert(seat, view);
+    }
+
+    /// Changes a seat, if it still is there.
+    pub fn change_seat(&mut self, seat: SeatId, change: impl FnOnce(&mut SeatView)) {
+        if let Some(view) = self.seats.get_mut(&seat) {
+            change(view);
+        }
+    }
+
+    /// A seat is gone; its names were unbound before.
+    pub fn drop_seat(&mut self, seat: SeatId) {
+        debug_assert!(!self.names.values().any(|name| name.holders.contains(&seat)));
+        self.seats.remove(&seat);
+    }
+
+    /// `seat` holds `key` now. True when nobody held it before.
+    pub fn bind(&mut self, key: &str, seat: SeatId, multi: Multi) -> bool {
+        match self.names.get_mut(key) {
+            Some(name) => {
+                if !name.holders.contains(&seat) {
+                    name.holders.push(seat);
+                }
+                name.multi = multi;
+                false
+            }
+            None => {
+                self.names.insert(
+                    key.into(),
+                    Name {
+                        holders: SmallVec::from_slice(&[seat]),
+                        multi,
+                    },
+                );
+                true
+            }
+        }
+    }
+
+    /// `seat` no longer holds `key`. True when nobody holds it any more.
+    pub fn unbind(&mut self, key: &str, seat: SeatId) -> bool {
+        let Some(name) = self.names.get_mut(key) else {
+            return false;
+        };
+        name.holders.retain(|holder| *holder != seat);
+        let gone = name.holders.is_empty();
+        if gone {
+            self.names.remove(key);
+        }
+        gone
+    }
+
+    /// Sets or clears the default route.
+    pub fn set_default_route(&mut self, seat: Option<SeatId>) {
+        self.default_route = seat;
+    }
+
+    /// Adds or removes a log sink.
+    pub fn set_sink(&mut self, seat: SeatId, on: bool) {
+        self.sinks.retain(|sink| *sink != seat);
+        if on {
+            self.sinks.push(seat);
+        }
+    }
+}

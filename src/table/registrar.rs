@@ -1,0 +1,243 @@
+//! The one authority over names: who may bind what. Lives on shard 0; its verdicts become messages to all shards.
+
+use super::names::{Multi, Names, SeatView};
+use super::{SeatId, SeatKind, ShardId};
+use crate::jid::{self, TableMap};
+
+/// What a component asks for in a `<bind/>`.
+#[derive(Clone, Debug)]
+pub struct Ask<'a> {
+    /// The name as it came.
+    pub name: &'a str,
+    /// The value of `multi`, if given.
+    pub multi: Option<&'a str>,
+    /// `<default/>`.
+    pub default: bool,
+    /// `<log/>`.
+    pub log: bool,
+}
+
+/// What a user may do, answered by the configuration's access list.
+pub trait Rights {
+    /// May bind this name.
+    fn bind(&self, user: &str, name: &str) -> bool;
+    /// May be the default route.
+    fn default_route(&self, user: &str) -> bool;
+    /// May be a log sink.
+    fn log(&self, user: &str) -> bool;
+}
+
+/// Why a bind is refused: the component protocol's error code.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// 400: no name, or not a name.
+    BadRequest,
+    /// 403: not allowed to this user.
+    Forbidden,
+    /// 409: taken.
+    Conflict,
+}
+
+impl Refusal {
+    /// The code as it stands in `error='...'`.
+    pub fn code(self) -> &'static str {
+        match self {
+            Refusal::BadRequest => "400",
+            Refusal::Forbidden => "403",
+            Refusal::Conflict => "409",
+        }
+    }
+}
+
+/// A bind that may be carried out.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Granted {
+    /// The name's key.
+    pub key: String,
+    /// How it is held from now on.
+    pub multi: Multi,
+}
+
+/// The first bind of a link: what becomes of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum First {
+    /// A new seat.
+    New(SeatId, Granted),
+    /// The component came back to its seat, which had lost its link.
+    Back(SeatId),
+    /// Its seat has a link that looks alive: to be proved.
+    Contested(SeatId),
+}
+
+#[derive(Debug)]
+struct Entry {
+    user: Box<str>,
+    names: Vec<Box<str>>,
+}
+
+/// Seats by user and name. The names themselves are read from shard 0's [`Names`].
+#[derive(Debug, Default)]
+pub struct Registrar {
+    seats: TableMap<SeatId, Entry>,
+    next: u32,
+    load: Vec<u32>,
+}
+
+/// Most names one component may bind: a bound on what a broken component can make every shard keep.
+pub const NAMES_PER_SEAT_MAX: usize = 10_000;
+
+impl Registrar {
+    /// A registrar for `shards` shards.
+    pub fn new(shards: ShardId) -> Registrar {
+        Registrar {
+            load: vec![0; usize::from(shards)],
+            ..Registrar::default()
+        }
+    }
+
+    /// The first bind over a link of `user`. `proved_alive`: the seat that [`First::Contested`] named has a live link.
+    pub fn first(
+        &mut self,
+        names: &Names,
+        rights: &dyn Rights,
+        user: &str,
+        ask: &Ask<'_>,
+        kind: SeatKind,
+        proved_alive: bool,
+    ) -> Result<First, Refusal> {
+        let key = jid::domain_key(ask.name).ok_or(Refusal::BadRequest)?;
+        if let Some((_, name)) = names.get(&key)
+            && ask.multi.is_none()
+        {
+            let mut own = name
+                .holders
+                .iter()
+                .copied()
+                .filter(|seat| self.is_seat_of(*seat, user, &key));
+            let lost = own
+                .clone()
+                .find(|seat| names.seat(*seat).is_some_and(|view| !view.live));
+            match (lost, own.next()) {
+                (Some(seat), _) => return Ok(First::Back(seat)),
+                (None, Some(seat)) if !proved_alive => return Ok(First::Contested(seat)),
+                _ => {}
+            }
+        }
+        let granted = self.judge(names, rights, user, ask, kind)?;
+        self.next += 1;
+        let seat = SeatId(self.next);
+        self.seats.insert(
+            seat,
+            Entry {
+                user: user.into(),
+                names: vec![granted.key.as_str().into()],
+            },
+        );
+        Ok(First::New(seat, granted))
+    }
+
+    /// A further bind over the link of `seat`. `Ok(None)`: it holds the name already.
+    pub fn further(
+        &mut self,
+        names: &Names,
+        rights: &dyn Rights,
+        seat: SeatId,
+        ask: &Ask<'_>,
+    ) -> Result<Option<Granted>, Refusal> {
+        let entry = self.seats.get(&seat).ok_or(Refusal::BadRequest)?;
+        let key = jid::domain_key(ask.name).ok_or(Refusal::BadRequest)?;
+        if entry.names.iter().any(|name| **name == *key) {
+            return Ok(None);
+        }
+        if entry.names.len() >= NAMES_PER_SEAT_MAX {
+            return Err(Refusal::Forbidden);
+        }
+        let user = entry.user.clone();
+        let granted = self.judge(names, rights, &user, ask, SeatKind::Native)?;
+        if let Some(entry) = self.seats.get_mut(&seat) {
+            entry.names.push(granted.key.as_str().into());
+        }
+        Ok(Some(granted))
+    }
+
+    /// Gives up a name. False when the seat does not hold it.
+    pub fn unbind(&mut self, seat: SeatId, key: &str) -> bool {
+        let Some(entry) = self.seats.get_mut(&seat) else {
+            return false;
+        };
+        let before = entry.names.len();
+        entry.names.retain(|name| **name != *key);
+        entry.names.len() < before
+    }
+
+    /// The seat is given up; its names, for the messages to all shards.
+    pub fn drop_seat(&mut self, seat: SeatId, home: ShardId) -> Vec<Box<str>> {
+        let Some(entry) = self.seats.remove(&seat) else {
+            return Vec::new();
+        };
+        let load = &mut self.load[usize::from(home)];
+        *load = load.saturating_sub(1);
+        entry.names
+    }
+
+    /// The shard with the fewest seats takes one more.
+    pub fn choose_home(&mut self) -> ShardId {
+        let home = (0..self.load.len()).min_by_key(|shard| self.load[*shard]).unwrap_or(0);
+        self.load[home] += 1;
+        ShardId::try_from(home).unwrap_or(0)
+    }
+
+    fn is_seat_of(&self, seat: SeatId, user: &str, first_name: &str) -> bool {
+        self.seats
+            .get(&seat)
+            .is_some_and(|entry| *entry.user == *user && entry.names.first().is_some_and(|name| **name == *first_name))
+    }
+
+    fn judge(
+        &self,
+        names: &Names,
+        rights: &dyn Rights,
+        user: &str,
+        ask: &Ask<'_>,
+        kind: SeatKind,
+    ) -> Result<Granted, Refusal> {
+        let key = jid::domain_key(ask.name)
+            .filter(|key| !key.is_empty())
+            .ok_or(Refusal::BadRequest)?;
+        let foreign = kind == SeatKind::Xep0114;
+        if !foreign {
+            let allowed = rights.bind(user, ask.name)
+                && (!ask.default || rights.default_route(user))
+                && (!ask.log || rights.log(user));
+            if !allowed {
+                return Err(Refusal::Forbidden);
+            }
+        }
+        if ask.default && names.default_route().is_some() {
+            return Err(Refusal::Conflict);
+        }
+        let multi = match ask.multi {
+            _ if foreign => Multi::From,
+            Some("from") => Multi::From,
+            Some(_) => Multi::To,
+            None => Multi::No,
+        };
+        match names.get(&key) {
+            Some(_) if multi == Multi::No => Err(Refusal::Conflict),
+            _ => Ok(Granted {
+                key: key.into_owned(),
+                multi,
+            }),
+        }
+    }
+}
+
+/// The view of a new seat.
+pub fn new_seat(home: ShardId, kind: SeatKind, id: &str) -> SeatView {
+    SeatView {
+        home,
+        kind,
+        live: true,
+        id: id.into(),
+    }
+}

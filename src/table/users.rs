@@ -1,0 +1,244 @@
+//! A shard's slice of the session table: users who have a session, a pending start, or frames that wait.
+
+use super::{SeatId, Token};
+use crate::jid::TableMap;
+use smallvec::SmallVec;
+use std::collections::VecDeque;
+
+/// One full JID, at a c2s and an sm.
+#[derive(Clone, Debug)]
+pub struct Session {
+    /// Resource, prepared; with the user's key it makes the full JID.
+    pub resource: Box<str>,
+    /// The c2s that holds the client.
+    pub c2s: SeatId,
+    /// The client's number there.
+    pub number: u32,
+    /// The sm-side id.
+    pub token: Token,
+    /// Sent available presence.
+    pub available: bool,
+    /// Of the last available presence.
+    pub priority: i8,
+    /// Its `end` passed.
+    pub ending: bool,
+}
+
+/// A `start` or `create` that is not answered yet; kept so that it can be placed again.
+#[derive(Clone, Debug)]
+pub struct Start {
+    /// Who asked.
+    pub c2s: SeatId,
+    /// The request's `id`.
+    pub id: Token,
+    /// The whole frame.
+    pub frame: Box<[u8]>,
+    /// Handed to the user's sm.
+    pub sent: bool,
+}
+
+/// A frame that waits for the user's placement.
+#[derive(Clone, Debug)]
+pub struct Held {
+    /// Its sender.
+    pub source: SeatId,
+    /// The frame.
+    pub frame: Box<[u8]>,
+}
+
+/// What a user's frames wait for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wait {
+    /// The answer to a fence at an sm.
+    Fence {
+        /// The sm that may still be working for the user.
+        sm: SeatId,
+        /// The fence's number.
+        number: u64,
+    },
+    /// `ended` of the last session.
+    Ended,
+    /// The contacts of a lost session are being told.
+    Telling,
+}
+
+/// The rare part of a user: something is in flight.
+#[derive(Clone, Debug, Default)]
+pub struct Flux {
+    /// Unanswered starts, in order of arrival.
+    pub starts: Vec<Start>,
+    /// Held frames, in order of arrival.
+    pub held: VecDeque<Held>,
+    /// What they wait for, and until when at the most (microseconds).
+    pub wait: Option<(Wait, u64)>,
+    /// Resources of lost sessions whose contacts are still to be told.
+    pub untold: Vec<Box<str>>,
+}
+
+impl Flux {
+    fn is_empty(&self) -> bool {
+        self.starts.is_empty() && self.held.is_empty() && self.wait.is_none() && self.untold.is_empty()
+    }
+}
+
+/// A user of this slice.
+#[derive(Clone, Debug, Default)]
+pub struct User {
+    /// Who serves him, once that is decided.
+    pub sm: Option<SeatId>,
+    /// His sessions, ghosts included.
+    pub sessions: SmallVec<[Session; 1]>,
+    /// What is in flight.
+    pub flux: Option<Box<Flux>>,
+}
+
+impl User {
+    /// The flux, made when there is none.
+    pub fn flux(&mut self) -> &mut Flux {
+        self.flux.get_or_insert_default()
+    }
+
+    /// What his frames wait for.
+    pub fn wait(&self) -> Option<Wait> {
+        Some(self.flux.as_ref()?.wait?.0)
+    }
+
+    /// At least one session is available.
+    pub fn is_available(&self) -> bool {
+        self.sessions.iter().any(|session| session.available)
+    }
+
+    /// Something ties him to his sm: a session, or a start on its way to it.
+    pub fn is_tied(&self) -> bool {
+        !self.sessions.is_empty()
+            || self
+                .flux
+                .as_ref()
+                .is_some_and(|flux| flux.starts.iter().any(|start| start.sent))
+    }
+
+    /// All his sessions are ending, and no start follows.
+    pub fn is_leaving(&self) -> bool {
+        !self.sessions.is_empty()
+            && self.sessions.iter().all(|session| session.ending)
+            && self.flux.as_ref().is_none_or(|flux| flux.starts.is_empty())
+    }
+
+    /// Finds a session by what session control names.
+    pub fn session_mut(&mut self, c2s: SeatId, number: u32, token: &Token) -> Option<&mut Session> {
+        self.sessions
+            .iter_mut()
+            .find(|s| s.c2s == c2s && s.number == number && s.token == *token)
+    }
+}
+
+/// The slice. Keys are prepared bare JIDs.
+#[derive(Debug, Default)]
+pub struct Users {
+    users: TableMap<Box<str>, User>,
+    /// Users tied to each sm: the load that placement balances.
+    load: TableMap<SeatId, usize>,
+    sessions: usize,
+    available: usize,
+}
+
+impl Users {
+    /// Finds a user.
+    pub fn get(&self, bare: &str) -> Option<&User> {
+        self.users.get(bare)
+    }
+
+    /// Changes a user (made when unknown) and keeps the sums right. A user with nothing left is forgotten.
+    pub fn change<R>(&mut self, bare: &str, change: impl FnOnce(&mut User) -> R) -> R {
+        if !self.users.contains_key(bare) {
+            self.users.insert(bare.into(), User::default());
+        }
+        let Some(user) = self.users.get_mut(bare) else {
+            unreachable!("inserted above")
+        };
+        let before = (
+            user.sm,
+            user.sessions.len(),
+            user.sessions.iter().filter(|s| s.available).count(),
+        );
+        let result = change(user);
+        if user.flux.as_ref().is_some_and(|flux| flux.is_empty()) {
+            user.flux = None;
+        }
+        if user.sessions.is_empty() && user.flux.is_none() {
+            user.sm = None;
+        }
+        let after = (
+            user.sm,
+            user.sessions.len(),
+            user.sessions.iter().filter(|s| s.available).count(),
+        );
+        let forgotten = user.sessions.is_empty() && user.flux.is_none();
+        self.sessions = self.sessions + after.1 - before.1;
+        self.available = self.available + after.2 - before.2;
+        if before.0 != after.0 {
+            self.unload(before.0);
+            if let Some(sm) = after.0 {
+                *self.load.entry(sm).or_default() += 1;
+            }
+        }
+        if forgotten {
+            self.users.remove(bare);
+        }
+        result
+    }
+
+    fn unload(&mut self, sm: Option<SeatId>) {
+        let Some(sm) = sm else { return };
+        if let Some(load) = self.load.get_mut(&sm) {
+            *load -= 1;
+            if *load == 0 {
+                self.load.remove(&sm);
+            }
+        }
+    }
+
+    /// Users tied to this sm.
+    pub fn load(&self, sm: SeatId) -> usize {
+        self.load.get(&sm).copied().unwrap_or(0)
+    }
+
+    /// Keys of all users for whom `which` holds. Walks the whole slice: for losses, not for frames.
+    pub fn keys_where(&self, mut which: impl FnMut(&User) -> bool) -> Vec<Box<str>> {
+        self.users
+            .iter()
+            .filter(|(_, user)| which(user))
+            .map(|(key, _)| key.clone())
+            .collect()
+    }
+
+    /// Any one session at this sm.
+    pub fn any_session_at(&self, sm: SeatId) -> Option<(&str, &User, &Session)> {
+        if self.load(sm) == 0 {
+            return None;
+        }
+        self.users.iter().find_map(|(key, user)| {
+            (user.sm == Some(sm)).then(|| user.sessions.first().map(|session| (&**key, user, session)))?
+        })
+    }
+
+    /// Users in the slice.
+    pub fn len(&self) -> usize {
+        self.users.len()
+    }
+
+    /// Nobody.
+    pub fn is_empty(&self) -> bool {
+        self.users.is_empty()
+    }
+
+    /// Sessions in the slice.
+    pub fn sessions(&self) -> usize {
+        self.sessions
+    }
+
+    /// Available sessions in the slice.
+    pub fn available(&self) -> usize {
+        self.available
+    }
+}

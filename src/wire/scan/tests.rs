@@ -1,0 +1,424 @@
+#![allow(clippy::unwrap_used)]
+
+use super::*;
+use proptest::prelude::*;
+
+const LIMITS: Limits = Limits {
+    frame_bytes_max: 4096,
+    open_bytes_max: 400,
+    depth_max: 6,
+};
+const OPEN: &str = "<?xml version='1.0'?><stream:stream xmlns:stream='http://etherx.jabber.org/streams' version='1.0'>";
+
+type Outcome = (Vec<Item>, Option<ScanError>);
+
+/// Shows the bytes in pieces, consumes after each piece as a reader would; offsets are of the whole input.
+fn run(path: Path, input: &[u8], cuts: &[usize], limits: Limits) -> Outcome {
+    let mut scanner = Scanner::with_path(limits, path);
+    let (mut items, mut base, mut shown) = (Vec::new(), 0, 0);
+    let ends = cuts.iter().copied().filter(|&c| c < input.len()).chain([input.len()]);
+    for end in ends {
+        shown = end.max(shown);
+        loop {
+            match scanner.next(&input[base..shown]) {
+                Ok(Some(item)) => items.push(shifted(item, base)),
+                Ok(None) => break,
+                Err(error) => {
+                    assert_eq!(scanner.next(&input[base..shown]), Err(error), "an error is for ever");
+                    return (items, Some(error));
+                }
+            }
+        }
+        assert_eq!(scanner.seen(), shown - base, "everything shown is seen");
+        let n = scanner.unfinished_start();
+        scanner.consume(n);
+        base += n;
+    }
+    (items, None)
+}
+
+fn shifted(item: Item, by: usize) -> Item {
+    match item {
+        Item::Open { end, empty } => Item::Open { end: end + by, empty },
+        Item::Frame { start, end } => Item::Frame {
+            start: start + by,
+            end: end + by,
+        },
+        Item::Close { end } => Item::Close { end: end + by },
+    }
+}
+
+/// The outcome, equal for all paths and for two ways of cutting.
+fn outcome(body: &str) -> Outcome {
+    let input = [OPEN.as_bytes(), body.as_bytes()].concat();
+    let every_byte: Vec<usize> = (0..input.len()).collect();
+    let expected = run(Path::Bytes, &input, &[], LIMITS);
+    for path in Path::available() {
+        assert_eq!(
+            run(path, &input, &[], LIMITS),
+            expected,
+            "{} whole: {body}",
+            path.name()
+        );
+        assert_eq!(
+            run(path, &input, &every_byte, LIMITS),
+            expected,
+            "{} byte by byte: {body}",
+            path.name()
+        );
+    }
+    expected
+}
+
+/// The frames of a body that must be let through.
+fn frames(body: &str) -> Vec<&str> {
+    let (items, error) = outcome(body);
+    assert_eq!(error, None, "{body}");
+    let frame = |item: &Item| match *item {
+        Item::Frame { start, end } => Some(&body[start - OPEN.len()..end - OPEN.len()]),
+        _ => None,
+    };
+    items.iter().filter_map(frame).collect()
+}
+
+fn refused(body: &str) -> ScanError {
+    outcome(body).1.unwrap_or_else(|| panic!("let through: {body}"))
+}
+
+#[test]
+fn borders_of_all_constructs() {
+    let list = [
+        "<a/>",
+        "<a></a>",
+        "<a ></a >",
+        "<a b='c'/>",
+        "<a b = \"c\" d\n=\n'e' />",
+        "<a b='x > y \"' c=\"it's />\"><d/></a>",
+        "<a>text > more, it's \"quoted\" = / text</a>",
+        "<a><![CDATA[</a>]]]]><b/></a>",
+        "<a><![CDATA[]]></a>",
+        "<a><!-- </a> <b> - -></a> --></a>",
+        "<a><!----></a>",
+        "<a><?p </a> ? >?></a>",
+        "<a><?p?><?p ??></a>",
+        "<a>]] ></a>",
+        "<a b=']]>'/>",
+        "<\u{e9}l\u{e9}ment attribut\u{e9}='\u{20ac}'>\u{1F600}</\u{e9}l\u{e9}ment>",
+        "<a>\u{fffd}\u{ffff0}\u{10ffff}\u{d7ff}\u{e000}\u{85}\u{7f}</a>",
+        "<a-rather-long-name-that-spans-more-than-one-block-of-sixty-four-bytes with-an-attribute-whose-name-is-long-as-well-so-that-it-spans-blocks='x'/>",
+        "<a><b><c><d/></c></b><e></e></a>",
+    ];
+    for frame in list {
+        assert_eq!(frames(frame), [frame]);
+        assert_eq!(
+            frames(&format!(" {frame}\n<!-- x --><?p y?>{frame}{frame}")),
+            [frame, frame, frame]
+        );
+    }
+    assert_eq!(frames(&list.concat()), list);
+}
+
+#[test]
+fn what_is_refused() {
+    use ScanError::*;
+    for body in [
+        "x",
+        "<a/>x",
+        "<![CDATA[]]>",
+        "<a>]]></a>",
+        "< a/>",
+        "<a b/>",
+        "<a b></a>",
+        "<a 'b'/>",
+        "<a b'c'/>",
+        "<a b=c/>",
+        "<a b='c'd='e'/>",
+        "<a b='<'/>",
+        "<a / >",
+        "<a/b>",
+        "<a b='c'/ >",
+        "<a <b/>",
+        "</a>",
+        "<a></ a>",
+        "<a></a b>",
+        "<a></a b='c'>",
+        "<a></>",
+        "<>",
+        "<a></a/>",
+        "<a><!-- -- --></a>",
+        "<a><!- ></a>",
+        "<a><? ?></a>",
+        "<?xml version='1.0'?>",
+        "<a><?xml?></a>",
+        "<a><?XmL x?></a>",
+        "<a =''/>",
+        "<a b=='c'/>",
+        "<a b='c'=''/>",
+        "<a b='c' ='d'/>",
+        "</stream:strea>",
+        "</stream:streamx>",
+        "</stream:stream/>",
+        "</stream:stream><a/>",
+        "</stream:stream>x",
+    ] {
+        assert!(matches!(refused(body), NotWellFormed(_)), "{body}");
+    }
+    for body in [
+        "<!DOCTYPE a>",
+        "<a><!ENTITY b 'c'></a>",
+        "<a><!x></a>",
+        "<a><![IGNORE[x]]></a>",
+        "<!",
+    ] {
+        if body != "<!" {
+            assert!(matches!(refused(body), Restricted(_)), "{body}");
+        }
+    }
+    for body in [
+        "\0",
+        "<a>\u{0}</a>",
+        "<a\u{1}/>",
+        "<a b='\u{1f}'/>",
+        "<a>\u{ffff}</a>",
+        "<a>\u{fffe}</a>",
+        "<!--\u{b}-->",
+    ] {
+        assert_eq!(refused(body), BadCharacter, "{body:?}");
+    }
+}
+
+#[test]
+fn bytes_that_are_not_utf8() {
+    let list: [&[u8]; 14] = [
+        b"\x80",
+        b"\xc0\x80",
+        b"\xc1\xbf",
+        b"\xc3",
+        b"\xc3\xc3\xa9",
+        b"\xe0\x9f\xbf",
+        b"\xed\xa0\x80",
+        b"\xe2\x82",
+        b"\xf0\x8f\xbf\xbf",
+        b"\xf4\x90\x80\x80",
+        b"\xf5\x80\x80\x80",
+        b"\xff",
+        b"\xf0\x9f\x98",
+        b"\xef\xbf\xbf",
+    ];
+    for bad in list {
+        for pad in [0, 1, 40, 57, 58, 59, 60, 61, 62, 63, 64, 200] {
+            let input = [OPEN.as_bytes(), b"<a>", "y".repeat(pad).as_bytes(), bad, b"</a>"].concat();
+            for path in Path::available() {
+                let got = run(path, &input, &[], LIMITS).1;
+                assert_eq!(got, Some(ScanError::BadCharacter), "{} {bad:x?} {pad}", path.name());
+            }
+        }
+    }
+}
+
+#[test]
+fn limits_hold_while_incomplete() {
+    let max = LIMITS.frame_bytes_max;
+    let just = format!("<a>{}</a>", "x".repeat(max - 7));
+    assert_eq!(frames(&just).len(), 1);
+    assert_eq!(refused(&format!("<a>{}</a>", "x".repeat(max - 6))), ScanError::TooLarge);
+    assert_eq!(refused(&format!("<a>{}", "x".repeat(max))), ScanError::TooLarge);
+    assert_eq!(refused(&format!("<a b='{}", "x".repeat(max))), ScanError::TooLarge);
+    assert_eq!(
+        refused(&format!("</stream:stream{}", " ".repeat(max))),
+        ScanError::TooLarge
+    );
+    assert_eq!(
+        frames(&format!("<!--{}--><a/>", "x".repeat(3 * max))),
+        ["<a/>"],
+        "nothing is kept of these"
+    );
+    let deep = |n: usize| format!("{}{}", "<a>".repeat(n), "</a>".repeat(n));
+    assert_eq!(frames(&deep(6)).len(), 1);
+    assert_eq!(refused(&deep(7)), ScanError::TooDeep);
+    assert_eq!(refused("<a><a><a><a><a><a><a/>"), ScanError::TooDeep);
+    for path in Path::available() {
+        let long = format!("<stream:stream a='{}", "x".repeat(LIMITS.open_bytes_max));
+        assert_eq!(run(path, long.as_bytes(), &[], LIMITS).1, Some(ScanError::TooLarge));
+    }
+}
+
+#[test]
+fn open_tags() {
+    let open = |text: &str| run(Path::Bytes, text.as_bytes(), &[], LIMITS);
+    for good in [
+        OPEN,
+        "<a>",
+        "\u{feff}<?xml version='1.0'?><a>",
+        "<?xml version = \"1.0\" encoding='utf-8' standalone='yes' ?>\n<!-- x --><?p?><a b='>'>",
+    ] {
+        assert_eq!(
+            open(good),
+            (
+                vec![Item::Open {
+                    end: good.len(),
+                    empty: false
+                }],
+                None
+            ),
+            "{good}"
+        );
+    }
+    assert_eq!(open("<a />").0, [Item::Open { end: 5, empty: true }]);
+    for bad in [
+        " <?xml version='1.0'?><a>",
+        "<?xml version='1.1'?><a>",
+        "<?xml encoding='UTF-8'?><a>",
+        "<?xml?><a>",
+        "x<a>",
+        "</a>",
+        "<?xml version='1.0' encoding='ISO-8859-1'?><a>",
+        "<?xml version='1.0'encoding='UTF-8'?><a>",
+        "<?XML version='1.0'?><a>",
+        "<![CDATA[x]]><a>",
+        "<a b='1' b='2'>",
+        "<s:a>",
+        "<a&b>",
+    ] {
+        assert!(matches!(open(bad).1, Some(ScanError::NotWellFormed(_))), "{bad}");
+    }
+    assert!(matches!(open("<!DOCTYPE a><a>").1, Some(ScanError::Restricted(_))));
+}
+
+#[test]
+fn close_and_restart() {
+    let (items, error) = outcome("<a/></stream:stream > <!-- x -->\n");
+    assert_eq!(error, None);
+    assert!(
+        matches!(items[..], [Item::Open { .. }, Item::Frame { .. }, Item::Close { end }] if end == OPEN.len() + 21)
+    );
+    for path in Path::available() {
+        let input = format!("{OPEN}<ok/>{OPEN}<b/>");
+        let mut scanner = Scanner::with_path(LIMITS, path);
+        let input = input.as_bytes();
+        assert_eq!(
+            scanner.next(input),
+            Ok(Some(Item::Open {
+                end: OPEN.len(),
+                empty: false
+            }))
+        );
+        let end = OPEN.len() + 5;
+        assert_eq!(scanner.next(input), Ok(Some(Item::Frame { start: OPEN.len(), end })));
+        scanner.consume(end);
+        scanner.restart();
+        let input = &input[end..];
+        assert_eq!(
+            scanner.next(input),
+            Ok(Some(Item::Open {
+                end: OPEN.len(),
+                empty: false
+            }))
+        );
+        assert_eq!(
+            scanner.next(input),
+            Ok(Some(Item::Frame {
+                start: OPEN.len(),
+                end: input.len()
+            }))
+        );
+        assert_eq!(scanner.next(input), Ok(None));
+        assert_eq!(scanner.unfinished_start(), input.len());
+    }
+}
+
+/// Pieces from which both plausible and broken input is made.
+const PIECES: &[&str] = &[
+    "<route xmlns='http://jabberd.jabberstudio.org/ns/component/1.0' from='a' to='b'>",
+    "</route>",
+    "<message to='x' from=\"y\">",
+    "</message>",
+    "<body>",
+    "</body>",
+    "<a/>",
+    "<a b='c' d='e'/>",
+    "<a b=\"c\"/>",
+    "<a>",
+    "</a>",
+    "</a >",
+    "<a ",
+    "b='",
+    "'",
+    "\"",
+    "=",
+    " ",
+    "/",
+    ">",
+    "/>",
+    "<",
+    "</",
+    "x",
+    "text it's \"so\" ",
+    "\u{e9}\u{20ac}\u{1F600}",
+    "<!--",
+    "-->",
+    "-",
+    "<![CDATA[",
+    "]]>",
+    "]",
+    "<?p ",
+    "?>",
+    "?",
+    "!",
+    "\n",
+    "&amp;",
+    "some longer text that fills a block of sixty-four bytes without any markup in it",
+    "<stream:features xmlns:stream='s'>",
+    "</stream:stream>",
+    "\u{1}",
+    "\u{ffff}",
+];
+
+fn pieces() -> impl Strategy<Value = Vec<u8>> {
+    // The well-formed pieces come first, and more often.
+    let piece = prop_oneof![6 => 0..13usize, 2 => 13..PIECES.len()].prop_map(|i| PIECES[i]);
+    prop::collection::vec(piece, 0..40).prop_map(|list| list.concat().into_bytes())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(4000))]
+
+    #[test]
+    fn paths_agree_wherever_cut(body in pieces(), spoil in prop::option::weighted(0.2, (any::<prop::sample::Index>(), any::<u8>())),
+        cuts in prop::collection::vec(0..1500usize, 0..6))
+    {
+        let mut input = [OPEN.as_bytes(), &body].concat();
+        if let Some((at, byte)) = spoil {
+            let at = at.index(input.len());
+            input[at] = byte;
+        }
+        let mut cuts = cuts;
+        cuts.sort_unstable();
+        let expected = run(Path::Bytes, &input, &[], LIMITS);
+        for path in Path::available() {
+            prop_assert_eq!(&run(path, &input, &cuts, LIMITS), &expected, "{}", path.name());
+        }
+    }
+
+    #[test]
+    fn paths_agree_on_any_text(text in "[<>/'\"= a\u{e9}!?-]{0,200}") {
+        let input = [OPEN.as_bytes(), b"<a>", text.as_bytes(), b"</a>"].concat();
+        let expected = run(Path::Bytes, &input, &[], LIMITS);
+        for path in Path::available() {
+            prop_assert_eq!(&run(path, &input, &[], LIMITS), &expected, "{}", path.name());
+        }
+    }
+
+    #[test]
+    fn paths_agree_on_any_bytes_of_characters(parts in prop::collection::vec(0..12usize, 0..120), cut in 0..400usize) {
+        const PARTS: [&[u8]; 12] = [b"x", b"<b/>", b"\xc3\xa9", b"\xe2\x82\xac", b"\xf0\x9f\x98\x80", b"\xef\xbf\xbd",
+            b"yyyyyyy", b"zzzzzzzzzzzzzzzzzzzzzz", b"\xed\x9f\xbf", b"\xf4\x8f\xbf\xbf", b"\xe0\xa0\x80", b"\xc3"];
+        let text = parts.iter().map(|&i| PARTS[i]).collect::<Vec<_>>().concat();
+        let input = [OPEN.as_bytes(), b"<a>", &text, b"</a>"].concat();
+        let expected = run(Path::Bytes, &input, &[], LIMITS);
+        prop_assert_eq!(expected.1.is_some(), std::str::from_utf8(&input).is_err());
+        for path in Path::available() {
+            prop_assert_eq!(&run(path, &input, &[cut], LIMITS), &expected, "{}", path.name());
+        }
+    }
+}

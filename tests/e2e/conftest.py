@@ -1,0 +1,88 @@
+"""Fixtures: machines under test that clean up after themselves and keep their logs when a test fails."""
+
+import logging
+import os
+import re
+import shutil
+import sys
+import tempfile
+
+import pytest
+
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+
+import bed  # noqa: E402
+
+LOGS = os.path.join(bed.ROOT, "tests", "logs")
+ALL_ROUTERS = {"stock": dict(router="stock"), "jidmesh": dict(router="jidmesh", shards=1), "jidmesh-2-shards": dict(router="jidmesh", shards=2)}
+
+
+def pytest_addoption(parser):
+    parser.addoption("--router", action="append", choices=sorted(ALL_ROUTERS), help="run only with these routers")
+
+
+def pytest_configure(config):
+    if not os.environ.get("JIDMESH_CAGE"):
+        pytest.exit("run these tests with `tests/run e2e [pytest arguments]`: they need a cage of their own", 2)
+    config.addinivalue_line("markers", "only(*routers): the test has a meaning on these routers alone")
+    logging.getLogger("asyncio").setLevel(logging.CRITICAL + 1)
+    logging.getLogger("slixmpp").setLevel(logging.CRITICAL + 1)
+    shutil.rmtree(LOGS, ignore_errors=True)
+
+
+def pytest_generate_tests(metafunc):
+    if "router" in metafunc.fixturenames:
+        marker = metafunc.definition.get_closest_marker("only")
+        wanted = marker.args if marker else tuple(ALL_ROUTERS)
+        chosen = metafunc.config.getoption("--router") or list(ALL_ROUTERS)
+        metafunc.parametrize("router", [name for name in ALL_ROUTERS if name in wanted and name in chosen])
+
+
+def pytest_collection_modifyitems(config, items):
+    """A test that has no meaning on the chosen routers is not there at all: nothing is skipped."""
+    gone = [item for item in items if "NOTSET" in item.nodeid]
+    if gone:
+        config.hook.pytest_deselected(items=gone)
+        items[:] = [item for item in items if item not in gone]
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_makereport(item):
+    report = (yield).get_result()
+    if report.when == "call":
+        item.failed = report.failed
+    elif report.failed:
+        item.failed = True
+
+
+@pytest.fixture
+def machine(request, router):
+    """Factory: `machine(sms=..., ...)` starts a Stack on the router of the test's parameter; `router=` overrides."""
+    yield from _machines(request, ALL_ROUTERS[router])
+
+
+@pytest.fixture
+def bare_machine(request):
+    """Factory of Stacks that names its router itself."""
+    yield from _machines(request, {})
+
+
+def _machines(request, defaults):
+    stacks = []
+    folder = tempfile.mkdtemp(prefix="test-", dir=os.environ["JIDMESH_CAGE"])
+
+    def factory(start=True, **settings):
+        stack = bed.Stack(tempfile.mkdtemp(dir=folder), **{**defaults, **settings})
+        stacks.append(stack)
+        if start:
+            stack.start()
+        return stack
+
+    yield factory
+    for stack in stacks:
+        stack.stop()
+    if getattr(request.node, "failed", False):
+        name = re.sub(r"[^A-Za-z0-9_.-]+", "-", request.node.name)
+        for number, stack in enumerate(stacks):
+            stack.keep_logs(os.path.join(LOGS, name, str(number)))
+    shutil.rmtree(folder, ignore_errors=True)

@@ -1,0 +1,418 @@
+//! Metrics page, admin socket and `status` as an operator, a scraper and a vandal meet them.
+#![allow(clippy::unwrap_used)]
+
+use jidmesh::node::counters::Counter;
+use jidmesh::node::report::{NameReport, SeatReport, ShardReport};
+use jidmesh::operate::log::{self, LogSender, LogTarget};
+use jidmesh::operate::{ServeParams, Serving, Source, serve, status};
+use std::collections::HashSet;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+const WAIT: Duration = Duration::from_secs(10);
+
+/// A node of two shards that is not there.
+struct Bed {
+    folder: tempfile::TempDir,
+    log: LogSender,
+    asked: Arc<AtomicUsize>,
+    answering: Arc<AtomicUsize>,
+    serving: Option<Serving>,
+}
+
+impl Bed {
+    fn new() -> Bed {
+        let folder = tempfile::tempdir().unwrap();
+        let log = log::start(LogTarget::File(folder.path().join("log")), "test");
+        let mut bed = Bed {
+            folder,
+            log,
+            asked: Arc::default(),
+            answering: Arc::new(2.into()),
+            serving: None,
+        };
+        bed.serving = Some(bed.serve());
+        bed
+    }
+
+    fn serve(&self) -> Serving {
+        let (asked, answering) = (self.asked.clone(), self.answering.clone());
+        let source: Source = Arc::new(move |_| {
+            asked.fetch_add(1, Ordering::SeqCst);
+            (0..answering.load(Ordering::SeqCst) as u16).map(report).collect()
+        });
+        let params = ServeParams {
+            node: "a.\"test\"".into(),
+            config_digest: "d1".into(),
+            shards: 2,
+            started: Instant::now(),
+            admin: Some(self.socket()),
+            metrics: Some("127.0.0.1:0".parse().unwrap()),
+        };
+        serve(params, source, self.log.clone())
+    }
+
+    fn socket(&self) -> PathBuf {
+        self.folder.path().join("run/admin.sock")
+    }
+
+    fn metrics(&self) -> SocketAddr {
+        self.serving.as_ref().unwrap().metrics_addr().unwrap()
+    }
+
+    fn logged(&self) -> String {
+        assert!(self.log.flush(WAIT));
+        std::fs::read_to_string(self.folder.path().join("log")).unwrap_or_default()
+    }
+
+    fn http(&self, request: &str) -> String {
+        self.try_http(request).unwrap()
+    }
+
+    fn try_http(&self, request: &str) -> std::io::Result<String> {
+        let mut stream = TcpStream::connect(self.metrics())?;
+        stream.set_read_timeout(Some(WAIT))?;
+        // A refused request may be answered before it was read to its end.
+        let _ = stream.write_all(request.as_bytes());
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer)?;
+        Ok(answer)
+    }
+}
+
+fn report(shard: u16) -> ShardReport {
+    let mut report = ShardReport {
+        shard,
+        users: 3,
+        sessions: 5,
+        sessions_available: 4,
+        ..ShardReport::default()
+    };
+    report.counters.add(Counter::FramesIn, 10);
+    report.counters.add(Counter::Bounce404, 1);
+    report.names.push(NameReport {
+        name: "example.net".into(),
+        holders: vec!["sm".into()],
+        clustered: true,
+        default_route: false,
+        log_sink: false,
+        alias_of: None,
+    });
+    report.seats.push(SeatReport {
+        id: format!("sm{shard}"),
+        kind: "sm",
+        state: if shard == 1 { "lost" } else { "connected" },
+        remote: "127.0.0.1:1".into(),
+        user: "jabberd".into(),
+        shard,
+        tls: false,
+        queue_bytes: 100,
+        frames_in: 1,
+        frames_out: 2,
+        sessions: 5,
+        returns: 0,
+        since_us: 1,
+    });
+    report
+}
+
+#[test]
+fn the_page_merges_shards_and_is_well_formed() {
+    let bed = Bed::new();
+    let answer = bed.http("GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n");
+    let (head, page) = answer.split_once("\r\n\r\n").unwrap();
+    assert!(
+        head.starts_with("HTTP/1.1 200 OK\r\n") && head.contains("version=0.0.4"),
+        "{head}"
+    );
+    assert!(head.contains(&format!("Content-Length: {}", page.len())), "{head}");
+    for sample in [
+        "jidmesh_frames_received_total 20",
+        "jidmesh_bounced_total{code=\"404\"} 2",
+        "jidmesh_bounced_total{code=\"401\"} 0",
+        "jidmesh_sessions 10",
+        "jidmesh_queue_bytes 200",
+        "jidmesh_links{kind=\"sm\",state=\"lost\"} 1",
+        "jidmesh_names 1",
+    ] {
+        assert!(page.lines().any(|l| l == sample), "{sample} is missing in\n{page}");
+    }
+    assert!(page.contains("node=\"a.\\\"test\\\"\"} 1"), "labels are quoted\n{page}");
+    let (mut described, mut last, mut seen) = (HashSet::new(), "", HashSet::new());
+    for line in page.lines() {
+        if let Some(rest) = line.strip_prefix("# TYPE ") {
+            last = rest.split(' ').next().unwrap();
+            assert!(described.insert(last), "{last} is described twice");
+        } else if !line.starts_with('#') {
+            assert_eq!(
+                line.split(['{', ' ']).next().unwrap(),
+                last,
+                "a sample stands under its own TYPE"
+            );
+            assert!(seen.insert(line.rsplit_once(' ').unwrap().0), "{line}: twice");
+        }
+    }
+}
+
+#[test]
+fn probes_and_bad_requests_have_their_answers() {
+    let bed = Bed::new();
+    let status = |request: &str| bed.http(request).split("\r\n").next().unwrap_or_default().to_owned();
+    for (request, expected) in [
+        ("GET /healthz HTTP/1.0\r\n\r\n", "HTTP/1.1 200 OK"),
+        ("GET /readyz HTTP/1.1\r\n\r\n", "HTTP/1.1 200 OK"),
+        ("GET /metrics?x=y HTTP/1.1\r\n\r\n", "HTTP/1.1 200 OK"),
+        ("GET /nothing HTTP/1.1\r\n\r\n", "HTTP/1.1 404 Not Found"),
+        (
+            "POST /metrics HTTP/1.1\r\nContent-Length: 3\r\n\r\nabc",
+            "HTTP/1.1 405 Method Not Allowed",
+        ),
+        (
+            "GET /metrics HTTP/2.0\r\n\r\n",
+            "HTTP/1.1 505 HTTP Version Not Supported",
+        ),
+        ("GET /metrics\r\n\r\n", "HTTP/1.1 400 Bad Request"),
+        ("\u{0}\u{1}\u{2}\r\n\r\n", "HTTP/1.1 400 Bad Request"),
+        ("GET http://x/metrics HTTP/1.1\r\n\r\n", "HTTP/1.1 400 Bad Request"),
+        (
+            &format!("GET / HTTP/1.1\r\nX: {}", "y".repeat(20_000)),
+            "HTTP/1.1 431 Request Header Fields Too Large",
+        ),
+    ] {
+        assert_eq!(status(request), expected, "{}", &request[..request.len().min(60)]);
+    }
+    let head = bed.http("HEAD /metrics HTTP/1.1\r\n\r\n");
+    assert!(head.starts_with("HTTP/1.1 200") && head.ends_with("\r\n\r\n"), "{head}");
+}
+
+#[test]
+fn a_silent_shard_is_not_ready() {
+    let bed = Bed::new();
+    bed.answering.store(1, Ordering::SeqCst);
+    let answer = bed.http("GET /readyz HTTP/1.1\r\n\r\n");
+    assert!(
+        answer.starts_with("HTTP/1.1 503") && answer.contains("1 of 2 shards answer"),
+        "{answer}"
+    );
+    assert!(bed.http("GET /healthz HTTP/1.1\r\n\r\n").starts_with("HTTP/1.1 200"));
+}
+
+#[test]
+fn shards_are_asked_a_few_times_a_second_at_most() {
+    let bed = Bed::new();
+    let start = Instant::now();
+    let mut requests = 0;
+    while start.elapsed() < Duration::from_millis(700) || requests < 20 {
+        bed.http("GET /metrics HTTP/1.1\r\n\r\n");
+        requests += 1;
+    }
+    let asked = bed.asked.load(Ordering::SeqCst);
+    let most = start.elapsed().as_millis() as usize / 200 + 1;
+    assert!(
+        (1..=most).contains(&asked),
+        "{requests} requests, asked {asked} times, allowed {most}"
+    );
+}
+
+#[test]
+fn a_slow_client_is_cut_off_and_holds_up_nobody() {
+    let bed = Bed::new();
+    let start = Instant::now();
+    let mut slow = TcpStream::connect(bed.metrics()).unwrap();
+    slow.set_read_timeout(Some(WAIT)).unwrap();
+    // A byte now and then must not win more time.
+    let mut drip = slow.try_clone().unwrap();
+    let dripping = std::thread::spawn(move || {
+        for byte in b"GET /metrics HTTP/1.1\r\nX: and so on and on and on".iter().cycle() {
+            if drip.write_all(&[*byte]).is_err() || start.elapsed() > WAIT {
+                break;
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    });
+    assert!(bed.http("GET /healthz HTTP/1.1\r\n\r\n").starts_with("HTTP/1.1 200"));
+    let mut answer = Vec::new();
+    let _ = slow.read_to_end(&mut answer);
+    assert!(
+        answer.starts_with(b"HTTP/1.1 408"),
+        "{}",
+        String::from_utf8_lossy(&answer)
+    );
+    assert!(start.elapsed() < Duration::from_secs(6), "{:?}", start.elapsed());
+    drop(slow);
+    dripping.join().unwrap();
+}
+
+#[test]
+fn too_many_connections_are_refused_and_later_ones_served() {
+    let bed = Bed::new();
+    let mut idle: Vec<TcpStream> = (0..16).map(|_| TcpStream::connect(bed.metrics()).unwrap()).collect();
+    let mut refused = String::new();
+    let mut one_more = TcpStream::connect(bed.metrics()).unwrap();
+    one_more.read_to_string(&mut refused).unwrap();
+    assert!(refused.starts_with("HTTP/1.1 503"), "{refused}");
+    idle.clear();
+    let start = Instant::now();
+    // Until then a connection too many may be reset, its request unread.
+    while !bed
+        .try_http("GET /healthz HTTP/1.1\r\n\r\n")
+        .is_ok_and(|a| a.starts_with("HTTP/1.1 200"))
+    {
+        assert!(start.elapsed() < WAIT, "slots do not come back");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+#[test]
+fn status_is_complete_and_the_socket_is_for_owner_and_group() {
+    let bed = Bed::new();
+    let answer = status::ask(&bed.socket()).unwrap();
+    assert_eq!(answer["node"], "a.\"test\"");
+    assert_eq!(
+        (&answer["sessions"], &answer["shards_answered"]),
+        (&10.into(), &2.into())
+    );
+    assert_eq!(answer["seats"].as_array().unwrap().len(), 2);
+    assert_eq!(
+        answer["names"].as_array().unwrap().len(),
+        1,
+        "every shard holds all names: they are shown once"
+    );
+    assert_eq!(answer["counters"].as_array().unwrap().len(), Counter::ALL.len());
+    assert!(
+        answer["health"].as_str().unwrap().contains("waiting for sm1"),
+        "{answer}"
+    );
+    let mode = std::fs::metadata(bed.socket()).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o660);
+}
+
+#[test]
+fn the_tables_show_what_the_node_said() {
+    let bed = Bed::new();
+    let text = status::show(&bed.socket(), false).unwrap();
+    let line = |start: &str| {
+        text.lines()
+            .find(|l| l.starts_with(start))
+            .unwrap_or_else(|| panic!("no {start}\n{text}"))
+    };
+    assert!(line("users").contains("6 with 10 sessions, 8 available"), "{text}");
+    assert!(
+        line("sm1 ").contains("lost") && line("sm0 ").contains("connected"),
+        "{text}"
+    );
+    assert!(line("example.net").contains("users placed"), "{text}");
+    assert!(line("jidmesh_frames_received_total").ends_with(" 20"), "{text}");
+    let json: serde_json::Value = serde_json::from_str(&status::show(&bed.socket(), true).unwrap()).unwrap();
+    assert_eq!(json["seats"][0]["queue_bytes"], 100);
+}
+
+fn talk(socket: &Path, request: &[u8]) -> String {
+    let mut stream = UnixStream::connect(socket).unwrap();
+    stream.set_read_timeout(Some(WAIT)).unwrap();
+    let _ = stream.write_all(request);
+    let mut line = String::new();
+    let _ = BufReader::new(stream).read_line(&mut line);
+    line
+}
+
+#[test]
+fn garbage_on_the_admin_socket_is_answered_and_harms_nothing() {
+    let bed = Bed::new();
+    for garbage in [
+        &b"hello\n"[..],
+        b"{\"cmd\":\"destroy\"}\n",
+        b"\xff\xfe\x00\n",
+        b"\n",
+        b"[[[[[[[[[[\n",
+        &[b'x'; 50_000],
+    ] {
+        let line = talk(&bed.socket(), garbage);
+        assert!(line.starts_with("{\"ok\":false,\"error\":"), "{line}");
+    }
+    let mut two = UnixStream::connect(bed.socket()).unwrap();
+    two.write_all(b"nonsense\n{\"cmd\":\"status\"}\n").unwrap();
+    let lines: Vec<String> = BufReader::new(two).lines().take(2).map(Result::unwrap).collect();
+    assert!(
+        lines[0].contains("\"ok\":false") && lines[1].contains("\"ok\":true"),
+        "{lines:?}"
+    );
+}
+
+#[test]
+fn a_stale_socket_is_replaced_and_a_live_one_is_not() {
+    let bed = Bed::new();
+    let second = bed.serve();
+    assert!(
+        bed.logged().contains("another process listens on it"),
+        "{}",
+        bed.logged()
+    );
+    drop(second);
+    assert!(status::ask(&bed.socket()).is_ok(), "the first one still answers");
+
+    let mut bed = bed;
+    bed.serving = None;
+    assert!(!bed.socket().exists(), "an orderly end removes it");
+    drop(UnixListener::bind(bed.socket()).unwrap());
+    assert!(bed.socket().exists(), "a crash leaves it");
+    let _again = bed.serve();
+    assert!(status::ask(&bed.socket()).is_ok());
+
+    std::fs::remove_file(bed.socket()).unwrap();
+    std::fs::write(bed.socket(), "precious").unwrap();
+    let _third = bed.serve();
+    assert_eq!(std::fs::read_to_string(bed.socket()).unwrap(), "precious");
+    assert!(bed.logged().contains("no socket is in its place"), "{}", bed.logged());
+}
+
+#[test]
+fn a_port_in_use_is_a_warning() {
+    let bed = Bed::new();
+    let params = ServeParams {
+        node: "b".into(),
+        config_digest: String::new(),
+        shards: 1,
+        started: Instant::now(),
+        admin: None,
+        metrics: Some(bed.metrics()),
+    };
+    let second = serve(params, Arc::new(|_| Vec::new()), bed.log.clone());
+    assert_eq!(second.metrics_addr(), None);
+    assert!(bed.logged().contains("no metrics page on"), "{}", bed.logged());
+}
+
+#[test]
+fn errors_of_status_say_what_to_do() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("admin.sock");
+    assert!(status::ask(&path).unwrap_err().contains("is jidmesh running?"));
+    drop(UnixListener::bind(&path).unwrap());
+    assert!(status::ask(&path).unwrap_err().contains("nobody listens"));
+    std::fs::remove_file(&path).unwrap();
+    let other = UnixListener::bind(&path).unwrap();
+    let answering = std::thread::spawn(move || {
+        let (mut stream, _) = other.accept().unwrap();
+        let mut request = [0; 64];
+        let _ = stream.read(&mut request);
+        let _ = stream.write_all(b"220 mail.example.net ESMTP\n");
+    });
+    assert!(status::ask(&path).unwrap_err().contains("is it the right socket?"));
+    answering.join().unwrap();
+}
+
+#[test]
+fn stopping_waits_for_no_client() {
+    let mut bed = Bed::new();
+    let _idle = TcpStream::connect(bed.metrics()).unwrap();
+    let _waiting = UnixStream::connect(bed.socket()).unwrap();
+    let start = Instant::now();
+    bed.serving = None;
+    assert!(start.elapsed() < Duration::from_secs(1), "{:?}", start.elapsed());
+}
