@@ -229,3 +229,112 @@ pub fn bare_sha1_choice(bare: &str, n: usize) -> usize {
     let word = |i: usize| u32::from_le_bytes([digest[4 * i], digest[4 * i + 1], digest[4 * i + 2], digest[4 * i + 3]]);
     ((word(1) ^ word(2) ^ word(3)) >> 2) as usize % n
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use proptest::prelude::*;
+
+    fn parts(raw: &str) -> Option<(Option<&str>, &str, Option<&str>)> {
+        JidRef::parse(raw).map(|jid| (jid.node, jid.domain, jid.resource))
+    }
+
+    #[test]
+    fn cut_into_parts() {
+        assert_eq!(parts("a.test"), Some((None, "a.test", None)));
+        assert_eq!(parts("u@a.test/x@y/z"), Some((Some("u"), "a.test", Some("x@y/z"))));
+        assert_eq!(parts("a.test/u@b"), Some((None, "a.test", Some("u@b"))));
+        for raw in ["", "@a", "a@", "a/", "/a", "u@/r", "a@b@c", "@"] {
+            assert_eq!(parts(raw), None, "{raw}");
+        }
+        let (fits, long) = ("a".repeat(PART_BYTES_MAX), "a".repeat(PART_BYTES_MAX + 1));
+        assert!(parts(&format!("{fits}@{fits}/{fits}")).is_some());
+        for raw in [format!("{long}@a"), long.clone(), format!("a/{long}")] {
+            assert_eq!(parts(&raw), None);
+        }
+    }
+
+    #[test]
+    fn plain_keys_are_borrowed() {
+        for raw in ["u@a.test", "u@a.test/R", "c2s_1.a-b", "u.v+w@[::1]", "example.net"] {
+            assert!(matches!(bare_key(raw), Some(Cow::Borrowed(_))), "{raw}");
+            assert!(matches!(domain_key(raw), Some(Cow::Borrowed(_))), "{raw}");
+            assert!(matches!(full_key(raw), Some(Cow::Borrowed(key)) if key == raw), "{raw}");
+        }
+        assert_eq!(bare_key("u@a.test/R").unwrap(), "u@a.test");
+    }
+
+    #[test]
+    fn keys_are_prepared() {
+        assert_eq!(bare_key("U@A.Test/R").unwrap(), "u@a.test");
+        assert_eq!(domain_key("v@C.Test/S").unwrap(), "c.test");
+        assert_eq!(full_key("U@A.Test/Réƒ").unwrap(), "u@a.test/Réƒ");
+        assert_eq!(bare_key("Straße@BÜCHER.example").unwrap(), "strasse@bücher.example");
+        assert_eq!(full_key("u@a/e\u{301}").unwrap(), "u@a/\u{e9}");
+        assert_eq!(full_key("u@a/\u{1f4f1}e\u{301}").unwrap(), "u@a/\u{1f4f1}\u{e9}");
+        for raw in ["a b@c", "a\"@c", "u@a b", "u@\u{ad}", "u@a\u{7f}", "u\u{a0}v@a", "u@a\u{2ff0}"] {
+            assert_eq!(bare_key(raw), None, "{raw}");
+        }
+        assert_eq!(full_key("u@a/\u{7}"), None);
+    }
+
+    #[test]
+    fn siphash_2_4_known_answer() {
+        let key = ClusterKey([0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15]);
+        let input: String = (0..15u8).map(char::from).collect();
+        assert_eq!(cluster_hash(&key, &input), 0xa129_ca61_49be_45e5);
+        assert_eq!(cluster_hash(&key, ""), 0x726f_db47_dd0e_0e31);
+    }
+
+    #[test]
+    fn rendezvous_ignores_order_and_moves_only_what_it_must() {
+        let key = ClusterKey([7; 16]);
+        let nodes = ["a.test", "b.test", "c.test", "d.test"];
+        let mut wins = [0; 4];
+        for user in (0..4000).map(|n| format!("user{n}@example.net")) {
+            let first = rendezvous(&key, &user, nodes.into_iter()).unwrap();
+            wins[first] += 1;
+            let mut turned = nodes;
+            turned.reverse();
+            assert_eq!(turned[rendezvous(&key, &user, turned.into_iter()).unwrap()], nodes[first]);
+            let left: Vec<&str> = nodes.into_iter().filter(|node| *node != "b.test").collect();
+            let second = left[rendezvous(&key, &user, left.iter().copied()).unwrap()];
+            assert!(second == nodes[first] || nodes[first] == "b.test");
+        }
+        assert!(wins.iter().all(|&n| (850..1150).contains(&n)), "{wins:?}");
+        assert_eq!(rendezvous(&key, "x", std::iter::empty()), None);
+    }
+
+    #[test]
+    fn choice_among_holders_as_in_jabberd2() {
+        let seen: Vec<usize> = ["alice", "bob", "carol", "dave"]
+            .iter()
+            .map(|node| bare_sha1_choice(&format!("{node}@example.net"), 3))
+            .collect();
+        assert_eq!(seen, EXPECTED);
+        assert_eq!((bare_sha1_choice("x@y", 1), bare_sha1_choice("x@y", 0)), (0, 0));
+    }
+
+    proptest! {
+        #[test]
+        fn keys_are_stable_and_never_panic(raw in "[ -~]{0,12}|\\PC{0,12}|[aA@/.ß]{0,12}") {
+            for key in [bare_key, domain_key, full_key] {
+                if let Some(once) = key(&raw) {
+                    let again = key(&once);
+                    prop_assert_eq!(again.as_deref(), Some(&*once));
+                }
+            }
+        }
+
+        #[test]
+        fn the_fast_path_agrees_with_the_profiles(raw in "[ -~]{1,12}") {
+            for (class, profile) in [(NODE, stringprep::nodeprep as Profile), (DOMAIN, stringprep::nameprep), (RESOURCE, stringprep::resourceprep)] {
+                if is_plain(&raw, class) {
+                    let prepared = profile(&raw).ok();
+                    prop_assert_eq!(prepared.as_deref(), Some(raw.as_str()));
+                }
+            }
+        }
+    }
+}

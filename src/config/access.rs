@@ -50,6 +50,32 @@ impl Network {
         (bits <= width(addr)).then_some(Network { addr, bits })
     }
 
+    /// From `ip` (`10.1.0.0`, or `10.1.0.0/16`) and `mask` (`255.255.0.0`, or a number of bits; default: this host
+    /// only). `None` if either is wrong, or the mask has holes.
+    pub fn parse(ip: &str, mask: Option<&str>) -> Option<Network> {
+        let (ip, mask) = match (ip.split_once('/'), mask) {
+            (Some((ip, bits)), None) => (ip, Some(bits)),
+            (None, mask) => (ip, mask),
+            (Some(_), Some(_)) => return None,
+        };
+        let addr = ip.trim().parse::<IpAddr>().ok()?;
+        let Some(mask) = mask.map(str::trim) else {
+            return Network::new(addr, width(addr.to_canonical()));
+        };
+        if let Ok(bits) = mask.parse() {
+            return Network::new(addr, bits);
+        }
+        let mask = mask
+            .parse::<IpAddr>()
+            .ok()
+            .filter(|mask| mask.is_ipv4() == addr.is_ipv4())?;
+        let ones = number(mask) << (128 - width(mask));
+        let bits = ones.leading_ones();
+        (ones.count_ones() == bits)
+            .then(|| Network::new(addr, u8::try_from(bits).ok()?))
+            .flatten()
+    }
+
     /// Whether `ip` lies within.
     pub fn contains(&self, ip: IpAddr) -> bool {
         match (self.addr, ip) {
@@ -70,5 +96,68 @@ fn number(ip: IpAddr) -> u128 {
     match ip {
         IpAddr::V4(v4) => u128::from(v4.to_bits()),
         IpAddr::V6(v6) => Ipv6Addr::to_bits(v6),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn net(ip: &str, mask: Option<&str>) -> Network {
+        Network::parse(ip, mask).unwrap()
+    }
+
+    fn permits(access: &Access, ip: &str) -> bool {
+        access.permits(ip.parse().unwrap())
+    }
+
+    #[test]
+    fn order_decides_as_in_jabberd2() {
+        let allow = vec![net("127.0.0.2", None)];
+        let deny = vec![net("127.0.0.0", Some("255.0.0.0"))];
+        let access = Access {
+            order: Order::AllowDeny,
+            allow: allow.clone(),
+            deny: deny.clone(),
+        };
+        assert!(permits(&access, "127.0.0.2") && !permits(&access, "127.0.0.1") && permits(&access, "10.0.0.1"));
+        let access = Access {
+            order: Order::DenyAllow,
+            allow: allow.clone(),
+            deny,
+        };
+        assert!(!permits(&access, "127.0.0.2") && !permits(&access, "10.0.0.1"));
+        let access = Access {
+            order: Order::DenyAllow,
+            allow,
+            deny: Vec::new(),
+        };
+        assert!(permits(&access, "127.0.0.2") && !permits(&access, "127.0.0.3"));
+        assert!(permits(&Access::default(), "2001:db8::1"));
+    }
+
+    #[test]
+    fn networks_of_both_families() {
+        let v6 = net("2001:db8::", Some("32"));
+        assert!(v6.contains("2001:db8:ffff::1".parse().unwrap()) && !v6.contains("2001:db9::1".parse().unwrap()));
+        assert_eq!(net("10.0.0.0/8", None), net("10.0.0.0", Some("255.0.0.0")));
+        assert!(net("0.0.0.0", Some("0")).contains("192.0.2.1".parse().unwrap()));
+        assert!(!net("::", Some("0")).contains("192.0.2.1".parse().unwrap()));
+        let mapped = Access {
+            order: Order::AllowDeny,
+            allow: Vec::new(),
+            deny: vec![net("192.0.2.1", None)],
+        };
+        assert!(!permits(&mapped, "::ffff:192.0.2.1"));
+        for (ip, mask) in [
+            ("x", None),
+            ("10.0.0.1", Some("255.0.255.0")),
+            ("10.0.0.1", Some("33")),
+            ("10.0.0.0/8", Some("8")),
+        ] {
+            assert_eq!(Network::parse(ip, mask), None, "{ip} {mask:?}");
+        }
+        assert_eq!(Network::parse("10.0.0.1", Some("ffff::")), None);
     }
 }
