@@ -337,11 +337,12 @@ impl Shard {
         let (Some(link), own) = (state.link, state.names.clone()) else {
             return;
         };
-        let names: Vec<Box<str>> = self
-            .names
-            .iter()
-            .filter(|(key, _)| !own.iter().any(|own| **own == **key))
-            .map(|(key, _)| key.into())
+        let bound = self.names.iter().map(|(key, _)| key);
+        let aliases = self.names.aliases().map(|(alias, _)| alias);
+        let names: Vec<Box<str>> = bound
+            .chain(aliases)
+            .filter(|name| !own.iter().any(|own| **own == **name))
+            .map(Into::into)
             .collect();
         self.send(link, |out| names.iter().for_each(|name| edit::advert(out, name, false)));
     }

@@ -127,7 +127,7 @@ impl Shard {
 
     fn send_on(&mut self, now: Micros, seat: SeatId, frame: &[u8], header: &Route<'_>) {
         let Some(to) = header.to else { return };
-        let verdict = route::decide(header, to, seat, &self.names, &self.own);
+        let verdict = route::decide(header, to, seat, &self.names);
         if !self.names.sinks().is_empty() && !matches!(verdict, Verdict::Bounce(_)) {
             self.copy_to_sinks(now, seat, frame, header);
         }

@@ -56,6 +56,7 @@ use rand_chacha::ChaCha20Rng;
 use rand_core::SeedableRng;
 use report::ShardReport;
 use seat::Seat;
+use std::borrow::Cow;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -80,8 +81,6 @@ pub struct Shard {
     /// The same for links from other machines, to which a default secret opens nothing.
     accept_remote: Arc<AcceptConfig>,
     limits: Limits,
-    /// jidmesh's own name, which its fences and surrogates come from.
-    own: Box<str>,
     rng: ChaCha20Rng,
     counters: Counters,
     actions: Vec<Action>,
@@ -128,13 +127,13 @@ impl Shard {
             depth_max: DEPTH_MAX,
         };
         let count = usize::from(shards);
+        let own = jid::domain_key(&format!("jidmesh.{}", config.id)).map_or("jidmesh.router".into(), Cow::into_owned);
         Shard {
             id,
             shards,
             accept: Arc::new(accept_config(&config, limits, false)),
             accept_remote: Arc::new(accept_config(&config, limits, true)),
             limits,
-            own: jid::domain_key(&format!("jidmesh.{}", config.id)).map_or("jidmesh.router".into(), |key| key.into()),
             rng: ChaCha20Rng::from_seed(seed),
             counters: Counters::default(),
             actions: Vec::new(),
@@ -142,7 +141,7 @@ impl Shard {
             data: (0..count).map(|_| DataBatch::default()).collect(),
             links: Vec::new(),
             free_links: Vec::new(),
-            names: Names::new(&config.aliases),
+            names: Names::new(&own, &config.aliases),
             registrar: (id == 0).then(|| Registrar::new(shards)),
             seats: TableMap::default(),
             early: Vec::new(),

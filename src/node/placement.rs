@@ -242,7 +242,7 @@ impl Shard {
         };
         let mut frame = Vec::new();
         let question = format!("{FENCE_PREFIX}{}.{number}", self.id);
-        edit::iq_ping(&mut frame, &id, &self.own, domain, &self.own, &question);
+        edit::iq_ping(&mut frame, &id, self.names.own(), domain, self.names.own(), &question);
         self.to_seat(now, sm, SELF, &frame);
     }
 

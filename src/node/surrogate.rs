@@ -185,7 +185,7 @@ impl Shard {
 
     fn to_sm(&mut self, now: Micros, sm: SeatId, bare: &str, payload: &[u8]) {
         let mut frame = Vec::with_capacity(payload.len() + 256);
-        edit::route(&mut frame, super::placement::domain_of(bare), &self.own, payload);
+        edit::route(&mut frame, super::placement::domain_of(bare), self.names.own(), payload);
         self.to_seat(now, sm, SELF, &frame);
     }
 }

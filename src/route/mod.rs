@@ -76,8 +76,8 @@ pub fn admit(route: &Route<'_>, owns: impl FnOnce(Value<'_>) -> bool, error_repl
     broadcast.then_some(Verdict::Broadcast)
 }
 
-/// Where an admitted unicast route goes. `own` is jidmesh's own name.
-pub fn decide<'a>(route: &Route<'a>, to: Value<'a>, sender: SeatId, names: &Names, own: &str) -> Verdict<'a> {
+/// Where an admitted unicast route goes.
+pub fn decide<'a>(route: &Route<'a>, to: Value<'a>, sender: SeatId, names: &Names) -> Verdict<'a> {
     if let Some((_, name)) = names.find(to) {
         return match name.multi {
             Multi::No => Verdict::Seat(name.holders[0]),
@@ -85,7 +85,7 @@ pub fn decide<'a>(route: &Route<'a>, to: Value<'a>, sender: SeatId, names: &Name
             Multi::To => to_domain(name, route.payload.as_ref(), sender),
         };
     }
-    if to.0 == own.as_bytes() {
+    if to.0 == names.own().as_bytes() {
         return Verdict::Own;
     }
     match names.default_route() {

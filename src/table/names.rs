@@ -41,6 +41,7 @@ pub struct Name {
 /// All names and seats.
 #[derive(Debug, Default)]
 pub struct Names {
+    own: Box<str>,
     names: TableMap<Box<str>, Name>,
     aliases: TableMap<Box<str>, Box<str>>,
     seats: TableMap<SeatId, SeatView>,
@@ -49,9 +50,12 @@ pub struct Names {
 }
 
 impl Names {
-    /// No names, and the aliases of the configuration (name, target).
-    pub fn new(aliases: &[(String, String)]) -> Names {
-        let mut names = Names::default();
+    /// No names but jidmesh's own, and the aliases of the configuration (name, target).
+    pub fn new(own: &str, aliases: &[(String, String)]) -> Names {
+        let mut names = Names {
+            own: own.into(),
+            ..Names::default()
+        };
         names.set_aliases(aliases);
         names
     }
@@ -78,6 +82,16 @@ impl Names {
     /// Finds a name by its key.
     pub fn get(&self, key: &str) -> Option<(&str, &Name)> {
         self.names.get_key_value(key).map(|(key, name)| (&**key, name))
+    }
+
+    /// An alias, or jidmesh's own name: nobody can bind it.
+    pub fn is_reserved(&self, key: &str) -> bool {
+        *self.own == *key || self.aliases.contains_key(key)
+    }
+
+    /// jidmesh's own name, which its questions and surrogates come from.
+    pub fn own(&self) -> &str {
+        &self.own
     }
 
     /// A seat.

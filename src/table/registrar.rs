@@ -222,6 +222,9 @@ impl Registrar {
             Some(_) => Multi::To,
             None => Multi::No,
         };
+        if names.is_reserved(&key) {
+            return Err(Refusal::Conflict);
+        }
         match names.get(&key) {
             Some(_) if multi == Multi::No => Err(Refusal::Conflict),
             _ => Ok(Granted {
