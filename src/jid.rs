@@ -273,7 +273,15 @@ mod tests {
         assert_eq!(bare_key("Straße@BÜCHER.example").unwrap(), "strasse@bücher.example");
         assert_eq!(full_key("u@a/e\u{301}").unwrap(), "u@a/\u{e9}");
         assert_eq!(full_key("u@a/\u{1f4f1}e\u{301}").unwrap(), "u@a/\u{1f4f1}\u{e9}");
-        for raw in ["a b@c", "a\"@c", "u@a b", "u@\u{ad}", "u@a\u{7f}", "u\u{a0}v@a", "u@a\u{2ff0}"] {
+        for raw in [
+            "a b@c",
+            "a\"@c",
+            "u@a b",
+            "u@\u{ad}",
+            "u@a\u{7f}",
+            "u\u{a0}v@a",
+            "u@a\u{2ff0}",
+        ] {
             assert_eq!(bare_key(raw), None, "{raw}");
         }
         assert_eq!(full_key("u@a/\u{7}"), None);
@@ -297,7 +305,10 @@ mod tests {
             wins[first] += 1;
             let mut turned = nodes;
             turned.reverse();
-            assert_eq!(turned[rendezvous(&key, &user, turned.into_iter()).unwrap()], nodes[first]);
+            assert_eq!(
+                turned[rendezvous(&key, &user, turned.into_iter()).unwrap()],
+                nodes[first]
+            );
             let left: Vec<&str> = nodes.into_iter().filter(|node| *node != "b.test").collect();
             let second = left[rendezvous(&key, &user, left.iter().copied()).unwrap()];
             assert!(second == nodes[first] || nodes[first] == "b.test");
@@ -308,11 +319,12 @@ mod tests {
 
     #[test]
     fn choice_among_holders_as_in_jabberd2() {
-        let seen: Vec<usize> = ["alice", "bob", "carol", "dave"]
+        let seen: Vec<usize> = ["alice", "bob", "carol", "dave", "erin", "frank"]
             .iter()
             .map(|node| bare_sha1_choice(&format!("{node}@example.net"), 3))
             .collect();
-        assert_eq!(seen, EXPECTED);
+        // Seen from jabberd2-router 2.7.0 with three holders.
+        assert_eq!(seen, [2, 0, 2, 0, 1, 1]);
         assert_eq!((bare_sha1_choice("x@y", 1), bare_sha1_choice("x@y", 0)), (0, 0));
     }
 
