@@ -256,8 +256,9 @@ const FRAME_BYTES_MIN: usize = 64 * 1024;
 const FRAME_BYTES_MOST: usize = 1 << 30;
 
 fn rate(cx: &mut Cx<'_>, limits: &Node, name: &str, per_s: u32) -> Option<Rate> {
-    let amount = cx.number_of(limits, name, 0..=u64::MAX / 2, "a whole number (0: no limit)", 0);
-    let node = limits.all(name).next()?;
+    let node = cx.one(limits, name)?;
+    let text = cx.text_with(node, &["seconds", "throttle"])?;
+    let amount = cx.number(node, &text, 0..=u64::MAX / 2, "a whole number (0: no limit)");
     let mut seconds = |key: &str, default: u32| match node.attr(key) {
         Some(text) => cx
             .number(node, text, 1..=86_400, &format!("{key}='...' in whole seconds"))
@@ -265,7 +266,7 @@ fn rate(cx: &mut Cx<'_>, limits: &Node, name: &str, per_s: u32) -> Option<Rate> 
         None => default,
     };
     let (per_s, throttle_s) = (seconds("seconds", per_s), seconds("throttle", 5));
-    (amount > 0).then_some(Rate {
+    amount.filter(|amount| *amount > 0).map(|amount| Rate {
         amount,
         per_s,
         throttle_s,
@@ -416,7 +417,7 @@ fn own(cx: &mut Cx<'_>, root: &Node, config: &mut Config) {
 }
 
 fn tuning(cx: &mut Cx<'_>, node: &Node) -> Tuning {
-    cx.known(node, &["shards"], &["shards"]);
+    cx.known_mixed(node, &["shards"], &["shards"]);
     let child = cx.text_of(node, "shards");
     let shards = match node.attr("shards").map(str::to_owned).or(child).as_deref() {
         None | Some("auto") => Shards::Auto,
