@@ -1,15 +1,151 @@
-//! Temporary.
-fn main() -> std::process::ExitCode {
-    let args: Vec<String> = std::env::args().collect();
-    let at = args.iter().position(|a| a == "-c").unwrap();
-    let path = std::path::PathBuf::from(&args[at + 1]);
-    match jidmesh::config::Config::load(&path) {
-        Ok(loaded) => jidmesh::shell::run(loaded.config, Some(path)),
-        Err(problems) => {
-            for problem in problems {
-                eprintln!("{problem}");
-            }
-            std::process::ExitCode::FAILURE
+//! The command line, and nothing else.
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+use jidmesh::config::{ADMIN_DEFAULT, Config, FILE_DEFAULT, Loaded, Problem};
+
+/// Routes the packets of jabberd2's components, in the place of jabberd2-router.
+#[derive(Debug, Parser)]
+#[command(version, args_conflicts_with_subcommands = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Option<Command>,
+    /// Without a command: run.
+    #[command(flatten)]
+    run: RunArgs,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run a node until SIGTERM; SIGHUP reads the configuration again.
+    Run(RunArgs),
+    /// Read everything, say what was understood, print a digest to compare machines.
+    Check(FileArgs),
+    /// Show what a running node does.
+    Status(StatusArgs),
+}
+
+#[derive(Args, Debug)]
+struct FileArgs {
+    /// The configuration file; without this, /etc/jabberd2/router.xml if it is there, else settings for loopback only.
+    #[arg(short, long, value_name = "FILE")]
+    config: Option<PathBuf>,
+}
+
+#[derive(Args, Debug)]
+struct RunArgs {
+    #[command(flatten)]
+    file: FileArgs,
+    /// Log details, too.
+    #[arg(short = 'D', long)]
+    debug: bool,
+}
+
+#[derive(Args, Debug)]
+struct StatusArgs {
+    #[command(flatten)]
+    file: FileArgs,
+    /// The node's admin socket; without this, what the configuration says.
+    #[arg(long, value_name = "PATH")]
+    admin: Option<PathBuf>,
+    /// For programs.
+    #[arg(long)]
+    json: bool,
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    match cli.command {
+        Some(Command::Check(args)) => check(&args),
+        Some(Command::Status(args)) => status(args),
+        Some(Command::Run(args)) => run(&args),
+        None => run(&cli.run),
+    }
+}
+
+fn run(args: &RunArgs) -> ExitCode {
+    let path = args.file.path();
+    match load(path.as_deref()) {
+        Ok(mut loaded) => {
+            complain(&loaded.warnings);
+            loaded.config.debug = args.debug;
+            jidmesh::shell::run(loaded.config, path)
         }
+        Err(problems) => refuse(&problems),
+    }
+}
+
+fn check(args: &FileArgs) -> ExitCode {
+    let path = args.path();
+    match load(path.as_deref()) {
+        Ok(loaded) => {
+            complain(&loaded.warnings);
+            match &path {
+                Some(path) => println!("{}: good, {}", path.display(), count(loaded.warnings.len(), "warning")),
+                None => println!("no configuration file: settings for loopback only"),
+            }
+            print!("{}", loaded.config.describe());
+            ExitCode::SUCCESS
+        }
+        Err(problems) => refuse(&problems),
+    }
+}
+
+fn status(args: StatusArgs) -> ExitCode {
+    let configured = || {
+        // A file that is named must be good; the usual one only helps.
+        match (load(args.file.path().as_deref()), &args.file.config) {
+            (Ok(loaded), _) => Ok(loaded.config.admin),
+            (Err(problems), Some(_)) => Err(problems),
+            (Err(_), None) => Ok(None),
+        }
+    };
+    let admin = match args.admin {
+        Some(admin) => Some(admin),
+        None => match configured() {
+            Ok(admin) => admin,
+            Err(problems) => return refuse(&problems),
+        },
+    };
+    jidmesh::operate::status::main(&admin.unwrap_or_else(|| PathBuf::from(ADMIN_DEFAULT)), args.json)
+}
+
+impl FileArgs {
+    /// The file to read, if there is one.
+    fn path(&self) -> Option<PathBuf> {
+        let usual = || Some(PathBuf::from(FILE_DEFAULT)).filter(|path| path.exists());
+        self.config.clone().or_else(usual)
+    }
+}
+
+fn load(path: Option<&Path>) -> Result<Loaded, Vec<Problem>> {
+    match path {
+        Some(path) => Config::load(path),
+        None => Ok(Loaded {
+            config: Config::embedded(),
+            warnings: Vec::new(),
+        }),
+    }
+}
+
+fn complain(problems: &[Problem]) {
+    for problem in problems {
+        eprintln!("{problem}");
+    }
+}
+
+fn refuse(problems: &[Problem]) -> ExitCode {
+    complain(problems);
+    eprintln!("jidmesh: the configuration can't be used");
+    ExitCode::FAILURE
+}
+
+fn count(n: usize, what: &str) -> String {
+    match n {
+        0 => format!("no {what}s"),
+        1 => format!("1 {what}"),
+        n => format!("{n} {what}s"),
     }
 }

@@ -1,4 +1,4 @@
-//! Rules of `router-filter.xml`, as data. Matching is [`crate::route::filter`]'s.
+//! Rules of `router-filter.xml`, as data. Matching is `route::filter`'s.
 
 use std::path::PathBuf;
 

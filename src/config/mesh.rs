@@ -74,7 +74,7 @@ fn own_name(cx: &mut Cx<'_>, mesh: &Node, host_name: &str) -> String {
 fn secrets(cx: &mut Cx<'_>, mesh: &Node) -> Vec<Secret> {
     let mut all = Vec::new();
     for node in mesh.all("secret") {
-        let secret = match (node.attr("file"), cx.text(node)) {
+        let secret = match (node.attr("file"), cx.text_with(node, &["file"])) {
             (None, Some(text)) => text,
             (Some(file), None) => {
                 let path = cx.absolute(file);
@@ -123,7 +123,7 @@ fn secrets(cx: &mut Cx<'_>, mesh: &Node) -> Vec<Secret> {
 fn peers(cx: &mut Cx<'_>, mesh: &Node) -> Vec<Peer> {
     let mut all: Vec<Peer> = Vec::new();
     for node in mesh.all("peer") {
-        let Some(text) = cx.text(node) else {
+        let Some(text) = cx.text_with(node, &["port"]) else {
             cx.error(
                 node.line,
                 "<peer> is empty; right is, for example, <peer>b.example.net</peer>",
@@ -165,7 +165,7 @@ fn named<T: Copy>(cx: &mut Cx<'_>, mesh: &Node, tag: &str, key: &str, choices: &
         let Some(choice) = cx.choice(node, word, choices) else {
             continue;
         };
-        let text = cx.text(node).unwrap_or_default();
+        let text = cx.text_with(node, &[key]).unwrap_or_default();
         let Some(name) = cx.domain(node, &text) else { continue };
         if all.iter().any(|(other, _)| *other == name) {
             cx.error(

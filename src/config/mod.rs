@@ -7,6 +7,7 @@
 
 mod access;
 mod acl;
+mod describe;
 mod digest;
 pub mod filter;
 mod glob;

@@ -53,7 +53,7 @@ pub struct Config {
     pub secret: Option<String>,
     /// `<local><pemfile>`: certificate chain and key; without it STARTTLS is not offered.
     pub pemfile: Option<PathBuf>,
-    /// `<local><private_key_password>`: unlocks the key in `pemfile`.
+    /// `<local><private_key_password>`: read, but without effect (a warning says so): an encrypted key is refused.
     pub private_key_password: Option<Secret>,
     /// `<local><ciphers>`: in OpenSSL's notation; read, but without effect (a warning says so).
     pub ciphers: Option<String>,
@@ -183,7 +183,7 @@ pub enum LogTarget {
     Syslog {
         /// `<ident>` (default `jabberd/router`).
         ident: String,
-        /// `<facility>`: syslog's number, not shifted: local0 is 16 (default local3).
+        /// `<facility>`: syslog's number, not shifted: local0 is 16, up to local7 (default local3).
         facility: u8,
     },
     /// `<log type='file'>`.

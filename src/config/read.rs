@@ -73,6 +73,18 @@ impl<'a> Cx<'a> {
 
     /// Warns about everything in `node` that nobody reads.
     pub(super) fn known(&mut self, node: &Node, children: &[&str], attrs: &[&str]) {
+        self.known_mixed(node, children, attrs);
+        if !children.is_empty() && !node.text.trim().is_empty() {
+            let text = excerpt(node.text.trim());
+            self.warning(
+                node.line,
+                format!("text '{text}' directly in <{}>: it has no effect", node.name),
+            );
+        }
+    }
+
+    /// The same where text may stand beside children.
+    pub(super) fn known_mixed(&mut self, node: &Node, children: &[&str], attrs: &[&str]) {
         for child in node
             .children
             .iter()
@@ -93,13 +105,6 @@ impl<'a> Cx<'a> {
                 format!("unknown attribute {key}='...' of <{}>: it has no effect", node.name),
             );
         }
-        if !children.is_empty() && !node.text.trim().is_empty() {
-            let text = excerpt(node.text.trim());
-            self.warning(
-                node.line,
-                format!("text '{text}' directly in <{}>: it has no effect", node.name),
-            );
-        }
     }
 
     /// The first child of that name; others have no effect.
@@ -118,11 +123,12 @@ impl<'a> Cx<'a> {
 
     /// A leaf's text, trimmed, with `${id}` replaced; `None` if it is empty: then the default holds.
     pub(super) fn text(&mut self, node: &Node) -> Option<String> {
-        self.known(
-            node,
-            &[],
-            &["file", "seconds", "throttle", "port", "policy", "placement", "shards"],
-        );
+        self.text_with(node, &[])
+    }
+
+    /// The same of an element that has attributes.
+    pub(super) fn text_with(&mut self, node: &Node, attrs: &[&str]) -> Option<String> {
+        self.known(node, &[], attrs);
         let text = node.text.trim();
         (!text.is_empty()).then(|| self.expanded(node, text))
     }

@@ -126,7 +126,7 @@ fn log(cx: &mut Cx<'_>, root: &Node) -> LogTarget {
 /// local3.
 const FACILITY_DEFAULT: u8 = 19;
 
-const FACILITIES: [(&str, u8); 18] = [
+const FACILITIES: [(&str, u8); 8] = [
     ("local0", 16),
     ("local1", 17),
     ("local2", 18),
@@ -135,16 +135,6 @@ const FACILITIES: [(&str, u8); 18] = [
     ("local5", 21),
     ("local6", 22),
     ("local7", 23),
-    ("daemon", 3),
-    ("user", 1),
-    ("mail", 2),
-    ("auth", 4),
-    ("syslog", 5),
-    ("news", 7),
-    ("cron", 9),
-    ("authpriv", 10),
-    ("ftp", 11),
-    ("lpr", 6),
 ];
 
 fn local(cx: &mut Cx<'_>, root: &Node, mut config: Config) -> Router {
@@ -176,6 +166,12 @@ fn local(cx: &mut Cx<'_>, root: &Node, mut config: Config) -> Router {
         secret_line = local.all("secret").next().map_or(0, |node| node.line);
         config.secret = cx.text_of(local, "secret");
         config.private_key_password = cx.text_of(local, "private_key_password").map(Secret);
+        if let Some(node) = local.all("private_key_password").next() {
+            cx.warning(
+                node.line,
+                "<private_key_password> has no effect: the key in <pemfile> must not be encrypted",
+            );
+        }
         config.pemfile = pemfile(cx, local);
         config.ciphers = cx.text_of(local, "ciphers");
         if let (Some(_), Some(node)) = (&config.ciphers, local.all("ciphers").next()) {
@@ -198,7 +194,14 @@ fn pemfile(cx: &mut Cx<'_>, local: &Node) -> Option<PathBuf> {
     let path = cx.path_of(local, "pemfile")?;
     let line = local.all("pemfile").next().map_or(0, |node| node.line);
     match (cx.read)(&path) {
-        Ok(bytes) if memchr::memmem::find(&bytes, b"-----BEGIN ").is_some() => {}
+        Ok(bytes) if memchr::memmem::find(&bytes, b"ENCRYPTED").is_some() => {
+            let right = "write the key without a password (openssl pkey -in OLD -out NEW), readable for jidmesh only";
+            cx.error(
+                line,
+                format!("<pemfile>: the key in {} is encrypted; {right}", path.display()),
+            );
+        }
+        Ok(bytes) if memchr::memmem::find(&bytes, b"-----BEGIN CERTIFICATE").is_some() => {}
         Ok(_) => cx.error(
             line,
             format!("<pemfile>: {} holds no certificate in PEM form", path.display()),
@@ -253,8 +256,9 @@ const FRAME_BYTES_MIN: usize = 64 * 1024;
 const FRAME_BYTES_MOST: usize = 1 << 30;
 
 fn rate(cx: &mut Cx<'_>, limits: &Node, name: &str, per_s: u32) -> Option<Rate> {
-    let amount = cx.number_of(limits, name, 0..=u64::MAX / 2, "a whole number (0: no limit)", 0);
-    let node = limits.all(name).next()?;
+    let node = cx.one(limits, name)?;
+    let text = cx.text_with(node, &["seconds", "throttle"])?;
+    let amount = cx.number(node, &text, 0..=u64::MAX / 2, "a whole number (0: no limit)");
     let mut seconds = |key: &str, default: u32| match node.attr(key) {
         Some(text) => cx
             .number(node, text, 1..=86_400, &format!("{key}='...' in whole seconds"))
@@ -262,7 +266,7 @@ fn rate(cx: &mut Cx<'_>, limits: &Node, name: &str, per_s: u32) -> Option<Rate> 
         None => default,
     };
     let (per_s, throttle_s) = (seconds("seconds", per_s), seconds("throttle", 5));
-    (amount > 0).then_some(Rate {
+    amount.filter(|amount| *amount > 0).map(|amount| Rate {
         amount,
         per_s,
         throttle_s,
@@ -413,7 +417,7 @@ fn own(cx: &mut Cx<'_>, root: &Node, config: &mut Config) {
 }
 
 fn tuning(cx: &mut Cx<'_>, node: &Node) -> Tuning {
-    cx.known(node, &["shards"], &["shards"]);
+    cx.known_mixed(node, &["shards"], &["shards"]);
     let child = cx.text_of(node, "shards");
     let shards = match node.attr("shards").map(str::to_owned).or(child).as_deref() {
         None | Some("auto") => Shards::Auto,

@@ -155,7 +155,11 @@ impl Builder {
         match self.open.last_mut() {
             Some(node) => node.text.push_str(text),
             None if text.trim_matches(['\u{feff}', ' ', '\t', '\r', '\n']).is_empty() => {}
-            None => return Err(self.bad("text outside of the root element".to_owned())),
+            None => {
+                let space = text.len() - text.trim_start().len();
+                self.line += newlines(&text.as_bytes()[..space]);
+                return Err(self.bad("text outside of the root element".to_owned()));
+            }
         }
         Ok(())
     }

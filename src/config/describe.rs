@@ -1,0 +1,209 @@
+//! What was understood, in plain lines for the operator; no secret in clear.
+
+use std::fmt::Write;
+
+use super::*;
+
+impl Config {
+    /// The settings in plain lines, `what: how`; the last one is the digest.
+    pub fn describe(&self) -> String {
+        let mut text = String::new();
+        let mut line = |what: &str, how: String| {
+            let _ = writeln!(text, "  {what}: {how}");
+        };
+        line("router", self.id.clone());
+        line("listens on", list(&self.local));
+        line(
+            "users",
+            format!(
+                "{}{}",
+                self.users.len(),
+                self.default_note(self.users.values().any(|s| s == DEFAULT_SECRET))
+            ),
+        );
+        line("rights", self.rights());
+        line(
+            "XEP-0114 components",
+            match &self.secret {
+                Some(_) => format!("accepted{}", self.default_note(self.is_default_secret(None))),
+                None => "refused (no <local><secret>)".to_owned(),
+            },
+        );
+        line(
+            "TLS",
+            match &self.pemfile {
+                Some(path) => format!("offered, with {}", path.display()),
+                None => "not offered (no <local><pemfile>)".to_owned(),
+            },
+        );
+        line(
+            "log",
+            match &self.log {
+                LogTarget::Syslog { ident, facility } => {
+                    format!("syslog, as {ident}, facility local{}", facility.saturating_sub(16))
+                }
+                LogTarget::File(path) => path.display().to_string(),
+                LogTarget::Stdout => "standard output".to_owned(),
+            },
+        );
+        line(
+            "process id",
+            self.pidfile
+                .as_ref()
+                .map_or("not written".to_owned(), |path| path.display().to_string()),
+        );
+        line(
+            "keepalive",
+            match self.check {
+                Check { interval_s: 0, .. } | Check { keepalive_s: 0, .. } => "none".to_owned(),
+                Check {
+                    interval_s,
+                    keepalive_s,
+                } => format!("after {keepalive_s} s without traffic, looked at every {interval_s} s"),
+            },
+        );
+        line("limits", self.limits());
+        line("access", self.access());
+        line("aliases", self.aliases.len().to_string());
+        line("filter rules", self.filter.rules.len().to_string());
+        line(
+            "message log",
+            self.message_log
+                .as_ref()
+                .map_or("none".to_owned(), |path| path.display().to_string()),
+        );
+        line("grace for a lost component link", format!("{} s", self.grace_ms / 1000));
+        let Queues {
+            link_bytes,
+            held_bytes,
+            peer_bytes,
+        } = self.queues;
+        let queues = [link_bytes >> 20, held_bytes >> 20, peer_bytes >> 20];
+        line(
+            "queues",
+            format!(
+                "{} MiB a link, {} MiB held frames, {} MiB a peer",
+                queues[0], queues[1], queues[2]
+            ),
+        );
+        line(
+            "shards",
+            match self.tuning.shards {
+                Shards::Auto => "auto".to_owned(),
+                Shards::Count(count) => count.to_string(),
+            },
+        );
+        line(
+            "mesh",
+            self.mesh
+                .as_ref()
+                .map_or("none: a router for this machine alone".to_owned(), describe_mesh),
+        );
+        line(
+            "uplink",
+            match &self.uplink {
+                Some(uplink) => format!("attached to the router at {}, as {}", uplink.addr, uplink.user),
+                None => "none: takes the router's place".to_owned(),
+            },
+        );
+        line(
+            "admin socket",
+            match &self.admin {
+                Some(path) => path.display().to_string(),
+                None => format!("{ADMIN_DEFAULT}, if it can be made"),
+            },
+        );
+        line(
+            "metrics",
+            self.metrics
+                .map_or("not served".to_owned(), |addr| format!("http://{addr}/metrics")),
+        );
+        line("digest", self.digest());
+        text
+    }
+
+    fn default_note(&self, default: bool) -> &'static str {
+        match (default, self.default_secret_allowed) {
+            (false, _) => "",
+            (true, false) => " (Debian's well-known secret: from this machine only)",
+            (true, true) => " (Debian's well-known secret, allowed from everywhere)",
+        }
+    }
+
+    fn rights(&self) -> String {
+        let acl = &self.acl;
+        let rights = [
+            ("all", &acl.all),
+            ("bind", &acl.bind),
+            ("default-route", &acl.default_route),
+            ("log", &acl.log),
+        ];
+        let some = rights.iter().filter(|(_, users)| !users.is_empty());
+        let text: Vec<String> = some
+            .map(|(right, users)| format!("{right} for {}", list(users)))
+            .collect();
+        if text.is_empty() {
+            "every user binds its own name only".to_owned()
+        } else {
+            text.join("; ")
+        }
+    }
+
+    fn limits(&self) -> String {
+        let rate = |rate: Option<Rate>, what: &str| match rate {
+            Some(Rate {
+                amount,
+                per_s,
+                throttle_s,
+            }) => format!(", {amount} {what} in {per_s} s (then {throttle_s} s pause)"),
+            None => String::new(),
+        };
+        let (bytes, connects) = (
+            rate(self.io.bytes, "bytes a component"),
+            rate(self.io.connects, "connects an address"),
+        );
+        let (fds, frame, auth) = (self.io.max_fds, self.frame_bytes_max, self.auth_ms / 1000);
+        format!("{fds} file descriptors, frames of {frame} bytes, {auth} s for a handshake{bytes}{connects}")
+    }
+
+    fn access(&self) -> String {
+        let Access { order, allow, deny } = &self.io.access;
+        let others = match order {
+            Order::AllowDeny => "others may connect",
+            Order::DenyAllow => "others may not connect",
+        };
+        format!("{} allowed, {} denied, {others}", allow.len(), deny.len())
+    }
+}
+
+fn describe_mesh(mesh: &Mesh) -> String {
+    let peers: Vec<String> = mesh
+        .peers
+        .iter()
+        .map(|peer| format!("{}:{}", peer.host, peer.port))
+        .collect();
+    let peers = if peers.is_empty() {
+        "a mesh of one".to_owned()
+    } else {
+        format!("dials {}", peers.join(", "))
+    };
+    let domains = match mesh.domains.len() {
+        0 => "every shared name is clustered".to_owned(),
+        _ => list(
+            &mesh
+                .domains
+                .iter()
+                .map(|(name, placement)| format!("{name} ({placement:?})"))
+                .collect::<Vec<_>>(),
+        ),
+    };
+    let (secrets, local) = (mesh.secrets.len(), list(&mesh.local));
+    format!(
+        "node {}, listens on {local}, {peers}, secrets: {secrets}, domains: {domains}",
+        mesh.node
+    )
+}
+
+fn list<T: ToString>(items: &[T]) -> String {
+    items.iter().map(T::to_string).collect::<Vec<_>>().join(", ")
+}
