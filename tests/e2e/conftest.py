@@ -24,6 +24,7 @@ def pytest_addoption(parser):
 def pytest_configure(config):
     if not os.environ.get("JIDMESH_CAGE"):
         pytest.exit("run these tests with `tests/run e2e [pytest arguments]`: they need a cage of their own", 2)
+    config.addinivalue_line("markers", "jidmesh: the test names jidmesh itself, without the parameter `router`")
     config.addinivalue_line("markers", "only(*routers): the test has a meaning on these routers alone")
     logging.getLogger("asyncio").setLevel(logging.CRITICAL + 1)
     logging.getLogger("slixmpp").setLevel(logging.CRITICAL + 1)
@@ -40,7 +41,8 @@ def pytest_generate_tests(metafunc):
 
 def pytest_collection_modifyitems(config, items):
     """A test that has no meaning on the chosen routers is not there at all: nothing is skipped."""
-    gone = [item for item in items if "NOTSET" in item.nodeid]
+    stock_only = set(config.getoption("--router") or ["jidmesh"]) == {"stock"}
+    gone = [item for item in items if "NOTSET" in item.nodeid or stock_only and item.get_closest_marker("jidmesh")]
     if gone:
         config.hook.pytest_deselected(items=gone)
         items[:] = [item for item in items if item not in gone]

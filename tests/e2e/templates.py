@@ -4,7 +4,8 @@ import functools
 import re
 
 USER, PASSWORD = "jabberd", "secret"
-COMPONENT_SECRET = "component-secret"
+# Short: mu-conference hashes no more than about 50 characters of stream id and secret together, and ids have 40.
+COMPONENT_SECRET = "s3cr3t"
 LIBRARIES = "/usr/lib/x86_64-linux-gnu/jabberd2"
 RETRY = "<retry><init>-1</init><lost>-1</lost><sleep>1</sleep></retry>"
 LOG = "<log type='stdout'/>"

@@ -21,6 +21,8 @@ from native import HEADER, Native
 C2S_PORT, SM_PORT = 7001, 7002
 RATE = 200
 pytestmark = pytest.mark.only("jidmesh", "jidmesh-2-shards")
+# What the stock router does as well: it shows that the tests themselves are right.
+EVERYWHERE = pytest.mark.only("stock", "jidmesh", "jidmesh-2-shards")
 
 
 def run(coroutine, limit_s=80):
@@ -77,17 +79,19 @@ class Talk:
     def received(self):
         return [int(number) for body in self.receiver.bodies(self.sender.boundjid.bare) for number in re.findall(r"^#(\d+)#$", body)]
 
-    async def check(self, lost, limit_s=15):
-        """Everything but `lost` arrived once and in order; what was lost came back as an error, or not at all."""
-        await self.stop()
-        last = max(set(range(self.sent)) - lost)
+    async def check(self, lost, limit_s=15, moments=()):
+        """Everything but `lost` arrived once and in order. All talks must have been stopped."""
+        last = self.sent - 1
+        assert last not in lost
         await self.receiver.until(lambda: last in self.received(), "message %d; %d of %d came" % (last, len(self.received()), self.sent), limit_s)
         await settle([self.sender, self.receiver])
         got = self.received()
         assert got == sorted(got), "in order: %s" % [pair for pair in zip(got, got[1:]) if pair[0] >= pair[1]]
         assert len(got) == len(set(got)), "once"
-        missing = set(range(self.sent)) - set(got)
-        assert missing <= lost, "lost though not inside the broken connection: %s" % sorted(missing - lost)[:20]
+        missing = set(range(self.sent)) - set(got) - lost
+        # A frame may wait in the component itself for its turn to be written when its link ends: one for each cut at most.
+        waiting = {number for number, sent in enumerate(self.times) if any(-0.06 < sent - moment < 0.06 for moment in moments)}
+        assert missing <= waiting and len(missing) <= len(moments), "lost though not inside the broken connection: %s" % sorted(missing)[:20]
 
 
 async def both_ways(alice, bob):
@@ -106,8 +110,10 @@ def test_a_link_closed_and_back_within_grace_loses_only_what_was_inside(machine,
     async def play(stack, forwarders):
         alice, bob = await couple(stack)
         talks = await both_ways(alice, bob)
+        moments = []
         for _ in range(2):
             for name in which:
+                moments.append(time.monotonic())
                 await asyncio.to_thread(forwarders[name].cut, "close")
             await asyncio.sleep(0.7)
             for name in which:
@@ -115,7 +121,9 @@ def test_a_link_closed_and_back_within_grace_loses_only_what_was_inside(machine,
             await asyncio.sleep(2.5)
         lost = set().union(*(forwarders[name].lost_numbers() for name in which))
         for talk in talks:
-            await talk.check(lost)
+            await talk.stop()
+        for talk in talks:
+            await talk.check(lost, moments=moments)
         not_disturbed(alice, bob)
         assert not alice.find("presence", type="unavailable") and not bob.find("presence", type="unavailable")
 
@@ -139,6 +147,8 @@ def test_a_link_reset_and_back_within_grace_loses_only_what_was_inside(machine, 
             forwarders[name].restore()
         await asyncio.sleep(2.5)
         for talk in talks:
+            await talk.stop()
+        for talk in talks:
             inside = {number for number, sent in enumerate(talk.times) if any(-0.5 < sent - moment < 0.1 for moment in moments)}
             await talk.check(inside | set().union(*(forwarders[name].lost_numbers() for name in which)))
         not_disturbed(alice, bob)
@@ -147,6 +157,7 @@ def test_a_link_reset_and_back_within_grace_loses_only_what_was_inside(machine, 
         run(play(stack, forwarders))
 
 
+@EVERYWHERE
 @pytest.mark.parametrize("which", ["c2s", "sm"])
 def test_a_link_that_stalls_loses_nothing(machine, which):
     async def play(stack, forwarders):
@@ -157,6 +168,8 @@ def test_a_link_that_stalls_loses_nothing(machine, which):
         forwarders[which].resume()
         await asyncio.sleep(0.5)
         for talk in talks:
+            await talk.stop()
+        for talk in talks:
             await talk.check(set())
         not_disturbed(alice, bob)
 
@@ -164,6 +177,7 @@ def test_a_link_that_stalls_loses_nothing(machine, which):
         run(play(stack, forwarders))
 
 
+@EVERYWHERE
 @pytest.mark.parametrize("which", ["c2s", "sm"])
 def test_a_stopped_component_loses_nothing(machine, which):
     async def play(stack):
@@ -173,6 +187,8 @@ def test_a_stopped_component_loses_nothing(machine, which):
         await asyncio.sleep(2)
         stack.processes[which].signal(signal.SIGCONT)
         await asyncio.sleep(0.5)
+        for talk in talks:
+            await talk.stop()
         for talk in talks:
             await talk.check(set())
         not_disturbed(alice, bob)
@@ -227,6 +243,7 @@ def test_what_a_component_sent_before_its_link_broke_is_read_to_its_end(machine)
             assert [int(one.next_route().payload.get("i")) for _ in range(count + 1)] == list(range(count + 1))
 
 
+@EVERYWHERE
 def test_a_second_component_of_a_living_name_is_refused(machine):
     """409 makes sm and c2s exit: it is right only when the old link is alive."""
     machine(sms=[], c2ss=[])
@@ -307,6 +324,7 @@ def test_sm_restarted_within_grace_leaves_no_idle_client_behind(machine):
     run(play(machine()))
 
 
+@EVERYWHERE
 def test_c2s_restarted_within_grace_ends_its_sessions_and_contacts_see_the_truth(machine):
     async def play(stack):
         # alice is on c2s1, which is restarted; bob on c2s2 watches.
@@ -362,6 +380,7 @@ def test_sm_lost_for_good_its_clients_log_in_on_the_other(machine):
     run(play(machine(sms=["sm1", "sm2"])))
 
 
+@EVERYWHERE
 def test_c2s_lost_for_good_ends_its_sessions(machine):
     async def play(stack):
         stack.add_users("alice", "bob")

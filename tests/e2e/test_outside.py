@@ -115,6 +115,12 @@ class Echo(ComponentXMPP):
         self.add_event_handler("session_start", lambda _: self.up.done() or self.up.set_result(True))
         self.add_event_handler("message", self.echo)
 
+    def incoming_filter(self, xml):
+        """The router sends `jabber:client`, as jabberd2's does; the library wants its stream's namespace."""
+        for element in xml.iter():
+            element.tag = element.tag.replace("{jabber:client}", "{%s}" % self.default_ns)
+        return xml
+
     def echo(self, message):
         if message["type"] != "error":
             self.send_message(message["from"], message["body"], mfrom=message["to"], mtype=message["type"])

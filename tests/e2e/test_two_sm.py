@@ -34,6 +34,7 @@ def sms_of(stack, user):
     return {name for name in stack.sms if "session started: jid=%s@" % user in stack.processes[name].log()}
 
 
+@pytest.mark.only("stock", "jidmesh", "jidmesh-2-shards")
 def test_all_sessions_of_a_user_are_on_one_sm_and_users_are_spread(machine):
     async def play(stack):
         users = ["u%d" % number for number in range(12)]
