@@ -19,81 +19,84 @@ pub(super) enum Exit {
     Careful(usize),
 }
 
-/// What one block must know of the block before it. The masks are all ones or zero, the bits 0 or 1.
-#[derive(Clone, Copy, Default)]
-struct Carry {
-    /// Mask: inside a tag.
-    tag: u64,
-    /// Mask: inside an attribute's value.
-    value: u64,
+/// What one block must know of the block before it: one bit each, in one register.
+#[derive(Clone, Copy)]
+struct Carry(u64);
+
+/// The bits of [`Carry`].
+mod carry {
+    /// Inside a tag.
+    pub(super) const TAG: u32 = 0;
+    /// Inside an attribute's value.
+    pub(super) const VALUE: u32 = 1;
     /// The value's quote is `"`.
-    double: bool,
+    pub(super) const DOUBLE: u32 = 2;
     /// The last byte was `<`.
-    lt: u64,
+    pub(super) const LT: u32 = 3;
     /// The last bytes were `</`.
-    end: u64,
+    pub(super) const END: u32 = 4;
     /// Inside a start tag's name.
-    start_name: u64,
+    pub(super) const START_NAME: u32 = 5;
     /// Inside an end tag's name.
-    end_name: u64,
+    pub(super) const END_NAME: u32 = 6;
     /// Inside an attribute's name.
-    attr_name: u64,
+    pub(super) const ATTR_NAME: u32 = 7;
     /// Behind `=`.
-    eq: u64,
+    pub(super) const EQ: u32 = 8;
     /// The last byte closed a value.
-    closed: u64,
+    pub(super) const CLOSED: u32 = 9;
     /// The last byte was the `/` of an empty element.
-    slash: u64,
+    pub(super) const SLASH: u32 = 10;
 }
 
 impl Carry {
     #[inline(always)]
-    fn of(state: State) -> Carry {
-        let mut c = Carry {
-            tag: u64::MAX,
-            ..Carry::default()
-        };
-        match state {
-            State::Lt => c.lt = 1,
-            State::EndLt => c.end = 1,
-            State::StartName => c.start_name = 1,
-            State::EndName => c.end_name = 1,
-            State::AttrName => c.attr_name = 1,
-            State::Eq => c.eq = 1,
-            State::Closed => c.closed = 1,
-            State::Slash => c.slash = 1,
-            State::InTag => {}
-            State::Apos => c.value = u64::MAX,
-            State::Quot => (c.value, c.double) = (u64::MAX, true),
-            _ => c.tag = 0,
-        }
-        c
+    fn bit(self, which: u32) -> u64 {
+        (self.0 >> which) & 1
+    }
+
+    /// All ones or zero.
+    #[inline(always)]
+    fn mask(self, which: u32) -> u64 {
+        self.bit(which).wrapping_neg()
     }
 
     #[inline(always)]
-    fn state(&self) -> State {
-        if self.tag == 0 {
-            State::Text
-        } else if self.value != 0 {
-            if self.double { State::Quot } else { State::Apos }
-        } else if self.lt != 0 {
-            State::Lt
-        } else if self.end != 0 {
-            State::EndLt
-        } else if self.start_name != 0 {
-            State::StartName
-        } else if self.end_name != 0 {
-            State::EndName
-        } else if self.attr_name != 0 {
-            State::AttrName
-        } else if self.eq != 0 {
-            State::Eq
-        } else if self.closed != 0 {
-            State::Closed
-        } else if self.slash != 0 {
-            State::Slash
-        } else {
-            State::InTag
+    fn of(state: State) -> Carry {
+        let inside = match state {
+            State::Text => return Carry(0),
+            State::Lt => 1 << carry::LT,
+            State::EndLt => 1 << carry::END,
+            State::StartName => 1 << carry::START_NAME,
+            State::EndName => 1 << carry::END_NAME,
+            State::AttrName => 1 << carry::ATTR_NAME,
+            State::Eq => 1 << carry::EQ,
+            State::Closed => 1 << carry::CLOSED,
+            State::Slash => 1 << carry::SLASH,
+            State::Apos => 1 << carry::VALUE,
+            State::Quot => 1 << carry::VALUE | 1 << carry::DOUBLE,
+            _ => 0,
+        };
+        Carry(1 << carry::TAG | inside)
+    }
+
+    #[inline(always)]
+    fn state(self) -> State {
+        // At most one of the bits from LT on is set, and none of them inside a value.
+        match self.0.checked_ilog2() {
+            None => State::Text,
+            Some(carry::LT) => State::Lt,
+            Some(carry::END) => State::EndLt,
+            Some(carry::START_NAME) => State::StartName,
+            Some(carry::END_NAME) => State::EndName,
+            Some(carry::ATTR_NAME) => State::AttrName,
+            Some(carry::EQ) => State::Eq,
+            Some(carry::CLOSED) => State::Closed,
+            Some(carry::SLASH) => State::Slash,
+            Some(_) if self.bit(carry::TAG) == 0 => State::Text,
+            Some(_) if self.bit(carry::VALUE) == 0 => State::InTag,
+            Some(_) if self.bit(carry::DOUBLE) == 0 => State::Apos,
+            Some(_) => State::Quot,
         }
     }
 }
@@ -231,23 +234,27 @@ unsafe fn step<L: Lanes>(v: L::V, n: usize, c: Carry) -> Option<(Tags, Carry)> {
         unsafe { L::eq(v, b'\t') | L::eq(v, b'\n') | L::eq(v, b'\r') }
     };
     let mut bad = control & !line;
-    if (lt | gt) == 0 && c.tag == 0 {
+    if (lt | gt) == 0 && c.bit(carry::TAG) == 0 {
         return (bad == 0).then_some((Tags { opens: 0, closes: 0 }, c));
     }
 
     // Tags, as if no value held `<` or `>`: if one does, the model's tag ends inside a value, and that is checked.
     // SAFETY: as above.
-    let tag = (unsafe { L::parity(lt | gt) } ^ c.tag) & valid;
+    let tag = (unsafe { L::parity(lt | gt) } ^ c.mask(carry::TAG)) & valid;
     bad |= (lt & !tag) | (gt & tag);
 
     // Values, as if all quotes inside tags were of one kind.
     // SAFETY: as above.
     let (apos, quot) = unsafe { (L::eq(v, b'\'') & tag, L::eq(v, b'"') & tag) };
-    let double = if c.value != 0 { c.double } else { quot != 0 };
+    let double = if c.bit(carry::VALUE) != 0 {
+        c.bit(carry::DOUBLE) != 0
+    } else {
+        quot != 0
+    };
     bad |= if double { apos } else { quot };
     let quotes = apos | quot;
     // SAFETY: as above.
-    let value = unsafe { L::parity(quotes) } ^ c.value;
+    let value = unsafe { L::parity(quotes) } ^ c.mask(carry::VALUE);
     bad |= gt & value;
     let open = quotes & value;
     let close = quotes & !value;
@@ -259,56 +266,53 @@ unsafe fn step<L: Lanes>(v: L::V, n: usize, c: Carry) -> Option<(Tags, Carry)> {
     let space = (space | line) & outside;
     let name = outside & !(eq | slash | space);
 
-    let after_lt = lt << 1 | c.lt;
+    let after_lt = lt << 1 | c.bit(carry::LT);
     // SAFETY: as above.
     bad |= after_lt & (!(name | slash) | unsafe { L::eq(v, b'!') | L::eq(v, b'?') });
     let opens = after_lt & name;
     let end = after_lt & slash;
-    let after_end = end << 1 | c.end;
+    let after_end = end << 1 | c.bit(carry::END);
     bad |= after_end & !name;
     let empty = slash & !end;
-    let after_empty = empty << 1 | c.slash;
+    let after_empty = empty << 1 | c.bit(carry::SLASH);
     bad |= after_empty & !gt;
 
     // A run to which its first bit is added clears itself and sets the bit behind it: the run's end.
-    let start_sum = name.wrapping_add(opens | c.start_name);
-    let end_sum = name.wrapping_add((after_end & name) | c.end_name);
+    let start_sum = name.wrapping_add(opens | c.bit(carry::START_NAME));
+    let end_sum = name.wrapping_add((after_end & name) | c.bit(carry::END_NAME));
     let start_ends = start_sum & !name;
     let end_ends = end_sum & !name;
     bad |= end_ends & !gt;
     // Every other run is an attribute's name: `=` stands behind those, and nowhere else.
-    let in_name = c.start_name | c.end_name | c.attr_name;
+    let in_name = c.bit(carry::START_NAME) | c.bit(carry::END_NAME) | c.bit(carry::ATTR_NAME);
     let run_ends = (name << 1 | in_name) & !name;
     bad |= (run_ends & !(start_ends | end_ends)) ^ eq;
-    bad |= (eq << 1 | c.eq) ^ open;
-    bad |= (close << 1 | c.closed) & !(space | slash | gt);
+    bad |= (eq << 1 | c.bit(carry::EQ)) ^ open;
+    bad |= (close << 1 | c.bit(carry::CLOSED)) & !(space | slash | gt);
     if bad & valid != 0 {
         return None;
     }
 
-    let top = n - 1;
-    let bit = |mask: u64| (mask >> top) & 1;
-    let (start_name, end_name) = (bit(name & !start_sum), bit(name & !end_sum));
-    let next = Carry {
-        tag: bit(tag).wrapping_neg(),
-        value: bit(value).wrapping_neg(),
-        double,
-        lt: bit(lt),
-        end: bit(end),
-        start_name,
-        end_name,
-        attr_name: bit(name) & !(start_name | end_name),
-        eq: bit(eq),
-        closed: bit(close),
-        slash: bit(empty),
+    // The last byte's bit of each mask.
+    let lift = 64 - n as u32;
+    let last = |mask: u64, which: u32| ((mask << lift) >> 63) << which;
+    let (start_name, end_name) = (name & !start_sum, name & !end_sum);
+    let next = last(tag, carry::TAG)
+        | last(value, carry::VALUE)
+        | u64::from(double) << carry::DOUBLE
+        | last(lt, carry::LT)
+        | last(end, carry::END)
+        | last(start_name, carry::START_NAME)
+        | last(end_name, carry::END_NAME)
+        | last(name & !(start_name | end_name), carry::ATTR_NAME)
+        | last(eq, carry::EQ)
+        | last(close, carry::CLOSED)
+        | last(empty, carry::SLASH);
+    let tags = Tags {
+        opens,
+        closes: ((end_ends | after_empty) & gt) & valid,
     };
-    Some((
-        Tags {
-            opens,
-            closes: ((end_ends | after_empty) & gt) & valid,
-        },
-        next,
-    ))
+    Some((tags, Carry(next)))
 }
 
 /// How many bytes at the end belong to a character whose end is not there yet.
