@@ -79,6 +79,25 @@ fn scan(path: Path, buffer: &[u8], frames: usize) -> f64 {
     })
 }
 
+/// Borders by quick-xml's reader, for comparison.
+fn quick_xml(buffer: &[u8]) -> usize {
+    use quick_xml::events::Event;
+    let mut reader = quick_xml::Reader::from_reader(buffer);
+    reader.config_mut().check_end_names = false;
+    let (mut found, mut depth) = (0, 0);
+    loop {
+        match reader.read_event() {
+            Ok(Event::Start(_)) => depth += 1,
+            Ok(Event::End(_)) => {
+                depth -= 1;
+                found += usize::from(depth == 0);
+            }
+            Ok(Event::Eof) | Err(_) => return found,
+            Ok(_) => {}
+        }
+    }
+}
+
 fn main() {
     let many = |text: String| vec![text.clone(); (BUFFER / text.len()).max(1)];
     let loads = [
@@ -94,6 +113,10 @@ fn main() {
         for path in Path::available() {
             print!("  {} {:.0}", path.name(), scan(path, &buffer, frames.len()));
         }
+        print!(
+            "  quick-xml {:.0}",
+            time(frames.len(), || assert_eq!(quick_xml(&buffer), frames.len()))
+        );
         let heads = time(frames.len(), || {
             for frame in frames {
                 assert!(black_box(header::read(black_box(frame.as_bytes()))).is_ok());

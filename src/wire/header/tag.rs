@@ -72,36 +72,35 @@ impl<'a> Tag<'a> {
         }
         let insert_at = start + 1 + length;
         let name = &behind[..length];
-        Tag {
+        let mut tag = Tag {
             start,
             insert_at,
             end: 0,
             empty: false,
             name,
             attrs: Attributes::default(),
-        }
-        .attributes(frame, insert_at)
+        };
+        tag.attributes(frame, insert_at)?;
+        Ok(tag)
     }
 
     /// A tag that is known to begin with `head`: a name without prefix, and the declaration of its namespace.
     #[inline]
     pub(super) fn read_behind(frame: &'a [u8], head: &'static [u8]) -> Result<Tag<'a>, HeaderError> {
         let name = &frame[1..6];
-        let mut attrs = Attributes {
-            count: 1,
-            seen: name_bit(b"xmlns"),
-            ..Attributes::default()
-        };
-        attrs.namespace = Some(Value(&frame[b"<route xmlns='".len()..head.len() - 1]));
-        Tag {
+        let mut tag = Tag {
             start: 0,
             insert_at: 6,
             end: 0,
             empty: false,
             name,
-            attrs,
-        }
-        .attributes(frame, head.len())
+            attrs: Attributes::default(),
+        };
+        tag.attrs.count = 1;
+        tag.attrs.seen = name_bit(b"xmlns");
+        tag.attrs.namespace = Some(Value(&frame[b"<route xmlns='".len()..head.len() - 1]));
+        tag.attributes(frame, head.len())?;
+        Ok(tag)
     }
 
     /// Prefix (empty if there is none) and local name.
@@ -117,7 +116,7 @@ impl<'a> Tag<'a> {
 
     /// Reads the attributes from `at` up to the tag's end.
     #[inline]
-    fn attributes(mut self, frame: &'a [u8], mut at: usize) -> Result<Tag<'a>, HeaderError> {
+    fn attributes(&mut self, frame: &'a [u8], mut at: usize) -> Result<(), HeaderError> {
         let own_prefix = self.split_name().0;
         loop {
             match next_attribute(frame, at)? {
@@ -127,7 +126,7 @@ impl<'a> Tag<'a> {
                 }
                 Next::End { end, empty } => {
                     (self.end, self.empty) = (end, empty);
-                    return Ok(self);
+                    return Ok(());
                 }
             }
         }
