@@ -19,52 +19,56 @@ pub(super) enum Exit {
     Careful(usize),
 }
 
-/// What one block must know of the block before it: one bit each, in one register.
+/// What one block must know of the block before it. Tag and value stand apart: the next block waits for them first,
+/// and they are known long before the rest.
 #[derive(Clone, Copy)]
-struct Carry(u64);
+struct Carry {
+    /// All ones inside a tag, else zero.
+    tag: u64,
+    /// All ones inside an attribute's value, else zero.
+    value: u64,
+    /// One bit each for the rest.
+    rest: u64,
+}
 
-/// The bits of [`Carry`].
+/// The bits of [`Carry::rest`].
 mod carry {
-    /// Inside a tag.
-    pub(super) const TAG: u32 = 0;
-    /// Inside an attribute's value.
-    pub(super) const VALUE: u32 = 1;
     /// The value's quote is `"`.
-    pub(super) const DOUBLE: u32 = 2;
+    pub(super) const DOUBLE: u32 = 0;
     /// The last byte was `<`.
-    pub(super) const LT: u32 = 3;
+    pub(super) const LT: u32 = 1;
     /// The last bytes were `</`.
-    pub(super) const END: u32 = 4;
+    pub(super) const END: u32 = 2;
     /// Inside a start tag's name.
-    pub(super) const START_NAME: u32 = 5;
+    pub(super) const START_NAME: u32 = 3;
     /// Inside an end tag's name.
-    pub(super) const END_NAME: u32 = 6;
+    pub(super) const END_NAME: u32 = 4;
     /// Inside an attribute's name.
-    pub(super) const ATTR_NAME: u32 = 7;
+    pub(super) const ATTR_NAME: u32 = 5;
     /// Behind `=`.
-    pub(super) const EQ: u32 = 8;
+    pub(super) const EQ: u32 = 6;
     /// The last byte closed a value.
-    pub(super) const CLOSED: u32 = 9;
+    pub(super) const CLOSED: u32 = 7;
     /// The last byte was the `/` of an empty element.
-    pub(super) const SLASH: u32 = 10;
+    pub(super) const SLASH: u32 = 8;
 }
 
 impl Carry {
     #[inline(always)]
     fn bit(self, which: u32) -> u64 {
-        (self.0 >> which) & 1
-    }
-
-    /// All ones or zero.
-    #[inline(always)]
-    fn mask(self, which: u32) -> u64 {
-        self.bit(which).wrapping_neg()
+        (self.rest >> which) & 1
     }
 
     #[inline(always)]
     fn of(state: State) -> Carry {
-        let inside = match state {
-            State::Text => return Carry(0),
+        let rest = match state {
+            State::Text => {
+                return Carry {
+                    tag: 0,
+                    value: 0,
+                    rest: 0,
+                };
+            }
             State::Lt => 1 << carry::LT,
             State::EndLt => 1 << carry::END,
             State::StartName => 1 << carry::START_NAME,
@@ -73,18 +77,35 @@ impl Carry {
             State::Eq => 1 << carry::EQ,
             State::Closed => 1 << carry::CLOSED,
             State::Slash => 1 << carry::SLASH,
-            State::Apos => 1 << carry::VALUE,
-            State::Quot => 1 << carry::VALUE | 1 << carry::DOUBLE,
+            State::Quot => 1 << carry::DOUBLE,
             _ => 0,
         };
-        Carry(1 << carry::TAG | inside)
+        let value = if matches!(state, State::Apos | State::Quot) {
+            u64::MAX
+        } else {
+            0
+        };
+        Carry {
+            tag: u64::MAX,
+            value,
+            rest,
+        }
     }
 
     #[inline(always)]
     fn state(self) -> State {
-        // At most one of the bits from LT on is set, and none of them inside a value.
-        match self.0.checked_ilog2() {
-            None => State::Text,
+        if self.tag == 0 {
+            return State::Text;
+        }
+        if self.value != 0 {
+            return if self.bit(carry::DOUBLE) == 0 {
+                State::Apos
+            } else {
+                State::Quot
+            };
+        }
+        // At most one of the bits from LT on is set.
+        match self.rest.checked_ilog2() {
             Some(carry::LT) => State::Lt,
             Some(carry::END) => State::EndLt,
             Some(carry::START_NAME) => State::StartName,
@@ -93,10 +114,7 @@ impl Carry {
             Some(carry::EQ) => State::Eq,
             Some(carry::CLOSED) => State::Closed,
             Some(carry::SLASH) => State::Slash,
-            Some(_) if self.bit(carry::TAG) == 0 => State::Text,
-            Some(_) if self.bit(carry::VALUE) == 0 => State::InTag,
-            Some(_) if self.bit(carry::DOUBLE) == 0 => State::Apos,
-            Some(_) => State::Quot,
+            _ => State::InTag,
         }
     }
 }
@@ -234,19 +252,19 @@ unsafe fn step<L: Lanes>(v: L::V, n: usize, c: Carry) -> Option<(Tags, Carry)> {
         unsafe { L::eq(v, b'\t') | L::eq(v, b'\n') | L::eq(v, b'\r') }
     };
     let mut bad = control & !line;
-    if (lt | gt) == 0 && c.bit(carry::TAG) == 0 {
+    if (lt | gt) == 0 && c.tag == 0 {
         return (bad == 0).then_some((Tags { opens: 0, closes: 0 }, c));
     }
 
     // Tags, as if no value held `<` or `>`: if one does, the model's tag ends inside a value, and that is checked.
     // SAFETY: as above.
-    let tag = (unsafe { L::parity(lt | gt) } ^ c.mask(carry::TAG)) & valid;
+    let tag = (unsafe { L::parity(lt | gt) } ^ c.tag) & valid;
     bad |= (lt & !tag) | (gt & tag);
 
     // Values, as if all quotes inside tags were of one kind.
     // SAFETY: as above.
     let (apos, quot) = unsafe { (L::eq(v, b'\'') & tag, L::eq(v, b'"') & tag) };
-    let double = if c.bit(carry::VALUE) != 0 {
+    let double = if c.value != 0 {
         c.bit(carry::DOUBLE) != 0
     } else {
         quot != 0
@@ -254,7 +272,7 @@ unsafe fn step<L: Lanes>(v: L::V, n: usize, c: Carry) -> Option<(Tags, Carry)> {
     bad |= if double { apos } else { quot };
     let quotes = apos | quot;
     // SAFETY: as above.
-    let value = unsafe { L::parity(quotes) } ^ c.mask(carry::VALUE);
+    let value = unsafe { L::parity(quotes) } ^ c.value;
     bad |= gt & value;
     let open = quotes & value;
     let close = quotes & !value;
@@ -296,23 +314,24 @@ unsafe fn step<L: Lanes>(v: L::V, n: usize, c: Carry) -> Option<(Tags, Carry)> {
     // The last byte's bit of each mask.
     let lift = 64 - n as u32;
     let last = |mask: u64, which: u32| ((mask << lift) >> 63) << which;
+    let all = |mask: u64| ((mask << lift).cast_signed() >> 63).cast_unsigned();
     let (start_name, end_name) = (name & !start_sum, name & !end_sum);
-    let next = last(tag, carry::TAG)
-        | last(value, carry::VALUE)
-        | u64::from(double) << carry::DOUBLE
-        | last(lt, carry::LT)
-        | last(end, carry::END)
-        | last(start_name, carry::START_NAME)
-        | last(end_name, carry::END_NAME)
-        | last(name & !(start_name | end_name), carry::ATTR_NAME)
-        | last(eq, carry::EQ)
-        | last(close, carry::CLOSED)
-        | last(empty, carry::SLASH);
+    let rest = (u64::from(double) << carry::DOUBLE | last(lt, carry::LT) | last(end, carry::END))
+        | (last(eq, carry::EQ) | last(close, carry::CLOSED) | last(empty, carry::SLASH))
+        | (last(start_name, carry::START_NAME) | last(end_name, carry::END_NAME))
+        | last(name & !(start_name | end_name), carry::ATTR_NAME);
     let tags = Tags {
         opens,
         closes: ((end_ends | after_empty) & gt) & valid,
     };
-    Some((tags, Carry(next)))
+    Some((
+        tags,
+        Carry {
+            tag: all(tag),
+            value: all(value),
+            rest,
+        },
+    ))
 }
 
 /// How many bytes at the end belong to a character whose end is not there yet.
