@@ -43,8 +43,8 @@ mod carry {
     pub(super) const START_NAME: u32 = 3;
     /// Inside an end tag's name.
     pub(super) const END_NAME: u32 = 4;
-    /// Inside an attribute's name.
-    pub(super) const ATTR_NAME: u32 = 5;
+    /// Inside any name: an attribute's, if neither of the two before.
+    pub(super) const NAME: u32 = 5;
     /// Behind `=`.
     pub(super) const EQ: u32 = 6;
     /// The last byte closed a value.
@@ -71,9 +71,9 @@ impl Carry {
             }
             State::Lt => 1 << carry::LT,
             State::EndLt => 1 << carry::END,
-            State::StartName => 1 << carry::START_NAME,
-            State::EndName => 1 << carry::END_NAME,
-            State::AttrName => 1 << carry::ATTR_NAME,
+            State::StartName => 1 << carry::NAME | 1 << carry::START_NAME,
+            State::EndName => 1 << carry::NAME | 1 << carry::END_NAME,
+            State::AttrName => 1 << carry::NAME,
             State::Eq => 1 << carry::EQ,
             State::Closed => 1 << carry::CLOSED,
             State::Slash => 1 << carry::SLASH,
@@ -104,17 +104,17 @@ impl Carry {
                 State::Quot
             };
         }
-        // At most one of the bits from LT on is set.
-        match self.rest.checked_ilog2() {
-            Some(carry::LT) => State::Lt,
-            Some(carry::END) => State::EndLt,
-            Some(carry::START_NAME) => State::StartName,
-            Some(carry::END_NAME) => State::EndName,
-            Some(carry::ATTR_NAME) => State::AttrName,
-            Some(carry::EQ) => State::Eq,
-            Some(carry::CLOSED) => State::Closed,
-            Some(carry::SLASH) => State::Slash,
-            _ => State::InTag,
+        let has = |which| self.bit(which) != 0;
+        match () {
+            () if has(carry::START_NAME) => State::StartName,
+            () if has(carry::END_NAME) => State::EndName,
+            () if has(carry::NAME) => State::AttrName,
+            () if has(carry::LT) => State::Lt,
+            () if has(carry::END) => State::EndLt,
+            () if has(carry::EQ) => State::Eq,
+            () if has(carry::CLOSED) => State::Closed,
+            () if has(carry::SLASH) => State::Slash,
+            () => State::InTag,
         }
     }
 }
@@ -178,7 +178,14 @@ impl Scanner {
                 }
             }
             // SAFETY: as above.
-            let Some((tags, next)) = (unsafe { step::<L>(v, n, carry) }) else {
+            let stepped = unsafe {
+                if n == 64 {
+                    step::<L, true>(v, 64, carry)
+                } else {
+                    step::<L, false>(v, n, carry)
+                }
+            };
+            let Some((tags, next)) = stepped else {
                 break Exit::Careful(n);
             };
             let closed = tags.closes.count_ones();
@@ -233,7 +240,7 @@ fn deepest(tags: &Tags, last: usize) -> u32 {
     (tags.opens & ones(last + 1)).count_ones()
 }
 
-/// One block. `None`: not of the form.
+/// One block of `n` bytes, 64 if it is `FULL`. `None`: not of the form.
 ///
 /// The names below: a *run* is a run of name bytes; masks of `>` and `<` hold those outside values only, once the
 /// checks have passed.
@@ -241,7 +248,8 @@ fn deepest(tags: &Tags, last: usize) -> u32 {
 /// # Safety
 /// The CPU must have what `L` needs.
 #[inline(always)]
-unsafe fn step<L: Lanes>(v: L::V, n: usize, c: Carry) -> Option<(Tags, Carry)> {
+unsafe fn step<L: Lanes, const FULL: bool>(v: L::V, n: usize, c: Carry) -> Option<(Tags, Carry)> {
+    let n = if FULL { 64 } else { n };
     let valid = ones(n);
     // SAFETY: the caller grants the features.
     let (lt, gt, control) = unsafe { (L::eq(v, b'<') & valid, L::eq(v, b'>') & valid, L::le(v, 0x1f) & valid) };
@@ -302,8 +310,7 @@ unsafe fn step<L: Lanes>(v: L::V, n: usize, c: Carry) -> Option<(Tags, Carry)> {
     let end_ends = end_sum & !name;
     bad |= end_ends & !gt;
     // Every other run is an attribute's name: `=` stands behind those, and nowhere else.
-    let in_name = c.bit(carry::START_NAME) | c.bit(carry::END_NAME) | c.bit(carry::ATTR_NAME);
-    let run_ends = (name << 1 | in_name) & !name;
+    let run_ends = (name << 1 | c.bit(carry::NAME)) & !name;
     bad |= (run_ends & !(start_ends | end_ends)) ^ eq;
     bad |= (eq << 1 | c.bit(carry::EQ)) ^ open;
     bad |= (close << 1 | c.bit(carry::CLOSED)) & !(space | slash | gt);
@@ -315,11 +322,10 @@ unsafe fn step<L: Lanes>(v: L::V, n: usize, c: Carry) -> Option<(Tags, Carry)> {
     let lift = 64 - n as u32;
     let last = |mask: u64, which: u32| ((mask << lift) >> 63) << which;
     let all = |mask: u64| ((mask << lift).cast_signed() >> 63).cast_unsigned();
-    let (start_name, end_name) = (name & !start_sum, name & !end_sum);
     let rest = (u64::from(double) << carry::DOUBLE | last(lt, carry::LT) | last(end, carry::END))
         | (last(eq, carry::EQ) | last(close, carry::CLOSED) | last(empty, carry::SLASH))
-        | (last(start_name, carry::START_NAME) | last(end_name, carry::END_NAME))
-        | last(name & !(start_name | end_name), carry::ATTR_NAME);
+        | (last(name & !start_sum, carry::START_NAME) | last(name & !end_sum, carry::END_NAME))
+        | last(name, carry::NAME);
     let tags = Tags {
         opens,
         closes: ((end_ends | after_empty) & gt) & valid,
