@@ -32,8 +32,8 @@ impl<'a> Value<'a> {
         while let Some(at) = rest.find(['&', '\t', '\n', '\r']) {
             text.push_str(&rest[..at]);
             let special = &rest[at..];
-            rest = if special.starts_with('&') {
-                let (reference, behind) = special[1..].split_once(';')?;
+            rest = if let Some(reference) = special.strip_prefix('&') {
+                let (reference, behind) = reference.split_once(';')?;
                 text.push(character(reference.as_bytes())?);
                 behind
             } else {
@@ -49,8 +49,11 @@ impl<'a> Value<'a> {
     #[inline]
     pub fn is(&self, text: &str) -> bool {
         debug_assert!(!text.bytes().any(needs_work));
+        // No way of writing a text is shorter than the text.
         self.0 == text.as_bytes()
-            || (self.0.iter().copied().any(needs_work) && self.unescape().is_some_and(|value| value == text))
+            || (self.0.len() > text.len()
+                && self.0.iter().copied().any(needs_work)
+                && self.unescape().is_some_and(|value| value == text))
     }
 }
 

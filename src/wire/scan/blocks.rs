@@ -253,10 +253,10 @@ unsafe fn step<L: Lanes, const FULL: bool>(v: L::V, n: usize, c: Carry) -> Optio
     let valid = ones(n);
     // SAFETY: the caller grants the features.
     let (lt, gt, control) = unsafe { (L::eq(v, b'<') & valid, L::eq(v, b'>') & valid, L::le(v, 0x1f) & valid) };
-    // SAFETY: as above.
     let line = if control == 0 {
         0
     } else {
+        // SAFETY: as above.
         unsafe { L::eq(v, b'\t') | L::eq(v, b'\n') | L::eq(v, b'\r') }
     };
     let mut bad = control & !line;
