@@ -273,3 +273,21 @@ fn mutants_of_the_corpus() {
     eprintln!("{done} inputs");
     assert!(done > 0);
 }
+
+#[test]
+fn letters_of_names_are_those_of_expat() {
+    let Some(expat) = Expat::load() else { return };
+    let none = Prefixes::default();
+    for c in (0x21..0x1_0010)
+        .filter_map(char::from_u32)
+        .filter(|c| !"/>?!".contains(*c))
+    {
+        for text in [format!("<{c}/>"), format!("<a{c}/>")] {
+            let (ours, theirs) = (
+                check(text.as_bytes(), &none).is_err(),
+                expat.read(text.as_bytes(), true).refused,
+            );
+            assert_eq!(ours, theirs, "{text:?}");
+        }
+    }
+}

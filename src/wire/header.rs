@@ -145,7 +145,8 @@ const ROUTE_HEAD: &[u8] = b"<route xmlns='http://jabberd.jabberstudio.org/ns/com
 /// The frame can't be routed; see [`HeaderError`].
 pub fn read(frame: &[u8]) -> Result<Frame<'_>, HeaderError> {
     if frame.starts_with(ROUTE_HEAD) && frame.get(ROUTE_HEAD.len()) == Some(&b' ') {
-        let tag = Tag::read_behind(frame, ROUTE_HEAD)?;
+        let mut tag = Tag::default();
+        tag.fill_behind(frame, ROUTE_HEAD)?;
         if tag.end < frame.len() || tag.empty {
             return route(frame, &tag);
         }
@@ -155,7 +156,8 @@ pub fn read(frame: &[u8]) -> Result<Frame<'_>, HeaderError> {
 
 /// [`read`] without the short cut.
 fn read_any(frame: &[u8]) -> Result<Frame<'_>, HeaderError> {
-    let tag = Tag::read(frame, 0)?;
+    let mut tag = Tag::default();
+    tag.fill(frame, 0)?;
     let namespace = tag.namespace();
     let (prefix, local) = tag.split_name();
     if namespace.is_some_and(|ns| ns.is(NS_COMPONENT)) {
@@ -184,7 +186,8 @@ fn read_any(frame: &[u8]) -> Result<Frame<'_>, HeaderError> {
 fn route<'a>(frame: &'a [u8], tag: &Tag<'a>) -> Result<Frame<'a>, HeaderError> {
     let payload = match tag::first_element(frame, tag) {
         Some(at) => {
-            let child = Tag::read(frame, at)?;
+            let mut child = Tag::default();
+            child.fill(frame, at)?;
             Some(payload(frame, at, tag::content_end(frame, tag), &child, Some(tag)))
         }
         None => None,

@@ -202,14 +202,22 @@ impl<'a> Scope<'a> {
         if prefix == b"xmlns" {
             return Err(Invalid("prefix xmlns must not be declared"));
         }
-        if (prefix == b"xml") != uri.is(NS_XML) || uri.is(NS_XMLNS) {
+        // expat puts this between a URI and a name, and so refuses it inside a URI.
+        const SEPARATOR: u8 = b'|';
+        let (xml, reserved, separator) = match memchr::memchr2(b'&', SEPARATOR, uri.0) {
+            None => (uri.0 == NS_XML.as_bytes(), uri.0 == NS_XMLNS.as_bytes(), false),
+            Some(_) => {
+                let uri = uri.unescape().ok_or(BROKEN)?;
+                (uri == NS_XML, uri == NS_XMLNS, uri.as_bytes().contains(&SEPARATOR))
+            }
+        };
+        if (prefix == b"xml") != xml || reserved {
             return Err(Invalid("reserved prefix or namespace"));
         }
         if !prefix.is_empty() && uri.0.is_empty() {
             return Err(Invalid("a prefix must not be undeclared"));
         }
-        // expat puts this between a URI and a name, and so refuses it inside a URI.
-        if uri.0.contains(&b'|') || (uri.0.contains(&b'&') && uri.unescape().is_none_or(|uri| uri.contains('|'))) {
+        if separator {
             return Err(Invalid("illegal character in a namespace"));
         }
         self.bindings.push(Binding { depth, prefix, uri });

@@ -7,13 +7,13 @@ use std::ffi::{c_char, c_int, c_long, c_void};
 
 /// What a parser saw: the frames (children of the root) that were complete, and whether it refused the input.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub struct Seen {
-    pub frames: Vec<(usize, usize)>,
-    pub refused: bool,
+pub(crate) struct Seen {
+    pub(crate) frames: Vec<(usize, usize)>,
+    pub(crate) refused: bool,
 }
 
 /// libexpat, loaded at run time.
-pub struct Expat {
+pub(crate) struct Expat {
     library: Library,
 }
 
@@ -53,7 +53,7 @@ type EndHandler = unsafe extern "C" fn(*mut c_void, *const c_char);
 
 impl Expat {
     /// `None` (and a word on stderr) where the library is not installed.
-    pub fn load() -> Option<Expat> {
+    pub(crate) fn load() -> Option<Expat> {
         // SAFETY: loading libexpat runs no code of its own.
         match unsafe { Library::new("libexpat.so.1") } {
             Ok(library) => Some(Expat { library }),
@@ -65,7 +65,7 @@ impl Expat {
     }
 
     /// Parses with namespaces, as jabberd2's components do.
-    pub fn read(&self, input: &[u8], whole: bool) -> Seen {
+    pub(crate) fn read(&self, input: &[u8], whole: bool) -> Seen {
         // SAFETY: the types are those of expat.h; handlers and user data are set before parsing; the parser is freed
         // last, and `walk` outlives it.
         unsafe {
@@ -101,7 +101,7 @@ impl Expat {
 }
 
 /// quick-xml with its checks on; it knows less of XML than expat, so only its borders count.
-pub fn quick_xml(input: &[u8]) -> Seen {
+pub(crate) fn quick_xml(input: &[u8]) -> Seen {
     use quick_xml::events::Event;
     let mut reader = quick_xml::Reader::from_reader(input);
     let config = reader.config_mut();

@@ -225,3 +225,40 @@ fn first_children() {
         (&b"query"[..], "http://jabber.org/protocol/disco#info")
     );
 }
+
+proptest::proptest! {
+    #![proptest_config(proptest::prelude::ProptestConfig::with_cases(3000))]
+
+    /// Whatever follows the usual head, the short cut changes nothing.
+    #[test]
+    fn the_short_cut_changes_nothing(picks in proptest::collection::vec(0..PARTS.len(), 0..14)) {
+        let tail: String = picks.iter().map(|&i| PARTS[i]).collect();
+        let _ = both(&format!("<route {COMP}{tail}"));
+    }
+}
+
+const PARTS: &[&str] = &[
+    " to='a'",
+    " from=\"b\"",
+    " type='log'",
+    " error='404'",
+    " x='&amp;'",
+    " xmlns:c='u'",
+    " xmlns='u'",
+    ">",
+    "/>",
+    "</route>",
+    "<message",
+    " xmlns='jabber:client'",
+    "<sc:session xmlns:sc='http://jabberd.jabberstudio.org/ns/session/1.0'",
+    " sc:sm='1'",
+    " sc:failed='1'",
+    " id='i'",
+    "<!-- < -->",
+    "text",
+    " ",
+    "=",
+    "'",
+    "\n",
+    " c:route='1'",
+];

@@ -19,81 +19,102 @@ pub(super) enum Exit {
     Careful(usize),
 }
 
-/// What one block must know of the block before it. The masks are all ones or zero, the bits 0 or 1.
-#[derive(Clone, Copy, Default)]
+/// What one block must know of the block before it. Tag and value stand apart: the next block waits for them first,
+/// and they are known long before the rest.
+#[derive(Clone, Copy)]
 struct Carry {
-    /// Mask: inside a tag.
+    /// All ones inside a tag, else zero.
     tag: u64,
-    /// Mask: inside an attribute's value.
+    /// All ones inside an attribute's value, else zero.
     value: u64,
+    /// One bit each for the rest.
+    rest: u64,
+}
+
+/// The bits of [`Carry::rest`].
+mod carry {
     /// The value's quote is `"`.
-    double: bool,
+    pub(super) const DOUBLE: u32 = 0;
     /// The last byte was `<`.
-    lt: u64,
+    pub(super) const LT: u32 = 1;
     /// The last bytes were `</`.
-    end: u64,
+    pub(super) const END: u32 = 2;
     /// Inside a start tag's name.
-    start_name: u64,
+    pub(super) const START_NAME: u32 = 3;
     /// Inside an end tag's name.
-    end_name: u64,
-    /// Inside an attribute's name.
-    attr_name: u64,
+    pub(super) const END_NAME: u32 = 4;
+    /// Inside any name: an attribute's, if neither of the two before.
+    pub(super) const NAME: u32 = 5;
     /// Behind `=`.
-    eq: u64,
+    pub(super) const EQ: u32 = 6;
     /// The last byte closed a value.
-    closed: u64,
+    pub(super) const CLOSED: u32 = 7;
     /// The last byte was the `/` of an empty element.
-    slash: u64,
+    pub(super) const SLASH: u32 = 8;
 }
 
 impl Carry {
     #[inline(always)]
-    fn of(state: State) -> Carry {
-        let mut c = Carry {
-            tag: u64::MAX,
-            ..Carry::default()
-        };
-        match state {
-            State::Lt => c.lt = 1,
-            State::EndLt => c.end = 1,
-            State::StartName => c.start_name = 1,
-            State::EndName => c.end_name = 1,
-            State::AttrName => c.attr_name = 1,
-            State::Eq => c.eq = 1,
-            State::Closed => c.closed = 1,
-            State::Slash => c.slash = 1,
-            State::InTag => {}
-            State::Apos => c.value = u64::MAX,
-            State::Quot => (c.value, c.double) = (u64::MAX, true),
-            _ => c.tag = 0,
-        }
-        c
+    fn bit(self, which: u32) -> u64 {
+        (self.rest >> which) & 1
     }
 
     #[inline(always)]
-    fn state(&self) -> State {
-        if self.tag == 0 {
-            State::Text
-        } else if self.value != 0 {
-            if self.double { State::Quot } else { State::Apos }
-        } else if self.lt != 0 {
-            State::Lt
-        } else if self.end != 0 {
-            State::EndLt
-        } else if self.start_name != 0 {
-            State::StartName
-        } else if self.end_name != 0 {
-            State::EndName
-        } else if self.attr_name != 0 {
-            State::AttrName
-        } else if self.eq != 0 {
-            State::Eq
-        } else if self.closed != 0 {
-            State::Closed
-        } else if self.slash != 0 {
-            State::Slash
+    fn of(state: State) -> Carry {
+        let rest = match state {
+            State::Text => {
+                return Carry {
+                    tag: 0,
+                    value: 0,
+                    rest: 0,
+                };
+            }
+            State::Lt => 1 << carry::LT,
+            State::EndLt => 1 << carry::END,
+            State::StartName => 1 << carry::NAME | 1 << carry::START_NAME,
+            State::EndName => 1 << carry::NAME | 1 << carry::END_NAME,
+            State::AttrName => 1 << carry::NAME,
+            State::Eq => 1 << carry::EQ,
+            State::Closed => 1 << carry::CLOSED,
+            State::Slash => 1 << carry::SLASH,
+            State::Quot => 1 << carry::DOUBLE,
+            _ => 0,
+        };
+        let value = if matches!(state, State::Apos | State::Quot) {
+            u64::MAX
         } else {
-            State::InTag
+            0
+        };
+        Carry {
+            tag: u64::MAX,
+            value,
+            rest,
+        }
+    }
+
+    #[inline(always)]
+    fn state(self) -> State {
+        if self.tag == 0 {
+            return State::Text;
+        }
+        if self.value != 0 {
+            return if self.bit(carry::DOUBLE) == 0 {
+                State::Apos
+            } else {
+                State::Quot
+            };
+        }
+        let has = |which| self.bit(which) != 0;
+        match () {
+            () if has(carry::START_NAME) => State::StartName,
+            () if has(carry::END_NAME) => State::EndName,
+            () if has(carry::NAME) => State::AttrName,
+            () if has(carry::LT) => State::Lt,
+            () if has(carry::END) => State::EndLt,
+            () if has(carry::EQ) => State::Eq,
+            () if has(carry::CLOSED) => State::Closed,
+            () if has(carry::SLASH) => State::Slash,
+            () => State::InTag,
         }
     }
 }
@@ -157,7 +178,14 @@ impl Scanner {
                 }
             }
             // SAFETY: as above.
-            let Some((tags, next)) = (unsafe { step::<L>(v, n, carry) }) else {
+            let stepped = unsafe {
+                if n == 64 {
+                    step::<L, true>(v, 64, carry)
+                } else {
+                    step::<L, false>(v, n, carry)
+                }
+            };
+            let Some((tags, next)) = stepped else {
                 break Exit::Careful(n);
             };
             let closed = tags.closes.count_ones();
@@ -212,7 +240,7 @@ fn deepest(tags: &Tags, last: usize) -> u32 {
     (tags.opens & ones(last + 1)).count_ones()
 }
 
-/// One block. `None`: not of the form.
+/// One block of `n` bytes, 64 if it is `FULL`. `None`: not of the form.
 ///
 /// The names below: a *run* is a run of name bytes; masks of `>` and `<` hold those outside values only, once the
 /// checks have passed.
@@ -220,14 +248,15 @@ fn deepest(tags: &Tags, last: usize) -> u32 {
 /// # Safety
 /// The CPU must have what `L` needs.
 #[inline(always)]
-unsafe fn step<L: Lanes>(v: L::V, n: usize, c: Carry) -> Option<(Tags, Carry)> {
+unsafe fn step<L: Lanes, const FULL: bool>(v: L::V, n: usize, c: Carry) -> Option<(Tags, Carry)> {
+    let n = if FULL { 64 } else { n };
     let valid = ones(n);
     // SAFETY: the caller grants the features.
     let (lt, gt, control) = unsafe { (L::eq(v, b'<') & valid, L::eq(v, b'>') & valid, L::le(v, 0x1f) & valid) };
-    // SAFETY: as above.
     let line = if control == 0 {
         0
     } else {
+        // SAFETY: as above.
         unsafe { L::eq(v, b'\t') | L::eq(v, b'\n') | L::eq(v, b'\r') }
     };
     let mut bad = control & !line;
@@ -243,7 +272,11 @@ unsafe fn step<L: Lanes>(v: L::V, n: usize, c: Carry) -> Option<(Tags, Carry)> {
     // Values, as if all quotes inside tags were of one kind.
     // SAFETY: as above.
     let (apos, quot) = unsafe { (L::eq(v, b'\'') & tag, L::eq(v, b'"') & tag) };
-    let double = if c.value != 0 { c.double } else { quot != 0 };
+    let double = if c.value != 0 {
+        c.bit(carry::DOUBLE) != 0
+    } else {
+        quot != 0
+    };
     bad |= if double { apos } else { quot };
     let quotes = apos | quot;
     // SAFETY: as above.
@@ -259,55 +292,51 @@ unsafe fn step<L: Lanes>(v: L::V, n: usize, c: Carry) -> Option<(Tags, Carry)> {
     let space = (space | line) & outside;
     let name = outside & !(eq | slash | space);
 
-    let after_lt = lt << 1 | c.lt;
+    let after_lt = lt << 1 | c.bit(carry::LT);
     // SAFETY: as above.
     bad |= after_lt & (!(name | slash) | unsafe { L::eq(v, b'!') | L::eq(v, b'?') });
     let opens = after_lt & name;
     let end = after_lt & slash;
-    let after_end = end << 1 | c.end;
+    let after_end = end << 1 | c.bit(carry::END);
     bad |= after_end & !name;
     let empty = slash & !end;
-    let after_empty = empty << 1 | c.slash;
+    let after_empty = empty << 1 | c.bit(carry::SLASH);
     bad |= after_empty & !gt;
 
     // A run to which its first bit is added clears itself and sets the bit behind it: the run's end.
-    let start_sum = name.wrapping_add(opens | c.start_name);
-    let end_sum = name.wrapping_add((after_end & name) | c.end_name);
+    let start_sum = name.wrapping_add(opens | c.bit(carry::START_NAME));
+    let end_sum = name.wrapping_add((after_end & name) | c.bit(carry::END_NAME));
     let start_ends = start_sum & !name;
     let end_ends = end_sum & !name;
     bad |= end_ends & !gt;
     // Every other run is an attribute's name: `=` stands behind those, and nowhere else.
-    let in_name = c.start_name | c.end_name | c.attr_name;
-    let run_ends = (name << 1 | in_name) & !name;
+    let run_ends = (name << 1 | c.bit(carry::NAME)) & !name;
     bad |= (run_ends & !(start_ends | end_ends)) ^ eq;
-    bad |= (eq << 1 | c.eq) ^ open;
-    bad |= (close << 1 | c.closed) & !(space | slash | gt);
+    bad |= (eq << 1 | c.bit(carry::EQ)) ^ open;
+    bad |= (close << 1 | c.bit(carry::CLOSED)) & !(space | slash | gt);
     if bad & valid != 0 {
         return None;
     }
 
-    let top = n - 1;
-    let bit = |mask: u64| (mask >> top) & 1;
-    let (start_name, end_name) = (bit(name & !start_sum), bit(name & !end_sum));
-    let next = Carry {
-        tag: bit(tag).wrapping_neg(),
-        value: bit(value).wrapping_neg(),
-        double,
-        lt: bit(lt),
-        end: bit(end),
-        start_name,
-        end_name,
-        attr_name: bit(name) & !(start_name | end_name),
-        eq: bit(eq),
-        closed: bit(close),
-        slash: bit(empty),
+    // The last byte's bit of each mask.
+    let lift = 64 - n as u32;
+    let last = |mask: u64, which: u32| ((mask << lift) >> 63) << which;
+    let all = |mask: u64| ((mask << lift).cast_signed() >> 63).cast_unsigned();
+    let rest = (u64::from(double) << carry::DOUBLE | last(lt, carry::LT) | last(end, carry::END))
+        | (last(eq, carry::EQ) | last(close, carry::CLOSED) | last(empty, carry::SLASH))
+        | (last(name & !start_sum, carry::START_NAME) | last(name & !end_sum, carry::END_NAME))
+        | last(name, carry::NAME);
+    let tags = Tags {
+        opens,
+        closes: ((end_ends | after_empty) & gt) & valid,
     };
     Some((
-        Tags {
-            opens,
-            closes: ((end_ends | after_empty) & gt) & valid,
+        tags,
+        Carry {
+            tag: all(tag),
+            value: all(value),
+            rest,
         },
-        next,
     ))
 }
 

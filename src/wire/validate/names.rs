@@ -30,7 +30,7 @@ pub(super) fn qualified(name: &[u8]) -> Result<(&[u8], &[u8]), Invalid> {
             return with_letters(name);
         }
         let class = ASCII[usize::from(b)];
-        if class >= 1 + 2 * u8::from(begins) {
+        if class > 2 * u8::from(begins) {
             begins = false;
         } else if b == b':' && colon.is_none() && !begins {
             (colon, begins) = (Some(i), true);
