@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
-use jidmesh::config::{ADMIN_DEFAULT, Config, FILE_DEFAULT, Loaded, Problem};
+use jidmesh::config::{ADMIN_DEFAULT, Config, Loaded, Problem};
 
 /// Routes the packets of jabberd2's components, in the place of jabberd2-router.
 #[derive(Debug, Parser)]
@@ -25,11 +25,13 @@ enum Command {
     Check(FileArgs),
     /// Show what a running node does.
     Status(StatusArgs),
+    /// Measure a router: this one, or a stock jabberd2-router.
+    Load(jidmesh::load::Args),
 }
 
 #[derive(Args, Debug)]
 struct FileArgs {
-    /// The configuration file; without this, /etc/jabberd2/router.xml if it is there, else settings for loopback only.
+    /// The configuration file (Debian's: /etc/jabberd2/router.xml); without it, settings for loopback only.
     #[arg(short, long, value_name = "FILE")]
     config: Option<PathBuf>,
 }
@@ -60,17 +62,21 @@ fn main() -> ExitCode {
     match cli.command {
         Some(Command::Check(args)) => check(&args),
         Some(Command::Status(args)) => status(args),
+        Some(Command::Load(args)) => jidmesh::load::main(args),
         Some(Command::Run(args)) => run(&args),
         None => run(&cli.run),
     }
 }
 
 fn run(args: &RunArgs) -> ExitCode {
-    let path = args.file.path();
+    let path = args.file.config.clone();
     match load(path.as_deref()) {
         Ok(mut loaded) => {
             complain(&loaded.warnings);
             loaded.config.debug = args.debug;
+            if path.is_none() {
+                print!("{}", loaded.config.how_to_connect());
+            }
             jidmesh::shell::run(loaded.config, path)
         }
         Err(problems) => refuse(&problems),
@@ -78,7 +84,7 @@ fn run(args: &RunArgs) -> ExitCode {
 }
 
 fn check(args: &FileArgs) -> ExitCode {
-    let path = args.path();
+    let path = args.config.clone();
     match load(path.as_deref()) {
         Ok(loaded) => {
             complain(&loaded.warnings);
@@ -96,7 +102,7 @@ fn check(args: &FileArgs) -> ExitCode {
 fn status(args: StatusArgs) -> ExitCode {
     let configured = || {
         // A file that is named must be good; the usual one only helps.
-        match (load(args.file.path().as_deref()), &args.file.config) {
+        match (load(args.file.config.as_deref()), &args.file.config) {
             (Ok(loaded), _) => Ok(loaded.config.admin),
             (Err(problems), Some(_)) => Err(problems),
             (Err(_), None) => Ok(None),
@@ -110,14 +116,6 @@ fn status(args: StatusArgs) -> ExitCode {
         },
     };
     jidmesh::operate::status::main(&admin.unwrap_or_else(|| PathBuf::from(ADMIN_DEFAULT)), args.json)
-}
-
-impl FileArgs {
-    /// The file to read, if there is one.
-    fn path(&self) -> Option<PathBuf> {
-        let usual = || Some(PathBuf::from(FILE_DEFAULT)).filter(|path| path.exists());
-        self.config.clone().or_else(usual)
-    }
 }
 
 fn load(path: Option<&Path>) -> Result<Loaded, Vec<Problem>> {

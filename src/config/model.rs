@@ -15,8 +15,6 @@ pub const PORT_DEFAULT: u16 = 5347;
 pub const MESH_PORT_DEFAULT: u16 = 5348;
 /// Where the admin socket is made when `<admin>` does not say (a failure to make it is a warning only).
 pub const ADMIN_DEFAULT: &str = "/run/jidmesh/admin.sock";
-/// Where `router.xml` is when the command line does not say: where jabberd2-router looks.
-pub const FILE_DEFAULT: &str = "/etc/jabberd2/router.xml";
 /// Longest frame when `<io><limits><frame>` does not say, bytes.
 pub const FRAME_BYTES_DEFAULT: usize = 10 * 1024 * 1024;
 /// How long an unfinished handshake may take when `<auth-time>` does not say, milliseconds: a component needs a few
@@ -119,6 +117,21 @@ impl Config {
             },
             ..Config::default()
         }
+    }
+
+    /// What somebody who runs the embedded settings wants to know next.
+    pub fn how_to_connect(&self) -> String {
+        let (Some(local), Some((user, secret))) = (self.local.first(), self.users.iter().next()) else {
+            return String::new();
+        };
+        let (ip, port) = (local.ip(), local.port());
+        format!(
+            "No configuration file: listening on {ip} port {port}, for this machine only.\n\
+             A component (c2s, sm, s2s) connects with\n    \
+             <router><ip>{ip}</ip><port>{port}</port><user>{user}</user><pass>{secret}</pass></router>\n\
+             in its own configuration, as in Debian's files; a XEP-0114 component with the secret '{secret}'.\n\
+             With your own files: jidmesh run -c /etc/jabberd2/router.xml\n"
+        )
     }
 
     /// Whether this user (`None`: the XEP-0114 handshake) has Debian's well-known secret. A component that uses it
