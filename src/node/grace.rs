@@ -50,6 +50,7 @@ impl Shard {
         queue.append(&mut state.queue);
         state.queue = queue;
         state.link = None;
+        state.queue_returned = false;
         let (name, remote, leaves) = (state.id.clone(), state.remote, state.leaves);
         state.life = Life::Lost {
             until: if leaves { now } else { now + grace_us },
@@ -120,6 +121,7 @@ impl Shard {
         }
         self.names.set_sink(seat, false);
         self.names.drop_seat(seat);
+        self.drop_clients(now, seat);
         let state = self.seats.remove(&seat);
         match kind {
             Some(SeatKind::Sm) => {
@@ -130,19 +132,6 @@ impl Shard {
             _ => {}
         }
         let Some(mut state) = state else { return };
-        for (number, client) in state.clients.drain() {
-            let key = SessionKey {
-                c2s: seat,
-                number,
-                token: client.token,
-            };
-            self.count(Counter::SessionsEnded);
-            self.tell(
-                now,
-                self.owner(&client.bare),
-                Message::Unregister { bare: client.bare, key },
-            );
-        }
         let queue = std::mem::take(&mut state.queue);
         self.give_queue_back(now, &queue, state.kind);
     }
@@ -291,33 +280,42 @@ impl Shard {
         let Some(view) = self.names.seat(seat) else { return };
         let (kind, name) = (view.kind, view.id.clone());
         // At its home: what waited is taken out before anything new is sent to it.
-        let (mut queue, mut clients) = (Vec::new(), Vec::new());
+        let mut queue = Vec::new();
         if let Some(state) = self.seats.get_mut(&seat) {
             queue = std::mem::take(&mut state.queue);
-            clients = state.clients.drain();
-            state.unproven.clear();
             state.life = Life::Live;
         }
-        match kind {
-            SeatKind::Sm => self.sm_lost(now, seat, true),
-            SeatKind::C2s => {
-                // sm ends all sessions of a c2s that becomes unavailable, and tells their contacts.
-                let sms: Vec<SeatId> = self
-                    .seats
-                    .iter()
-                    .filter(|(_, state)| state.kind == SeatKind::Sm)
-                    .map(|(id, _)| *id)
-                    .collect();
-                for sm in sms {
-                    self.put(sm, |out| {
-                        edit::advert(out, &name, true);
-                        edit::advert(out, &name, false);
-                    });
-                }
-            }
-            _ => {}
+        if kind == SeatKind::Sm {
+            self.sm_lost(now, seat, true);
         }
-        for (number, client) in clients {
+        // Before the sm hear that the sessions are over: for a session it does not know, sm tells no sender.
+        self.give_queue_back(now, &queue, kind);
+        if kind == SeatKind::C2s && self.seats.contains_key(&seat) {
+            self.end_sessions_of(now, &name);
+            self.drop_clients(now, seat);
+        }
+    }
+
+    /// sm ends all sessions of a c2s that becomes unavailable, and tells their contacts.
+    fn end_sessions_of(&mut self, now: Micros, c2s: &str) {
+        let mut adverts = Vec::new();
+        edit::advert(&mut adverts, c2s, true);
+        edit::advert(&mut adverts, c2s, false);
+        let sms: Vec<SeatId> = self
+            .names
+            .seats()
+            .filter(|(_, view)| view.kind == SeatKind::Sm)
+            .map(|(id, _)| id)
+            .collect();
+        for sm in sms {
+            self.to_seat(now, sm, SELF, &adverts);
+        }
+    }
+
+    fn drop_clients(&mut self, now: Micros, seat: SeatId) {
+        let Some(state) = self.seats.get_mut(&seat) else { return };
+        state.unproven.clear();
+        for (number, client) in state.clients.drain() {
             let key = SessionKey {
                 c2s: seat,
                 number,
@@ -330,7 +328,6 @@ impl Shard {
                 Message::Unregister { bare: client.bare, key },
             );
         }
-        self.give_queue_back(now, &queue, kind);
     }
 
     /// A c2s's home: the sm of this session is lost.
@@ -410,6 +407,14 @@ impl Shard {
         let Some(state) = self.seats.get_mut(&seat) else { return };
         let (name, remote, link) = (state.id.clone(), state.remote, state.link);
         match what {
+            Due::Expired if state.kind == SeatKind::C2s && !state.queue_returned => {
+                // Before the sm hear that the sessions are over: for a session it does not know, sm tells no sender.
+                state.queue_returned = true;
+                state.life = Life::Lost { until: now + TICK_US };
+                let queue = std::mem::take(&mut state.queue);
+                self.give_queue_back(now, &queue, SeatKind::C2s);
+                self.wake_by(now + TICK_US);
+            }
             Due::Expired => {
                 // Asked once: the registrar's answer takes the seat away.
                 state.life = Life::Lost { until: Micros::MAX };
