@@ -26,6 +26,7 @@ class Forwarder:
         self.selector = selectors.DefaultSelector()
         self.pairs = []
         self.lost = b""
+        self.upward = b""  # everything that came from the component
         self.stalled = self.ended = False
         self.listener = None
         self.accepted = 0
@@ -74,6 +75,10 @@ class Forwarder:
     def lost_numbers(self, pattern=rb"#(\d+)#"):
         """The numbers of the messages that were inside the broken connections."""
         return {int(number) for number in re.findall(pattern, self.lost)}
+
+    def upward_numbers(self, pattern=rb"#(\d+)#"):
+        """The numbers of the messages that the component has sent at all."""
+        return {int(number) for number in re.findall(pattern, self.upward)}
 
     # The loop
 
@@ -128,6 +133,8 @@ class Forwarder:
         try:
             data = side.recv(CHUNK)
             if data:
+                if side is pair.sides[0]:
+                    self.upward += data
                 send_all(other, data)
                 return
         except OSError:

@@ -11,7 +11,8 @@ from native import HEADER, Closed, Foreign, Link, Native, digest_response
 
 BAD_INPUT, AUTH_FAILED = "jidmesh_bad_input_total", "jidmesh_auth_failed_total"
 MIB = 1 << 20
-QUEUE_MIB = 2
+# More than the longest frame: jidmesh refuses a smaller one.
+QUEUE_MIB = 12
 AUTH_TIME_S = 2
 pytestmark = pytest.mark.only("jidmesh", "jidmesh-2-shards")
 
@@ -221,7 +222,7 @@ def test_an_altered_response_is_refused(stack, bystanders, case):
         assert link.authenticate(ALTERATIONS[case]).name == "failure"
 
 
-@pytest.mark.parametrize("data", ["not base64 !!!", "====", "A" * 5_000, "\u00e9"])
+@pytest.mark.parametrize("data", ["not base64 !!!", "====", "A" * 5_000, "\u00e9"], ids=["words", "padding", "too long", "not ascii"])
 def test_a_response_that_is_no_base64_is_refused(stack, bystanders, data):
     with Native() as link:
         link.open()
@@ -230,7 +231,8 @@ def test_a_response_that_is_no_base64_is_refused(stack, bystanders, data):
         assert link.frame().name in ("failure", "error")
 
 
-@pytest.mark.parametrize("begun", [b"", HEADER[:30], HEADER, HEADER + b"<auth xmlns='%s' mechanism='DIGEST-MD5'/>" % SASL.encode()])
+@pytest.mark.parametrize("begun", [b"", HEADER[:30], HEADER, HEADER + b"<auth xmlns='%s' mechanism='DIGEST-MD5'/>" % SASL.encode()],
+                         ids=["nothing", "half a header", "header", "auth"])
 def test_an_unfinished_handshake_is_closed_in_time(stack, bystanders, begun):
     with Link() as link:
         link.send(begun)
@@ -243,12 +245,24 @@ def test_an_unfinished_handshake_is_closed_in_time(stack, bystanders, begun):
 def test_a_handshake_that_dribbles_is_closed_in_time(stack, bystanders):
     with Link() as link:
         start = time.monotonic()
-        with pytest.raises(Closed):
+        answer = b""
+        try:
             for byte in HEADER:
                 link.send(bytes([byte]))
                 time.sleep(0.1)
-                link._more(0.001)
+                link.socket.settimeout(0.001)
+                try:
+                    data = link.socket.recv(1 << 16)
+                except TimeoutError:
+                    continue
+                answer += data
+                if not data:
+                    break
+        except (Closed, ConnectionError):
+            pass
         assert time.monotonic() - start < AUTH_TIME_S * 2 + 2
+        # RFC 6120, 4.9.1.1: a stream error needs a stream around it, even when the peer's header never came.
+        assert not answer or answer.count(b"<stream:stream ") == 1 and answer.endswith(b"</stream:stream>"), answer
 
 
 def test_a_header_split_byte_by_byte_is_fine(stack, bystanders):
@@ -264,7 +278,7 @@ def test_a_component_that_sends_a_byte_at_a_time_holds_up_nobody(stack, bystande
         for byte in frame:
             slow.send(bytes([byte]))
             check_bystanders(*bystanders, count=1)
-        assert bystanders[0].next_of(lambda frame: frame.get("from") == "slow.test").payload.tag == "{u:t}x"
+        assert bystanders[0].next_of(lambda frame: frame.is_route() and frame.get("from") == "slow.test").payload.tag == "{u:t}x"
 
 
 def test_a_component_that_never_reads_costs_its_queue_and_nothing_more(stack, bystanders):
@@ -279,7 +293,7 @@ def test_a_component_that_never_reads_costs_its_queue_and_nothing_more(stack, by
         bounced += sum(frame.is_route() and frame.get("error") is not None for frame in loud.frames(0.5))
         check_bystanders(*bystanders)
         grown = stack.router.memory_bytes() - memory
-        assert grown < (QUEUE_MIB * 4 + 16) * MIB, "grew by %d KiB" % (grown >> 10)
+        assert grown < (QUEUE_MIB * 3 + 16) * MIB, "grew by %d KiB" % (grown >> 10)
         metrics = stack.metrics()
         told = metrics.get('jidmesh_bounced_total{code="queue"}', 0) + metrics.get('jidmesh_dropped_total{reason="queue-full"}', 0) + \
             metrics.get('jidmesh_bounced_total{code="404"}', 0) + metrics.get('jidmesh_dropped_total{reason="link-gone"}', 0)
@@ -351,7 +365,7 @@ def test_another_components_name(stack, bystanders, case):
     b"<message from='a@conf.test' to='v@by.test'><a b='1'c='2'/></message>",
     b"<message from='a@conf.test' to='v@by.test'><1/></message>",
     b"<message from='a@conf.test' to='v@by.test'><?xml version='1.0'?></message>",
-])
+], ids=["entity", "attribute twice", "prefix", "nul reference", "control character", "cdata end", "no space", "name", "declaration"])
 def test_what_expat_would_refuse_never_leaves_a_foreign_link(stack, bystanders, data):
     before = stack.metric(BAD_INPUT)
     with Foreign("conf.test") as room:
@@ -372,7 +386,8 @@ def test_a_log_that_cannot_be_written_does_not_stop_routing(machine, how):
         file.write(text.replace("<log type='stdout'/>", "<log type='file'><file>%s</file></log>" % path))
     stack.start()
     with Native(name="by.test") as one, Native(name="stander.test") as two:
-        for _ in range(50):
+        # Each is a warning in the log (and takes a second: the router asks whether the old link is alive).
+        for _ in range(3):
             with pytest.raises(AssertionError):
                 Native(name="by.test")
         check_bystanders(one, two)
