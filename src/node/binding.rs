@@ -275,7 +275,7 @@ impl Shard {
 
     /// A seat's home: the registrar's answer to a further bind or an unbind.
     pub(super) fn answer_bind(&mut self, now: Micros, seat: SeatId, answer: &[u8]) {
-        let Some(id) = self.seats.get(&seat).and_then(|seat| seat.link) else {
+        let Some(id) = self.seats.get(seat).and_then(|seat| seat.link) else {
             return;
         };
         let Some(link) = self.link_mut(id) else { return };
@@ -306,8 +306,7 @@ impl Shard {
         };
         let seat = self
             .seats
-            .entry(cargo.seat)
-            .or_insert_with(|| Seat::new(kind, &name, who.clone(), remote, now));
+            .get_or_insert_with(cargo.seat, || Seat::new(kind, &name, who.clone(), remote, now));
         seat.link = Some(id);
         seat.remote = remote;
         seat.who = who;
@@ -329,7 +328,7 @@ impl Shard {
 
     /// The newcomer hears of every name that is not its own.
     fn greet(&mut self, seat: SeatId) {
-        let Some(state) = self.seats.get_mut(&seat) else { return };
+        let Some(state) = self.seats.get_mut(seat) else { return };
         state.greeted = true;
         if state.is_foreign() {
             return;
@@ -365,7 +364,7 @@ impl Shard {
             }
             Message::Kind { seat, kind } => {
                 self.names.change_seat(seat, |view| view.kind = kind);
-                if let Some(seat) = self.seats.get_mut(&seat) {
+                if let Some(seat) = self.seats.get_mut(seat) {
                     seat.kind = kind;
                 }
             }
@@ -383,7 +382,7 @@ impl Shard {
                 if log {
                     self.names.set_sink(seat, true);
                 }
-                if let Some(state) = self.seats.get_mut(&seat)
+                if let Some(state) = self.seats.get_mut(seat)
                     && !state.names.contains(&name)
                 {
                     state.names.push(name.clone());
@@ -397,7 +396,7 @@ impl Shard {
             }
             Message::Unbound { seat, name } => {
                 let gone = self.names.unbind(&name, seat);
-                if let Some(state) = self.seats.get_mut(&seat) {
+                if let Some(state) = self.seats.get_mut(seat) {
                     state.names.retain(|own| *own != name);
                 }
                 if gone {
@@ -414,8 +413,8 @@ impl Shard {
         let listeners: Vec<SeatId> = self
             .seats
             .iter()
-            .filter(|(id, seat)| **id != from && seat.greeted && !seat.is_foreign())
-            .map(|(id, _)| *id)
+            .filter(|(id, seat)| *id != from && seat.greeted && !seat.is_foreign())
+            .map(|(id, _)| id)
             .collect();
         for listener in listeners {
             self.put(listener, |out| edit::advert(out, name, unavailable));
@@ -454,7 +453,7 @@ impl Shard {
     /// The seat's home: another link claims the seat. Its own link is probed: bytes that the peer's kernel acknowledges
     /// prove it alive; a link whose component closed or reset it will tell so by itself before that.
     pub(super) fn contest(&mut self, now: Micros, seat: SeatId) {
-        let Some(state) = self.seats.get_mut(&seat) else { return };
+        let Some(state) = self.seats.get_mut(seat) else { return };
         if matches!(state.life, Life::Lost { .. }) {
             return self.tell(now, 0, Message::ContestAnswer { seat, alive: false });
         }

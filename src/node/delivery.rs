@@ -14,7 +14,7 @@ use crate::wire::{edit, foreign};
 impl Shard {
     /// Delivers a frame to a seat whose home is here.
     pub(super) fn deliver(&mut self, now: Micros, seat: SeatId, source: SeatId, frame: &[u8]) {
-        let Some(state) = self.seats.get(&seat) else {
+        let Some(state) = self.seats.get(seat) else {
             // The seat is gone, or its link has not come yet: nobody knew its name then.
             return self.bounce(now, source, frame, "404");
         };
@@ -117,7 +117,7 @@ impl Shard {
     ) {
         let resource = JidRef::parse(target).and_then(|jid| jid.resource).unwrap_or_default();
         self.count(Counter::SessionsStarted);
-        if let Some(state) = self.seats.get_mut(&key.c2s) {
+        if let Some(state) = self.seats.get_mut(key.c2s) {
             state.clients.insert(key.number, client(key.token, sm, bare));
             if state.unproven.len() < UNPROVEN_MAX {
                 state.unproven.push_back((now, key.number, key.token));
@@ -147,7 +147,7 @@ impl Shard {
 
     /// A session ended: here and at its owner.
     pub(super) fn forget_client(&mut self, now: Micros, key: SessionKey) {
-        let Some(state) = self.seats.get_mut(&key.c2s) else {
+        let Some(state) = self.seats.get_mut(key.c2s) else {
             return;
         };
         if let Some(client) = state.clients.remove(key.number, &key.token) {
@@ -173,7 +173,7 @@ impl Shard {
     /// Appends to a seat's output: to its link, or to its queue while that waits.
     pub(super) fn put(&mut self, seat: SeatId, write: impl FnOnce(&mut Vec<u8>)) {
         self.counters.add(Counter::FramesOut, 1);
-        let Some(state) = self.seats.get_mut(&seat) else { return };
+        let Some(state) = self.seats.get_mut(seat) else { return };
         state.frames_out += 1;
         match state.link {
             Some(link) if !state.waits() => {
@@ -195,7 +195,7 @@ impl Shard {
     }
 
     fn queued_bytes(&self, seat: SeatId) -> u64 {
-        let Some(state) = self.seats.get(&seat) else { return 0 };
+        let Some(state) = self.seats.get(seat) else { return 0 };
         let link = state
             .link
             .and_then(|id| self.link(id))

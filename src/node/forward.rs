@@ -16,7 +16,7 @@ use crate::wire::{edit, foreign};
 impl Shard {
     /// Anything but binds.
     pub(super) fn forward(&mut self, now: Micros, id: LinkId, seat: SeatId, frame: &[u8], header: Frame<'_>) -> Flow {
-        if let Some(seat) = self.seats.get_mut(&seat) {
+        if let Some(seat) = self.seats.get_mut(seat) {
             seat.frames_in += 1;
         }
         match header {
@@ -33,7 +33,7 @@ impl Shard {
 
     /// A stanza outside a route: what XEP-0114 components send.
     fn stanza(&mut self, now: Micros, seat: SeatId, frame: &[u8], payload: &Payload<'_>) {
-        let Some(state) = self.seats.get(&seat) else { return };
+        let Some(state) = self.seats.get(seat) else { return };
         if !state.is_foreign() {
             return self.count(Counter::DropUnknownElement);
         }
@@ -48,7 +48,7 @@ impl Shard {
     }
 
     fn throttle(&mut self, id: LinkId, seat: SeatId) {
-        let Some(state) = self.seats.get_mut(&seat) else { return };
+        let Some(state) = self.seats.get_mut(seat) else { return };
         state.throttled = !state.throttled;
         let release = if state.throttled {
             Vec::new()
@@ -63,9 +63,9 @@ impl Shard {
 
     fn route(&mut self, now: Micros, seat: SeatId, frame: &[u8], header: &Route<'_>) {
         let error_reply = header.error.is_some()
-            && self.seats.get(&seat).is_some_and(|state| state.kind == SeatKind::Sm)
+            && self.seats.get(seat).is_some_and(|state| state.kind == SeatKind::Sm)
             && route::is_error_reply(header);
-        let Some(state) = self.seats.get(&seat) else { return };
+        let Some(state) = self.seats.get(seat) else { return };
         match route::admit(header, |from| state.owns(from), error_reply) {
             None => {}
             Some(Verdict::Broadcast) => return self.broadcast(now, seat, frame),
@@ -161,7 +161,7 @@ impl Shard {
     /// What a frame of c2s or sm teaches. False when it ends here.
     fn observe(&mut self, now: Micros, seat: SeatId, frame: &[u8], header: &Route<'_>) -> bool {
         let Some(payload) = &header.payload else { return true };
-        let Some(kind) = self.seats.get(&seat).map(|state| state.kind) else {
+        let Some(kind) = self.seats.get(seat).map(|state| state.kind) else {
             return false;
         };
         match (kind, payload.kind) {
@@ -225,7 +225,7 @@ impl Shard {
             self.question_answered(now, token.as_bytes(), alive);
             return false;
         }
-        let Some(state) = self.seats.get_mut(&seat) else {
+        let Some(state) = self.seats.get_mut(seat) else {
             return false;
         };
         let key = SessionKey {
@@ -341,7 +341,7 @@ impl Shard {
             return self.count(Counter::DropErrorRoute);
         }
         let _ = now;
-        let foreign = self.seats.get(&sender).is_some_and(|state| state.is_foreign());
+        let foreign = self.seats.get(sender).is_some_and(|state| state.is_foreign());
         self.put(sender, |out| match &route.payload {
             Some(payload) if foreign => {
                 foreign::stanza_error(frame, payload, code, out);
@@ -361,7 +361,7 @@ impl Shard {
     }
 
     pub(super) fn broadcast_here(&mut self, now: Micros, sender: SeatId, frame: &[u8]) {
-        let others: Vec<SeatId> = self.seats.keys().copied().filter(|seat| *seat != sender).collect();
+        let others: Vec<SeatId> = self.seats.iter().map(|(seat, _)| seat).filter(|seat| *seat != sender).collect();
         for seat in others {
             self.deliver(now, seat, SELF, frame);
         }
@@ -415,7 +415,7 @@ impl Shard {
     /// This sm-side id is the bogus one of a question that waits for this seat's answer.
     fn is_question(&self, seat: SeatId, token: &Token) -> bool {
         token.as_bytes().starts_with(super::grace::QUESTION_PREFIX)
-            || matches!(self.seats.get(&seat).map(|s| &s.life), Some(Life::Asking { question, .. }) if question == token)
+            || matches!(self.seats.get(seat).map(|s| &s.life), Some(Life::Asking { question, .. }) if question == token)
     }
 }
 

@@ -37,7 +37,7 @@ impl Shard {
     ) {
         let limits = self.limits;
         let grace_us = self.config.grace_ms * 1_000;
-        let Some(state) = self.seats.get_mut(&seat).filter(|state| state.link == Some(id)) else {
+        let Some(state) = self.seats.get_mut(seat).filter(|state| state.link == Some(id)) else {
             return;
         };
         let mut queue = Vec::new();
@@ -82,7 +82,7 @@ impl Shard {
 
     /// The component closed its stream in order: nobody waits for it.
     pub(super) fn seat_leaves(&mut self, _now: Micros, seat: SeatId) {
-        if let Some(state) = self.seats.get_mut(&seat) {
+        if let Some(state) = self.seats.get_mut(seat) {
             state.leaves = true;
         }
     }
@@ -122,7 +122,7 @@ impl Shard {
         self.names.set_sink(seat, false);
         self.names.drop_seat(seat);
         self.drop_clients(now, seat);
-        let state = self.seats.remove(&seat);
+        let state = self.seats.remove(seat);
         match kind {
             Some(SeatKind::Sm) => {
                 self.sm_lost(now, seat, false);
@@ -141,10 +141,10 @@ impl Shard {
     pub(super) fn came_back(&mut self, now: Micros, seat: SeatId) {
         self.count(Counter::LinksReturned);
         let shards = self.shards;
-        let Some(state) = self.seats.get_mut(&seat) else { return };
+        let Some(state) = self.seats.get_mut(seat) else { return };
         state.returns += 1;
         self.questions += 1;
-        let question = Token::new(format!("jidmesh-ask-{}-{}", seat.0, self.questions).as_bytes());
+        let question = Token::new(format!("jidmesh-ask-{}-{}", seat.number(), self.questions).as_bytes());
         let (name, remote, kind, sample) = (
             state.id.clone(),
             state.remote,
@@ -205,7 +205,7 @@ impl Shard {
 
     /// The sm's home: one shard's sample.
     pub(super) fn sampled(&mut self, now: Micros, sm: SeatId, sample: Option<Sampled>) {
-        let Some(state) = self.seats.get_mut(&sm) else { return };
+        let Some(state) = self.seats.get_mut(sm) else { return };
         let Life::Asking {
             question,
             samples_missing,
@@ -249,11 +249,11 @@ impl Shard {
     /// A component answered a question. False when the id is of none that is open.
     pub(super) fn question_answered(&mut self, now: Micros, id: &[u8], alive: bool) -> bool {
         let asked = self.seats.iter().find_map(|(seat, state)| match &state.life {
-            Life::Asking { question, .. } if question.as_bytes() == id => Some(*seat),
+            Life::Asking { question, .. } if question.as_bytes() == id => Some(seat),
             _ => None,
         });
         if let Some(seat) = asked {
-            let Some(state) = self.seats.get(&seat) else {
+            let Some(state) = self.seats.get(seat) else {
                 return true;
             };
             let (name, remote) = (state.id.clone(), state.remote);
@@ -281,7 +281,7 @@ impl Shard {
         let (kind, name) = (view.kind, view.id.clone());
         // At its home: what waited is taken out before anything new is sent to it.
         let mut queue = Vec::new();
-        if let Some(state) = self.seats.get_mut(&seat) {
+        if let Some(state) = self.seats.get_mut(seat) {
             queue = std::mem::take(&mut state.queue);
             state.life = Life::Live;
         }
@@ -290,7 +290,7 @@ impl Shard {
         }
         // Before the sm hear that the sessions are over: for a session it does not know, sm tells no sender.
         self.give_queue_back(now, &queue, kind);
-        if kind == SeatKind::C2s && self.seats.contains_key(&seat) {
+        if kind == SeatKind::C2s && self.seats.contains(seat) {
             self.end_sessions_of(now, &name);
             self.drop_clients(now, seat);
         }
@@ -313,7 +313,7 @@ impl Shard {
     }
 
     fn drop_clients(&mut self, now: Micros, seat: SeatId) {
-        let Some(state) = self.seats.get_mut(&seat) else { return };
+        let Some(state) = self.seats.get_mut(seat) else { return };
         state.unproven.clear();
         for (number, client) in state.clients.drain() {
             let key = SessionKey {
@@ -333,7 +333,7 @@ impl Shard {
     /// A c2s's home: the sm of this session is lost.
     pub(super) fn end_client(&mut self, now: Micros, key: SessionKey, _restarted: bool) {
         let _ = now;
-        let Some(state) = self.seats.get_mut(&key.c2s) else {
+        let Some(state) = self.seats.get_mut(key.c2s) else {
             return;
         };
         let Some(client) = state.clients.remove(key.number, &key.token) else {
@@ -348,7 +348,7 @@ impl Shard {
 
     pub(super) fn warn_overflow(&mut self, now: Micros, seat: SeatId) {
         let limit = self.config.queues.link_bytes;
-        let Some(state) = self.seats.get_mut(&seat) else { return };
+        let Some(state) = self.seats.get_mut(seat) else { return };
         if state.warned_at.is_some_and(|at| now < at + OVERFLOW_LOG_US) {
             return;
         }
@@ -365,21 +365,21 @@ impl Shard {
         let mut wake: Option<Micros> = None;
         let mut due: Vec<(SeatId, Due)> = Vec::new();
         let keepalive_us = u64::from(self.config.check.keepalive_s) * 1_000_000;
-        for (seat, state) in &self.seats {
+        for (seat, state) in self.seats.iter() {
             match &state.life {
-                Life::Lost { until } if now >= *until => due.push((*seat, Due::Expired)),
-                Life::Asking { until, .. } if now >= *until => due.push((*seat, Due::Unanswered)),
+                Life::Lost { until } if now >= *until => due.push((seat, Due::Expired)),
+                Life::Asking { until, .. } if now >= *until => due.push((seat, Due::Unanswered)),
                 Life::Lost { .. } | Life::Asking { .. } => soon = true,
                 Life::Live => {}
             }
             match state.contested {
-                Some(at) if now >= at => due.push((*seat, Due::Contest)),
+                Some(at) if now >= at => due.push((seat, Due::Contest)),
                 Some(_) => soon = true,
                 None => {}
             }
             if let Some((at, _, _)) = state.unproven.front() {
                 if now >= at + GHOST_US {
-                    due.push((*seat, Due::Ghosts));
+                    due.push((seat, Due::Ghosts));
                 } else {
                     wake = Some(wake.map_or(at + GHOST_US, |wake| wake.min(at + GHOST_US)));
                 }
@@ -388,7 +388,7 @@ impl Shard {
                 && let Some(idle_since) = state.link.and_then(|id| self.link(id)).map(|l| l.idle_since())
             {
                 if now >= idle_since + keepalive_us {
-                    due.push((*seat, Due::Keepalive));
+                    due.push((seat, Due::Keepalive));
                 }
                 let interval_us = u64::from(self.config.check.interval_s.max(1)) * 1_000_000;
                 wake = Some(wake.map_or(now + interval_us, |wake| wake.min(now + interval_us)));
@@ -404,7 +404,7 @@ impl Shard {
     }
 
     fn seat_due(&mut self, now: Micros, seat: SeatId, what: Due) {
-        let Some(state) = self.seats.get_mut(&seat) else { return };
+        let Some(state) = self.seats.get_mut(seat) else { return };
         let (name, remote, link) = (state.id.clone(), state.remote, state.link);
         match what {
             Due::Expired if state.kind == SeatKind::C2s && !state.queue_returned => {
@@ -454,7 +454,7 @@ impl Shard {
     /// Sessions whose clients never sent anything: does their c2s know them at all? (A client that registers in-band and
     /// logs in on the same stream leaves such a session behind, and no `end` ever comes.)
     fn ask_about_ghosts(&mut self, now: Micros, seat: SeatId) {
-        let Some(state) = self.seats.get_mut(&seat) else { return };
+        let Some(state) = self.seats.get_mut(seat) else { return };
         let mut suspects = Vec::new();
         while let Some((at, number, token)) = state.unproven.front().copied()
             && now >= at + GHOST_US
@@ -473,7 +473,7 @@ impl Shard {
                 continue;
             };
             let sm = self.names.seat(sm).map(|view| view.id.clone()).unwrap_or_default();
-            let Some(state) = self.seats.get_mut(&seat) else { return };
+            let Some(state) = self.seats.get_mut(seat) else { return };
             if state.ghosts.len() < GHOSTS_ASKED_MAX {
                 state.ghosts.push((question, number, token));
                 let payload = session_payload("started", number, question.as_str(), Some(&bare), Some("jidmesh"));
@@ -495,7 +495,7 @@ impl Shard {
                 .clients
                 .get_mut(number, &token)
                 .filter(|client| dead && !client.active)?;
-            Some((*seat, number, token, client.sm, state.id.clone(), client.bare.clone()))
+            Some((seat, number, token, client.sm, state.id.clone(), client.bare.clone()))
         });
         let Some((seat, number, token, sm, name, bare)) = found else {
             return;
@@ -517,14 +517,14 @@ impl Shard {
 
     /// Writes a question behind the bind answer, past the queue that waits for its answer.
     fn ask_link(&mut self, seat: SeatId, to: &str, from: &str, payload: &[u8]) {
-        if let Some(link) = self.seats.get(&seat).and_then(|state| state.link) {
+        if let Some(link) = self.seats.get(seat).and_then(|state| state.link) {
             self.send(link, |out| edit::route(out, to, from, payload));
         }
     }
 
     fn release_queue(&mut self, _now: Micros, seat: SeatId) {
         let limits = self.limits;
-        let Some(state) = self.seats.get_mut(&seat) else { return };
+        let Some(state) = self.seats.get_mut(seat) else { return };
         state.life = Life::Live;
         if state.throttled {
             return;
@@ -589,7 +589,7 @@ impl Shard {
             .as_ref()
             .and_then(|payload| payload.c2s)
             .and_then(super::forward::number);
-        to.and_then(|c2s| self.seats.get(&c2s))
+        to.and_then(|c2s| self.seats.get(c2s))
             .and_then(|state| state.clients.get(number?, &token?))
             .map_or(name.holders[0], |client| client.sm)
     }

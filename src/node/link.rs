@@ -649,7 +649,7 @@ impl Shard {
             return Flow::Stop;
         };
         let trusted = seat
-            .and_then(|seat| self.seats.get(&seat))
+            .and_then(|seat| self.seats.get(seat))
             .is_some_and(|seat| seat.kind.is_jabberd2());
         if !trusted && let Err(invalid) = validate::check(frame, &who.prefixes) {
             self.count(Counter::BadInput);

@@ -45,6 +45,7 @@ use crate::table::fence::Fences;
 use crate::table::names::Names;
 use crate::table::registrar::Registrar;
 use crate::table::users::Users;
+use crate::table::seat_map::SeatMap;
 use crate::table::{SeatId, ShardId};
 use crate::wire::accept::AcceptConfig;
 use crate::wire::scan::Limits;
@@ -70,7 +71,7 @@ const OPEN_BYTES_MAX: usize = 16 * 1024;
 const TICK_US: Micros = 200_000;
 
 /// The seat that stands for jidmesh itself as the sender of a frame; the registrar counts from 1.
-const SELF: SeatId = SeatId(0);
+const SELF: SeatId = SeatId::new(0, 0);
 
 /// One shard's brain.
 pub struct Shard {
@@ -91,7 +92,7 @@ pub struct Shard {
     names: Names,
     /// On shard 0 only.
     registrar: Option<Registrar>,
-    seats: TableMap<SeatId, Seat>,
+    seats: SeatMap<Seat>,
     /// Links that came before the message about their seat.
     early: Vec<(LinkId, Box<Cargo>)>,
     users: Users,
@@ -143,7 +144,7 @@ impl Shard {
             free_links: Vec::new(),
             names: Names::new(&own, &config.aliases),
             registrar: (id == 0).then(|| Registrar::new(shards)),
-            seats: TableMap::default(),
+            seats: SeatMap::default(),
             early: Vec::new(),
             users: Users::default(),
             fences: TableMap::default(),

@@ -8,6 +8,7 @@ pub mod clients;
 pub mod fence;
 pub mod names;
 pub mod registrar;
+pub mod seat_map;
 pub mod users;
 
 /// Index of a shard, `0..shards`.
@@ -15,7 +16,32 @@ pub type ShardId = u16;
 
 /// A component's place at the router. It outlives the component's link for the grace period; never used twice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct SeatId(pub u32);
+pub struct SeatId(u32);
+
+impl SeatId {
+    /// Most seats at a time.
+    pub const SEATS_MAX: usize = 1 << 16;
+
+    /// The seat in a slot, in this generation of the slot. Slot 0 is jidmesh's own.
+    pub const fn new(slot: u16, generation: u16) -> SeatId {
+        SeatId((generation as u32) << 16 | slot as u32)
+    }
+
+    /// Index of its slot.
+    pub const fn slot(self) -> usize {
+        (self.0 & 0xffff) as usize
+    }
+
+    /// How often its slot was used before.
+    pub const fn generation(self) -> u16 {
+        (self.0 >> 16) as u16
+    }
+
+    /// A number that no other seat had lately.
+    pub const fn number(self) -> u32 {
+        self.0
+    }
+}
 
 /// What a component is, shown by what it does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

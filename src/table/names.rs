@@ -1,5 +1,6 @@
 //! A shard's copy of the names and seats: read on every frame, changed only by the registrar's messages.
 
+use super::seat_map::SeatMap;
 use super::{SeatId, SeatKind, ShardId};
 use crate::jid::{self, TableMap};
 use crate::wire::value::Value;
@@ -44,7 +45,7 @@ pub struct Names {
     own: Box<str>,
     names: TableMap<Box<str>, Name>,
     aliases: TableMap<Box<str>, Box<str>>,
-    seats: TableMap<SeatId, SeatView>,
+    seats: SeatMap<SeatView>,
     default_route: Option<SeatId>,
     sinks: SmallVec<[SeatId; 2]>,
 }
@@ -96,12 +97,12 @@ impl Names {
 
     /// A seat.
     pub fn seat(&self, seat: SeatId) -> Option<&SeatView> {
-        self.seats.get(&seat)
+        self.seats.get(seat)
     }
 
     /// All seats, in no order.
     pub fn seats(&self) -> impl Iterator<Item = (SeatId, &SeatView)> {
-        self.seats.iter().map(|(id, view)| (*id, view))
+        self.seats.iter()
     }
 
     /// All names, in no order.
@@ -131,7 +132,7 @@ impl Names {
 
     /// Changes a seat, if it still is there.
     pub fn change_seat(&mut self, seat: SeatId, change: impl FnOnce(&mut SeatView)) {
-        if let Some(view) = self.seats.get_mut(&seat) {
+        if let Some(view) = self.seats.get_mut(seat) {
             change(view);
         }
     }
@@ -139,7 +140,7 @@ impl Names {
     /// A seat is gone; its names were unbound before.
     pub fn drop_seat(&mut self, seat: SeatId) {
         debug_assert!(!self.names.values().any(|name| name.holders.contains(&seat)));
-        self.seats.remove(&seat);
+        self.seats.remove(seat);
     }
 
     /// `seat` holds `key` now. True when nobody held it before.

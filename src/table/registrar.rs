@@ -3,6 +3,7 @@
 use super::names::{Multi, Names, SeatView};
 use super::{SeatId, SeatKind, ShardId};
 use crate::jid::{self, TableMap};
+use std::collections::VecDeque;
 
 /// What a component asks for in a `<bind/>`.
 #[derive(Clone, Debug)]
@@ -79,9 +80,15 @@ struct Entry {
 #[derive(Debug, Default)]
 pub struct Registrar {
     seats: TableMap<SeatId, Entry>,
-    next: u32,
+    /// Slots that were used before and are free, by their last seat; the longest free first.
+    free: VecDeque<SeatId>,
+    /// Slots used so far.
+    used: u16,
     load: Vec<u32>,
 }
+
+/// Slots that rest before one is used again.
+const SLOTS_RESTING: usize = 64;
 
 /// Most names one component may bind: a bound on what a broken component can make every shard keep.
 pub const NAMES_PER_SEAT_MAX: usize = 10_000;
@@ -124,8 +131,7 @@ impl Registrar {
             }
         }
         let granted = self.judge(names, rights, user, ask, kind)?;
-        self.next += 1;
-        let seat = SeatId(self.next);
+        let seat = self.next_seat().ok_or(Refusal::Conflict)?;
         self.seats.insert(
             seat,
             Entry {
@@ -175,6 +181,7 @@ impl Registrar {
         let Some(entry) = self.seats.remove(&seat) else {
             return Vec::new();
         };
+        self.free.push_back(seat);
         let load = &mut self.load[usize::from(home)];
         *load = load.saturating_sub(1);
         entry.names
@@ -185,6 +192,16 @@ impl Registrar {
         let home = (0..self.load.len()).min_by_key(|shard| self.load[*shard]).unwrap_or(0);
         self.load[home] += 1;
         ShardId::try_from(home).unwrap_or(0)
+    }
+
+    /// A slot that was never used, as long as there are many; a late message about a former seat then finds nothing.
+    fn next_seat(&mut self) -> Option<SeatId> {
+        if self.free.len() >= SLOTS_RESTING || self.used == u16::MAX {
+            let last = self.free.pop_front()?;
+            return Some(SeatId::new(u16::try_from(last.slot()).ok()?, last.generation().wrapping_add(1)));
+        }
+        self.used += 1;
+        Some(SeatId::new(self.used, 0))
     }
 
     fn is_seat_of(&self, seat: SeatId, user: &str, first_name: &str) -> bool {
