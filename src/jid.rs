@@ -181,6 +181,11 @@ pub type TableMap<K, V> = std::collections::HashMap<K, V, TableHasher>;
 
 /// The tables' hash of one key: the same on all shards of this process, and nowhere else.
 pub fn table_hash(key: &str) -> u64 {
+    table_hash_of(key)
+}
+
+/// The same of anything.
+pub fn table_hash_of(key: impl std::hash::Hash) -> u64 {
     TableHasher::default().hash_one(key)
 }
 

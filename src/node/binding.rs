@@ -179,7 +179,7 @@ impl Shard {
         let ask = owned_ask(&bind);
         let verdict = registrar.further(&self.names, &*self.config, seat, &ask.borrow());
         self.registrar = Some(registrar);
-        let mut answer = Vec::new();
+        let (mut answer, mut refused) = (Vec::new(), None);
         match verdict {
             Ok(granted) => {
                 if let Some(granted) = granted {
@@ -189,11 +189,7 @@ impl Shard {
                 edit::bind_answer(&mut answer, frame, &bind, None);
             }
             Err(refusal) => {
-                self.log(
-                    Level::Warning,
-                    None,
-                    format!("bind of '{}' refused: {}", ask.name, refusal_text(refusal)),
-                );
+                refused = Some(format!("bind of '{}' refused: {}", ask.name, refusal_text(refusal)).into());
                 edit::bind_answer(&mut answer, frame, &bind, Some(refusal.code()));
             }
         }
@@ -203,6 +199,7 @@ impl Shard {
             Message::BindAnswer {
                 seat,
                 answer: answer.into(),
+                refused,
             },
         );
     }
@@ -259,6 +256,7 @@ impl Shard {
             Message::BindAnswer {
                 seat,
                 answer: answer.into(),
+                refused: None,
             },
         );
         if let Some(name) = key.filter(|_| held) {
@@ -274,14 +272,18 @@ impl Shard {
     }
 
     /// A seat's home: the registrar's answer to a further bind or an unbind.
-    pub(super) fn answer_bind(&mut self, now: Micros, seat: SeatId, answer: &[u8]) {
+    pub(super) fn answer_bind(&mut self, now: Micros, seat: SeatId, answer: &[u8], refused: Option<Box<str>>) {
         let Some(id) = self.seats.get(seat).and_then(|seat| seat.link) else {
             return;
         };
         let Some(link) = self.link_mut(id) else { return };
+        let remote = link.remote;
         let was_paused = matches!(link.stage, Stage::Seated { asking: true, .. });
         link.stage = Stage::Seated { seat, asking: false };
         self.send(id, |out| out.extend_from_slice(answer));
+        if let Some(refused) = refused {
+            self.log(Level::Warning, Some(remote), refused.into());
+        }
         if was_paused {
             self.pause(id, false);
         }

@@ -45,6 +45,7 @@ counters! {
     DropGone "jidmesh_dropped_total" "reason=\"link-gone\"" "Frames dropped, by reason.";
     DropStanza "jidmesh_dropped_total" "reason=\"unaddressed-stanza\"" "Frames dropped, by reason.";
     ErrorRepliesRouted "jidmesh_error_replies_routed_total" "" "Error replies of an sm that reached the stanza's sender.";
+    Returned "jidmesh_returned_total" "" "Messages for a client of a lost c2s, given to the user's sm once more.";
     SessionsStarted "jidmesh_sessions_started_total" "" "Sessions that came to be.";
     SessionsEnded "jidmesh_sessions_ended_total" "" "Sessions that ended.";
     StartsRefused "jidmesh_starts_refused_total" "" "Session starts answered with an error.";

@@ -12,33 +12,47 @@ use crate::wire::header::{self, Frame, Payload, PayloadKind, Route};
 use crate::wire::{edit, foreign};
 
 impl Shard {
-    /// Delivers a frame to a seat whose home is here.
-    pub(super) fn deliver(&mut self, now: Micros, seat: SeatId, source: SeatId, frame: &[u8]) {
+    /// Delivers a frame to a seat whose home is here. `header` when it was read already.
+    pub(super) fn deliver(
+        &mut self,
+        now: Micros,
+        seat: SeatId,
+        source: SeatId,
+        frame: &[u8],
+        header: Option<&Route<'_>>,
+    ) {
         let Some(state) = self.seats.get(seat) else {
             // The seat is gone, or its link has not come yet: nobody knew its name then.
             return self.bounce(now, source, frame, "404");
         };
         let foreign = state.is_foreign();
-        if (foreign || self.may_teach(seat, source))
-            && let Ok(Frame::Route(route)) = header::read(frame)
-        {
-            if foreign {
-                if route.error.is_none() {
-                    self.enqueue(now, seat, source, frame, |out| foreign::unwrap(frame, &route, out));
-                }
-                return;
-            }
-            if !self.learn(now, seat, source, frame, &route) {
-                return;
-            }
+        if !foreign && !self.may_teach(seat, source) {
+            return self.enqueue(now, seat, source, frame, |out| out.extend_from_slice(frame));
         }
-        self.enqueue(now, seat, source, frame, |out| out.extend_from_slice(frame));
+        let read;
+        let route = match header {
+            Some(route) => route,
+            None => match header::read(frame) {
+                Ok(Frame::Route(route)) => {
+                    read = route;
+                    &read
+                }
+                _ => return self.enqueue(now, seat, source, frame, |out| out.extend_from_slice(frame)),
+            },
+        };
+        if foreign {
+            if route.error.is_none() {
+                self.enqueue(now, seat, source, frame, |out| foreign::unwrap(frame, route, out));
+            }
+        } else if self.learn(now, seat, source, frame, route) {
+            self.enqueue(now, seat, source, frame, |out| out.extend_from_slice(frame));
+        }
     }
 
     /// Session control reaches a c2s only from an sm.
     fn may_teach(&self, seat: SeatId, source: SeatId) -> bool {
         let kind = |seat| self.names.seat(seat).map(|view| view.kind);
-        kind(seat) == Some(SeatKind::C2s) && kind(source) == Some(SeatKind::Sm)
+        matches!(kind(seat), Some(SeatKind::C2s | SeatKind::Native)) && kind(source) == Some(SeatKind::Sm)
     }
 
     /// What a frame from sm to c2s teaches. False when it must not be delivered.

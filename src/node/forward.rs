@@ -132,7 +132,7 @@ impl Shard {
             self.copy_to_sinks(now, seat, frame, header);
         }
         match verdict {
-            Verdict::Seat(target) => self.to_seat(now, target, seat, frame),
+            Verdict::Seat(target) => self.to_seat_with(now, target, seat, frame, Some(header)),
             Verdict::User(jid) => match crate::jid::bare_key(&jid) {
                 Some(bare) => {
                     let owner = self.owner(&bare);
@@ -302,8 +302,20 @@ impl Shard {
 
     /// Hands a frame to a seat, here or on its home shard.
     pub(super) fn to_seat(&mut self, now: Micros, target: SeatId, source: SeatId, frame: &[u8]) {
+        self.to_seat_with(now, target, source, frame, None);
+    }
+
+    /// The same, with the frame's header when it was read already.
+    pub(super) fn to_seat_with(
+        &mut self,
+        now: Micros,
+        target: SeatId,
+        source: SeatId,
+        frame: &[u8],
+        header: Option<&Route<'_>>,
+    ) {
         match self.names.seat(target).map(|view| view.home) {
-            Some(home) if home == self.id => self.deliver(now, target, source, frame),
+            Some(home) if home == self.id => self.deliver(now, target, source, frame, header),
             Some(home) => {
                 self.count(Counter::LaneFrames);
                 self.data[usize::from(home)].push(Verb::Seat(target), source, frame);
@@ -312,8 +324,95 @@ impl Shard {
         }
     }
 
+    /// What sm wanted delivered to a session, and can't be. sm itself would only answer the sender with an error, so a
+    /// message goes to the user once more: to another resource, or to his offline store. `gone`: the c2s is no more;
+    /// else it takes too much time, and the sender gets an error.
+    fn undelivered(&mut self, now: Micros, sm: SeatId, frame: &[u8], route: &Route<'_>, gone: bool) {
+        let Some(payload) = route.payload.as_ref().filter(|payload| is_answerable(payload)) else {
+            return self.count(Counter::DropGone);
+        };
+        if gone
+            && let Some(to) = route
+                .to
+                .filter(|to| self.names.find(*to).is_none())
+                .and_then(|to| to.unescape())
+        {
+            // sm still counts on a c2s that is not there: it must end those sessions first, or it delivers to them again.
+            self.put(sm, |out| edit::advert(out, &to, true));
+        }
+        let mut stanza = Vec::with_capacity(frame.len());
+        if gone && payload.kind == PayloadKind::Message {
+            if self.returned_before(now, frame, payload) || !edit::without_session(frame, payload, &mut stanza) {
+                return self.count(Counter::DropGone);
+            }
+            self.count(Counter::Returned);
+        } else {
+            let mut plain = Vec::with_capacity(frame.len());
+            if !edit::without_session(frame, payload, &mut plain) {
+                return self.count(Counter::DropGone);
+            }
+            let Ok(Frame::Stanza(payload)) = header::read(&plain) else {
+                return;
+            };
+            foreign::stanza_error(&plain, &payload, "503", &mut stanza);
+            self.count(Counter::BounceQueue);
+        }
+        self.send_own(now, &stanza);
+    }
+
+    /// Routes a stanza to the domain it is addressed to, from jidmesh itself.
+    fn send_own(&mut self, now: Micros, stanza: &[u8]) {
+        let Ok(Frame::Stanza(payload)) = header::read(stanza) else {
+            return;
+        };
+        let to = payload.to.and_then(|to| to.unescape());
+        let Some(domain) = to.as_deref().and_then(crate::jid::domain_key) else {
+            return;
+        };
+        let mut frame = Vec::with_capacity(stanza.len() + 256);
+        edit::route(&mut frame, &domain, self.names.own(), stanza);
+        if let Ok(Frame::Route(route)) = header::read(&frame) {
+            self.send_on(now, SELF, &frame, &route);
+        }
+    }
+
+    /// One message to a bare JID may have been on its way to several of his resources.
+    fn returned_before(&mut self, now: Micros, frame: &[u8], payload: &Payload<'_>) -> bool {
+        let bare = payload.to.and_then(|to| to.unescape());
+        let bare = bare.as_deref().and_then(crate::jid::bare_key).unwrap_or_default();
+        let content =
+            memchr::memchr(b'>', &frame[payload.insert_at..]).map_or(&[][..], |at| &frame[payload.insert_at + at..]);
+        let key = crate::jid::table_hash_of(&(
+            &*bare,
+            payload.from.map(|from| from.0),
+            payload.id.map(|id| id.0),
+            content,
+        ));
+        while self.returned.front().is_some_and(|(at, _)| at + RETURNED_US <= now)
+            || self.returned.len() >= RETURNED_MAX
+        {
+            self.returned.pop_front();
+        }
+        let before = self.returned.iter().any(|(_, other)| *other == key);
+        self.returned.push_back((now, key));
+        before
+    }
+
     /// Back to its sender with an error, unless it is itself an error or jidmesh's own.
     pub(super) fn bounce(&mut self, now: Micros, sender: SeatId, frame: &[u8], code: &'static str) {
+        if self.names.seat(sender).is_some_and(|view| view.kind == SeatKind::Sm)
+            && let Ok(Frame::Route(route)) = header::read(frame)
+            && route
+                .payload
+                .as_ref()
+                .is_some_and(|payload| payload.kind != PayloadKind::Session && payload.c2s.is_some())
+            && matches!(code, "404" | "503")
+        {
+            return self.undelivered(now, sender, frame, &route, code == "404");
+        }
+        if code == "401" {
+            self.warn_foreign_name(now, sender, frame);
+        }
         self.count(match code {
             "400" => Counter::Bounce400,
             "401" => Counter::Bounce401,
@@ -351,6 +450,23 @@ impl Shard {
         });
     }
 
+    fn warn_foreign_name(&mut self, now: Micros, sender: SeatId, frame: &[u8]) {
+        let Ok(Frame::Route(route)) = header::read(frame) else {
+            return;
+        };
+        let from = route.from.and_then(|from| from.unescape()).unwrap_or_default();
+        let Some(state) = self.seats.get_mut(sender) else {
+            return;
+        };
+        if state.complained_at.is_some_and(|at| now < at + COMPLAINT_US) {
+            return;
+        }
+        state.complained_at = Some(now);
+        let (remote, id) = (state.remote, state.id.clone());
+        let text = format!("[{id}] tried to send a packet from '{from}', but that name is not bound to it (401)");
+        self.log(Level::Warning, Some(remote), text);
+    }
+
     fn broadcast(&mut self, now: Micros, seat: SeatId, frame: &[u8]) {
         for to in 0..self.shards {
             if to != self.id {
@@ -361,9 +477,14 @@ impl Shard {
     }
 
     pub(super) fn broadcast_here(&mut self, now: Micros, sender: SeatId, frame: &[u8]) {
-        let others: Vec<SeatId> = self.seats.iter().map(|(seat, _)| seat).filter(|seat| *seat != sender).collect();
+        let others: Vec<SeatId> = self
+            .seats
+            .iter()
+            .map(|(seat, _)| seat)
+            .filter(|seat| *seat != sender)
+            .collect();
         for seat in others {
-            self.deliver(now, seat, SELF, frame);
+            self.deliver(now, seat, SELF, frame, None);
         }
     }
 
@@ -418,6 +539,24 @@ impl Shard {
             || matches!(self.seats.get(seat).map(|s| &s.life), Some(Life::Asking { question, .. }) if question == token)
     }
 }
+
+/// What can be returned or answered: messages and questions of somebody else.
+fn is_answerable(payload: &Payload<'_>) -> bool {
+    let kind = payload.kind_attr.map(|kind| kind.0);
+    let answerable = match payload.kind {
+        PayloadKind::Message => kind != Some(b"error"),
+        PayloadKind::Iq => matches!(kind, Some(b"get" | b"set")),
+        _ => false,
+    };
+    answerable && payload.from.is_some() && payload.to.is_some()
+}
+
+/// How long a returned message is remembered, and how many of them.
+const RETURNED_US: Micros = 10_000_000;
+const RETURNED_MAX: usize = 1_024;
+
+/// Shortest time between two log lines about one component's wrong `from`, microseconds.
+const COMPLAINT_US: Micros = 1_000_000;
 
 enum Filtered {
     Pass,

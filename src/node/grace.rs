@@ -50,7 +50,6 @@ impl Shard {
         queue.append(&mut state.queue);
         state.queue = queue;
         state.link = None;
-        state.queue_returned = false;
         let (name, remote, leaves) = (state.id.clone(), state.remote, state.leaves);
         state.life = Life::Lost {
             until: if leaves { now } else { now + grace_us },
@@ -285,30 +284,29 @@ impl Shard {
             queue = std::mem::take(&mut state.queue);
             state.life = Life::Live;
         }
-        if kind == SeatKind::Sm {
-            self.sm_lost(now, seat, true);
+        match kind {
+            SeatKind::Sm => self.sm_lost(now, seat, true),
+            SeatKind::C2s => self.end_sessions_of(&name),
+            _ => {}
         }
-        // Before the sm hear that the sessions are over: for a session it does not know, sm tells no sender.
+        // Behind the news: what is returned to a user must not find his lost session.
+        self.drop_clients(now, seat);
         self.give_queue_back(now, &queue, kind);
-        if kind == SeatKind::C2s && self.seats.contains(seat) {
-            self.end_sessions_of(now, &name);
-            self.drop_clients(now, seat);
-        }
     }
 
     /// sm ends all sessions of a c2s that becomes unavailable, and tells their contacts.
-    fn end_sessions_of(&mut self, now: Micros, c2s: &str) {
-        let mut adverts = Vec::new();
-        edit::advert(&mut adverts, c2s, true);
-        edit::advert(&mut adverts, c2s, false);
+    fn end_sessions_of(&mut self, c2s: &str) {
         let sms: Vec<SeatId> = self
-            .names
-            .seats()
-            .filter(|(_, view)| view.kind == SeatKind::Sm)
+            .seats
+            .iter()
+            .filter(|(_, state)| state.kind == SeatKind::Sm)
             .map(|(id, _)| id)
             .collect();
         for sm in sms {
-            self.to_seat(now, sm, SELF, &adverts);
+            self.put(sm, |out| {
+                edit::advert(out, c2s, true);
+                edit::advert(out, c2s, false);
+            });
         }
     }
 
@@ -407,14 +405,6 @@ impl Shard {
         let Some(state) = self.seats.get_mut(seat) else { return };
         let (name, remote, link) = (state.id.clone(), state.remote, state.link);
         match what {
-            Due::Expired if state.kind == SeatKind::C2s && !state.queue_returned => {
-                // Before the sm hear that the sessions are over: for a session it does not know, sm tells no sender.
-                state.queue_returned = true;
-                state.life = Life::Lost { until: now + TICK_US };
-                let queue = std::mem::take(&mut state.queue);
-                self.give_queue_back(now, &queue, SeatKind::C2s);
-                self.wake_by(now + TICK_US);
-            }
             Due::Expired => {
                 // Asked once: the registrar's answer takes the seat away.
                 state.life = Life::Lost { until: Micros::MAX };

@@ -123,6 +123,7 @@ pub(super) enum Message {
     BindAnswer {
         seat: SeatId,
         answer: Box<[u8]>,
+        refused: Option<Box<str>>,
     },
     Contest {
         seat: SeatId,

@@ -4,7 +4,7 @@ use super::api::{Action, CloseCause, Level, LinkId, Micros};
 use super::counters::Counter;
 use super::{Shard, cause_text};
 use crate::table::SeatId;
-use crate::wire::accept::{Accept, Failure, FailureKind, Peer, PeerKind, Step};
+use crate::wire::accept::{Accept, EARLY_BYTES_MAX, Failure, FailureKind, Peer, PeerKind, Step};
 use crate::wire::scan::{Item, ScanError, Scanner};
 use crate::wire::validate::Prefixes;
 use crate::wire::{header, stream, validate};
@@ -254,6 +254,16 @@ impl Shard {
         }
     }
 
+    /// A route before the first bind: a c2s that comes back writes what its clients sent without waiting for anything.
+    fn keep_early(&mut self, id: LinkId, frame: &[u8], header: &header::Frame<'_>) {
+        let Some(link) = self.link_mut(id) else { return };
+        if matches!(header, header::Frame::Route(_)) && link.early.len() + frame.len() <= EARLY_BYTES_MAX {
+            link.early.extend_from_slice(frame);
+        } else {
+            self.count(Counter::DropUnknownElement);
+        }
+    }
+
     /// Handles what came before the component was authenticated.
     pub(super) fn handle_early(&mut self, now: Micros, id: LinkId) {
         let Some(link) = self.link_mut(id) else { return };
@@ -281,12 +291,17 @@ impl Shard {
     pub(super) fn refuse(&mut self, now: Micros, id: LinkId, condition: &str, text: &str) {
         let Some(link) = self.link(id) else { return };
         let remote = link.remote;
+        // Before any header was exchanged, the error needs one around it (RFC 6120 4.9.1.1).
+        let unopened = matches!(&link.stage, Stage::Negotiating(accept) if !accept.is_open());
         self.log(
             Level::Warning,
             Some(remote),
             format!("closed with stream error {condition}: {text}"),
         );
-        self.send(id, |out| stream::error(out, condition, Some(text)));
+        self.send(id, |out| match unopened {
+            true => stream::error_unopened(out, condition, Some(text)),
+            false => stream::error(out, condition, Some(text)),
+        });
         self.close_link(now, id);
     }
 
@@ -683,7 +698,7 @@ impl Shard {
             other => match seat {
                 Some(seat) => self.forward(now, id, seat, frame, other),
                 None => {
-                    self.count(Counter::DropUnknownElement);
+                    self.keep_early(id, frame, &other);
                     Flow::Go
                 }
             },

@@ -44,8 +44,8 @@ use crate::jid::{self, TableMap};
 use crate::table::fence::Fences;
 use crate::table::names::Names;
 use crate::table::registrar::Registrar;
-use crate::table::users::Users;
 use crate::table::seat_map::SeatMap;
+use crate::table::users::Users;
 use crate::table::{SeatId, ShardId};
 use crate::wire::accept::AcceptConfig;
 use crate::wire::scan::Limits;
@@ -105,6 +105,8 @@ pub struct Shard {
     surrogates: surrogate::Surrogates,
     /// Questions asked so far: makes their ids.
     questions: u64,
+    /// Messages lately given to their user once more: when, and what.
+    returned: std::collections::VecDeque<(Micros, u64)>,
     /// The link whose frames are in hand goes to another shard.
     leaving: Option<(LinkId, Box<Cargo>, ShardId)>,
     departing: Option<(Box<Cargo>, ShardId)>,
@@ -153,6 +155,7 @@ impl Shard {
             held_bytes: 0,
             surrogates: surrogate::Surrogates::default(),
             questions: 0,
+            returned: std::collections::VecDeque::new(),
             leaving: None,
             departing: None,
             next_tick: None,
@@ -195,7 +198,7 @@ impl Shard {
         for (_, batch) in data.drain(..) {
             for (frame, bytes) in batch.iter() {
                 match frame.verb {
-                    Verb::Seat(seat) => self.deliver(now, seat, frame.source, bytes),
+                    Verb::Seat(seat) => self.deliver(now, seat, frame.source, bytes, None),
                     Verb::User => self.for_user(now, frame.source, bytes),
                     Verb::Bounce(seat, code) => self.bounce(now, seat, bytes, code),
                     Verb::Broadcast => self.broadcast_here(now, frame.source, bytes),
@@ -296,7 +299,7 @@ impl Shard {
             | Message::Unbound { .. } => self.learn_names(now, message),
             Message::AskBind { seat, frame } => self.judge_further_bind(now, from, seat, &frame),
             Message::AskUnbind { seat, frame } => self.judge_unbind(now, from, seat, &frame),
-            Message::BindAnswer { seat, answer } => self.answer_bind(now, seat, &answer),
+            Message::BindAnswer { seat, answer, refused } => self.answer_bind(now, seat, &answer, refused),
             Message::Lost { seat } => self.seat_lost(now, seat),
             Message::Expired { seat } => self.seat_expired(now, from, seat),
             Message::Contest { seat } => self.contest(now, seat),

@@ -61,7 +61,7 @@ impl Shard {
                 self.hold(now, bare, source, frame);
             }
             Some(user) if user.is_tied() => match user.sm {
-                Some(sm) => self.to_seat(now, sm, source, frame),
+                Some(sm) => self.to_seat_with(now, sm, source, frame, Some(route)),
                 None => self.bounce(now, source, frame, "404"),
             },
             _ => self.for_offline_user(now, source, frame, bare),

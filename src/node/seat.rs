@@ -53,8 +53,8 @@ pub(super) struct Seat {
     pub(super) unproven: VecDeque<(Micros, u32, Token)>,
     /// Questions about possible ghosts: (bogus id, number, sm-side id).
     pub(super) ghosts: Vec<(Token, u32, Token)>,
-    /// Its grace period is over, and what waited for it went back.
-    pub(super) queue_returned: bool,
+    /// When its wrong `from` was last complained about.
+    pub(super) complained_at: Option<Micros>,
     /// The component closed its stream in order.
     pub(super) leaves: bool,
     /// When its full queue was last complained about.
@@ -83,7 +83,7 @@ impl Seat {
             clients: Clients::default(),
             unproven: VecDeque::new(),
             ghosts: Vec::new(),
-            queue_returned: false,
+            complained_at: None,
             leaves: false,
             warned_at: None,
             frames_in: 0,

@@ -198,7 +198,10 @@ impl Registrar {
     fn next_seat(&mut self) -> Option<SeatId> {
         if self.free.len() >= SLOTS_RESTING || self.used == u16::MAX {
             let last = self.free.pop_front()?;
-            return Some(SeatId::new(u16::try_from(last.slot()).ok()?, last.generation().wrapping_add(1)));
+            return Some(SeatId::new(
+                u16::try_from(last.slot()).ok()?,
+                last.generation().wrapping_add(1),
+            ));
         }
         self.used += 1;
         Some(SeatId::new(self.used, 0))

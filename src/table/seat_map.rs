@@ -59,7 +59,9 @@ impl<T> SeatMap<T> {
 
     /// Takes the seat's value out.
     pub fn remove(&mut self, seat: SeatId) -> Option<T> {
-        self.contains(seat).then(|| self.slots[seat.slot()].take())?.map(|(_, value)| value)
+        self.contains(seat)
+            .then(|| self.slots[seat.slot()].take())?
+            .map(|(_, value)| value)
     }
 
     /// All of them.

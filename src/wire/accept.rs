@@ -168,6 +168,11 @@ impl Accept {
         }
     }
 
+    /// Our stream header was sent.
+    pub fn is_open(&self) -> bool {
+        self.header.is_some()
+    }
+
     /// Failed authentications so far.
     pub fn failures(&self) -> u8 {
         self.failures

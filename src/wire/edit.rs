@@ -3,8 +3,9 @@
 //! Everything appends to `out`; the bytes of a payload are copied once and never changed. A [`Route`] must have been
 //! read from the very `frame` it comes with.
 
-use super::header::{Bind, Route};
+use super::header::{Bind, Payload, Route};
 use super::stream::{attribute, put};
+use super::tag;
 use super::value::Value;
 use super::{NS_COMPONENT, NS_SESSION};
 use std::ops::Range;
@@ -220,6 +221,29 @@ fn whole_attribute(frame: &[u8], route: &Route<'_>, value: Value<'_>) -> Option<
     let name_start = name.iter().rposition(|byte| byte.is_ascii_whitespace())?;
     let space_start = name[..name_start].trim_ascii_end().len();
     Some(route.insert_at + space_start..value.end + 1)
+}
+
+/// A stanza as it stood before it was addressed to one session: without `sm`, `c2s` and `failed`. False, and nothing
+/// written, when its start tag can't be read.
+pub fn without_session(frame: &[u8], payload: &Payload<'_>, out: &mut Vec<u8>) -> bool {
+    let start = payload.span.start;
+    let Some(tag) = tag::read(frame, start) else {
+        return false;
+    };
+    let close = if tag.empty { 2 } else { 1 };
+    out.extend_from_slice(&frame[start..tag.name_end]);
+    for attribute in &tag.attributes {
+        let of_session = match memchr::memchr(b':', attribute.name) {
+            Some(colon) => matches!(&attribute.name[colon + 1..], b"sm" | b"c2s" | b"failed"),
+            None => attribute.name == b"failed",
+        };
+        if !of_session {
+            out.push(b' ');
+            out.extend_from_slice(&frame[attribute.span.clone()]);
+        }
+    }
+    out.extend_from_slice(&frame[tag.end - close..payload.span.end]);
+    true
 }
 
 #[cfg(test)]

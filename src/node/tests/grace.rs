@@ -145,7 +145,8 @@ fn a_component_that_stays_away_is_given_up() {
     for shards in [1, 2] {
         let (mut world, sm, c2s, peer) = site(shards);
         world.cut(c2s);
-        let delivery = route("example.net", "c2s", &from_client(9, TOKEN, "<message/>"));
+        let body = format!("<message from='x@peer' to='{JULIET}' id='m'><body>lost?</body></message>");
+        let delivery = route("example.net", "c2s", &from_client(9, TOKEN, &body));
         world.send(sm, &delivery);
         world.pass(8_000_000);
         assert_eq!(world.take(sm), "");
@@ -155,7 +156,9 @@ fn a_component_that_stays_away_is_given_up() {
             read.contains("from='c2s'") && read.contains("type='unavailable'"),
             "{read}"
         );
-        assert!(read.contains("error='404'"), "what waited comes back: {read}");
+        let gone = read.find("type='unavailable'").unwrap();
+        let again = read.find("lost?").expect("what waited goes to its user once more");
+        assert!(gone < again && !read.contains("sc:sm"), "{read}");
         assert_eq!(world.sessions(), 0);
         world.cut(sm);
         world.pass(10_000_000);
