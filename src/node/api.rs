@@ -66,6 +66,8 @@ pub enum Action<C = super::Cargo> {
         file: std::path::PathBuf,
         /// What to append.
         bytes: Vec<u8>,
+        /// The time and a space go before it.
+        stamped: bool,
     },
 }
 

@@ -5,7 +5,7 @@ use super::counters::Counter;
 use super::lane::{Message, SessionKey, Verb};
 use super::link::Flow;
 use super::seat::Life;
-use super::{SELF, Shard};
+use super::{SELF, Shard, message_log};
 use crate::route::{self, Drop, Verdict};
 use crate::table::clients::Client;
 use crate::table::{SeatId, SeatKind, Token};
@@ -119,6 +119,15 @@ impl Shard {
     }
 
     fn dispatch(&mut self, now: Micros, seat: SeatId, frame: &[u8], header: &Route<'_>) {
+        if let Some(file) = &self.config.message_log
+            && let Some(bytes) = message_log::entry(frame, header)
+        {
+            self.actions.push(Action::Append {
+                file: file.clone(),
+                bytes,
+                stamped: true,
+            });
+        }
         if !self.observe(now, seat, frame, header) {
             return;
         }
@@ -132,7 +141,7 @@ impl Shard {
             self.copy_to_sinks(now, seat, frame, header);
         }
         match verdict {
-            Verdict::Seat(target) => self.to_seat_with(now, target, seat, frame, Some(header)),
+            Verdict::Seat(target) => self.hand_with(now, target, seat, frame, Some(header)),
             Verdict::User(jid) => match crate::jid::bare_key(&jid) {
                 Some(bare) => {
                     let owner = self.owner(&bare);
@@ -145,13 +154,11 @@ impl Shard {
                 }
                 // No valid JID: sm answers it as it answers anything it can't parse.
                 None => match self.names.find(to).map(|(_, name)| name.holders[0]) {
-                    Some(target) => self.to_seat(now, target, seat, frame),
+                    Some(target) => self.hand(now, target, seat, frame),
                     None => self.bounce(now, seat, frame, "404"),
                 },
             },
-            Verdict::Each(targets) => targets
-                .iter()
-                .for_each(|target| self.to_seat(now, *target, seat, frame)),
+            Verdict::Each(targets) => targets.iter().for_each(|target| self.hand(now, *target, seat, frame)),
             Verdict::Own => self.for_self(now, seat, frame, header),
             Verdict::Bounce(code) => self.bounce(now, seat, frame, code),
             Verdict::Broadcast | Verdict::Drop(_) => unreachable!("decide gives a destination or a bounce"),
@@ -260,7 +267,7 @@ impl Shard {
             .to
             .is_some_and(|to| self.names.find(to).is_some_and(|(_, name)| !is_sm_id(name)));
         if to_domain && payload.kind == PayloadKind::Session && !is_request(payload) {
-            self.to_seat(now, sm, seat, frame);
+            self.hand(now, sm, seat, frame);
             return false;
         }
         true
@@ -301,12 +308,12 @@ impl Shard {
     }
 
     /// Hands a frame to a seat, here or on its home shard.
-    pub(super) fn to_seat(&mut self, now: Micros, target: SeatId, source: SeatId, frame: &[u8]) {
-        self.to_seat_with(now, target, source, frame, None);
+    pub(super) fn hand(&mut self, now: Micros, target: SeatId, source: SeatId, frame: &[u8]) {
+        self.hand_with(now, target, source, frame, None);
     }
 
     /// The same, with the frame's header when it was read already.
-    pub(super) fn to_seat_with(
+    pub(super) fn hand_with(
         &mut self,
         now: Micros,
         target: SeatId,
@@ -382,7 +389,7 @@ impl Shard {
         let bare = bare.as_deref().and_then(crate::jid::bare_key).unwrap_or_default();
         let content =
             memchr::memchr(b'>', &frame[payload.insert_at..]).map_or(&[][..], |at| &frame[payload.insert_at + at..]);
-        let key = crate::jid::table_hash_of(&(
+        let key = crate::jid::table_hash_of((
             &*bare,
             payload.from.map(|from| from.0),
             payload.id.map(|id| id.0),
@@ -494,7 +501,7 @@ impl Shard {
         for sink in self.names.sinks().to_vec() {
             // A copy that can't be delivered is nobody's loss.
             let _ = seat;
-            self.to_seat(now, sink, SELF, &copy);
+            self.hand(now, sink, SELF, &copy);
         }
     }
 
@@ -524,6 +531,7 @@ impl Shard {
             self.actions.push(Action::Append {
                 file: file.clone(),
                 bytes: line,
+                stamped: false,
             });
         }
         match (rule.error_code, &rule.redirect) {

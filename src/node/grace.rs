@@ -502,7 +502,7 @@ impl Shard {
         let payload = session_payload("end", number, token.as_str(), None, None);
         let mut frame = Vec::new();
         edit::route(&mut frame, &sm_name, &name, &payload);
-        self.to_seat(now, sm, seat, &frame);
+        self.hand(now, sm, seat, &frame);
     }
 
     /// Writes a question behind the bind answer, past the queue that waits for its answer.

@@ -603,10 +603,10 @@ impl Shard {
             debug_assert_eq!(leaving, id);
             cargo.scanner = Some(scanner);
             self.departing = Some((cargo, home));
-        } else if let Some(link) = self.link_mut(id) {
-            if !matches!(link.stage, Stage::Closing) {
-                link.scanner = Some(scanner);
-            }
+        } else if let Some(link) = self.link_mut(id)
+            && !matches!(link.stage, Stage::Closing)
+        {
+            link.scanner = Some(scanner);
         }
         used
     }

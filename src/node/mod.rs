@@ -31,6 +31,7 @@ mod delivery;
 mod forward;
 mod grace;
 mod link;
+mod message_log;
 mod placement;
 mod seat;
 mod surrogate;

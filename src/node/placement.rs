@@ -61,7 +61,7 @@ impl Shard {
                 self.hold(now, bare, source, frame);
             }
             Some(user) if user.is_tied() => match user.sm {
-                Some(sm) => self.to_seat_with(now, sm, source, frame, Some(route)),
+                Some(sm) => self.hand_with(now, sm, source, frame, Some(route)),
                 None => self.bounce(now, source, frame, "404"),
             },
             _ => self.for_offline_user(now, source, frame, bare),
@@ -104,7 +104,7 @@ impl Shard {
             return self.hold(now, bare, source, frame);
         }
         self.touch(bare, duty);
-        self.to_seat(now, duty, source, frame);
+        self.hand(now, duty, source, frame);
     }
 
     /// Sends on what can be sent on: starts first, then what was held, all in order.
@@ -155,7 +155,7 @@ impl Shard {
         });
         let online = tied_to.is_some() || !starts.is_empty();
         for (c2s, frame) in starts {
-            self.to_seat(now, target, c2s, &frame);
+            self.hand(now, target, c2s, &frame);
         }
         if !online && !held.is_empty() {
             self.touch(bare, target);
@@ -166,7 +166,7 @@ impl Shard {
     fn release(&mut self, now: Micros, held: impl IntoIterator<Item = Held>, target: SeatId) {
         for Held { source, frame } in held {
             self.held_bytes -= frame.len();
-            self.to_seat(now, target, source, &frame);
+            self.hand(now, target, source, &frame);
         }
     }
 
@@ -243,7 +243,7 @@ impl Shard {
         let mut frame = Vec::new();
         let question = format!("{FENCE_PREFIX}{}.{number}", self.id);
         edit::iq_ping(&mut frame, &id, self.names.own(), domain, self.names.own(), &question);
-        self.to_seat(now, sm, SELF, &frame);
+        self.hand(now, sm, SELF, &frame);
     }
 
     /// An sm answered a fence: those who waited for it may go on.

@@ -71,7 +71,7 @@ impl Shard {
         self.make_wait(now, bare, Wait::Telling);
         let id = format!("jidmesh-tell-{number}");
         let payload = session_payload("start", number, "", Some(&format!("{bare}/{resource}")), Some(&id));
-        self.to_sm(now, sm, bare, &payload);
+        self.hand_sm(now, sm, bare, &payload);
         true
     }
 
@@ -105,8 +105,8 @@ impl Shard {
         .into_bytes();
         edit::escape(token.as_str(), &mut presence);
         presence.extend_from_slice(b"'/>");
-        self.to_sm(now, sm, &bare, &presence);
-        self.to_sm(
+        self.hand_sm(now, sm, &bare, &presence);
+        self.hand_sm(
             now,
             sm,
             &bare,
@@ -183,9 +183,9 @@ impl Shard {
         self.wake_by(now + TICK_US);
     }
 
-    fn to_sm(&mut self, now: Micros, sm: SeatId, bare: &str, payload: &[u8]) {
+    fn hand_sm(&mut self, now: Micros, sm: SeatId, bare: &str, payload: &[u8]) {
         let mut frame = Vec::with_capacity(payload.len() + 256);
         edit::route(&mut frame, super::placement::domain_of(bare), self.names.own(), payload);
-        self.to_seat(now, sm, SELF, &frame);
+        self.hand(now, sm, SELF, &frame);
     }
 }

@@ -115,6 +115,14 @@ impl LogSender {
         self.push(Entry::Append(file, bytes));
     }
 
+    /// The same, behind the time and a space: an entry of the message log.
+    pub fn append_stamped(&self, file: PathBuf, bytes: &[u8]) {
+        let mut entry = format::seconds(SystemTime::now()).into_bytes();
+        entry.push(b' ');
+        entry.extend_from_slice(bytes);
+        self.append(file, entry);
+    }
+
     /// Opens the log and all appended files anew, by name, before the next line (SIGHUP, logrotate).
     pub fn reopen(&self) {
         self.shared.reopen.store(true, Ordering::Release);

@@ -7,8 +7,8 @@ use std::path::PathBuf;
 pub trait Journal: Send + Sync {
     /// A line for the log.
     fn log(&self, line: LogLine);
-    /// Bytes for the end of a file.
-    fn append(&self, file: PathBuf, bytes: Vec<u8>);
+    /// Bytes for the end of a file; `stamped`: behind the time.
+    fn append(&self, file: PathBuf, bytes: Vec<u8>, stamped: bool);
     /// The log file was moved away (SIGHUP): open it again.
     fn reopen(&self) {}
 }
@@ -25,7 +25,7 @@ impl Journal for Stderr {
         }
     }
 
-    fn append(&self, file: PathBuf, _bytes: Vec<u8>) {
+    fn append(&self, file: PathBuf, _bytes: Vec<u8>, _stamped: bool) {
         eprintln!("jidmesh: no writer for {}", file.display());
     }
 }

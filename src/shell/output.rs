@@ -30,7 +30,7 @@ impl<B: Brain> Hub<B> {
                 Action::Move { link, to, cargo } => self.begin_move(link, to, cargo),
                 Action::Probe(id) => self.ops.push_back(Op::Probe(id)),
                 Action::Log(line) => self.context.journal.log(line),
-                Action::Append { file, bytes } => self.context.journal.append(file, bytes),
+                Action::Append { file, bytes, stamped } => self.context.journal.append(file, bytes, stamped),
             }
         }
         self.actions = actions;

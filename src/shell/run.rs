@@ -27,8 +27,11 @@ impl Journal for LogSender {
     fn log(&self, line: LogLine) {
         self.send(line);
     }
-    fn append(&self, file: PathBuf, bytes: Vec<u8>) {
-        LogSender::append(self, file, bytes);
+    fn append(&self, file: PathBuf, bytes: Vec<u8>, stamped: bool) {
+        match stamped {
+            true => LogSender::append_stamped(self, file, &bytes),
+            false => LogSender::append(self, file, bytes),
+        }
     }
     fn reopen(&self) {
         LogSender::reopen(self);

@@ -14,7 +14,7 @@ fn site(shards: u16) -> (World, End, End, End) {
     world.send(c2s, &route("c2s", "example.net", &start(9, JULIET, "id1")));
     world.send(sm, &route("sm", "c2s", &started(9, JULIET, "id1", TOKEN)));
     world.send(c2s, &route("c2s", "sm", &from_client(9, TOKEN, "<presence/>")));
-    [sm, c2s, peer].map(|end| world.take(end));
+    [sm, c2s, peer].into_iter().for_each(|end| drop(world.take(end)));
     (world, sm, c2s, peer)
 }
 
@@ -214,7 +214,7 @@ fn a_ghost_is_asked_about_and_ended() {
         sm,
         &route("sm", "c2s", &started(10, "romeo@example.net/orchard", "id2", &token)),
     );
-    [sm, c2s].map(|end| world.take(end));
+    [sm, c2s].into_iter().for_each(|end| drop(world.take(end)));
     world.pass(61_000_000);
     let read = world.take(c2s);
     let id = question(&read);

@@ -10,25 +10,25 @@ use std::sync::Arc;
 
 /// A component's end of a link.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) struct End(pub usize);
+pub(super) struct End(usize);
 
 pub(super) struct World {
-    pub shards: Vec<Shard>,
-    pub now: Micros,
+    pub(super) shards: Vec<Shard>,
+    pub(super) now: Micros,
     ends: Vec<Option<(ShardId, LinkId)>>,
     /// What each component has read and not taken yet.
     inboxes: Vec<String>,
     by_link: HashMap<(ShardId, LinkId), End>,
-    pub log: Vec<LogLine>,
-    pub alive: bool,
+    pub(super) log: Vec<LogLine>,
+    pub(super) alive: bool,
 }
 
 impl World {
-    pub fn new(shards: ShardId) -> World {
+    pub(super) fn new(shards: ShardId) -> World {
         World::with(shards, |_| {})
     }
 
-    pub fn with(shards: ShardId, change: impl FnOnce(&mut Config)) -> World {
+    pub(super) fn with(shards: ShardId, change: impl FnOnce(&mut Config)) -> World {
         let mut config = Config::embedded();
         change(&mut config);
         let config = Arc::new(config);
@@ -46,7 +46,7 @@ impl World {
     }
 
     /// An authenticated native link.
-    pub fn connect(&mut self, user: &str) -> End {
+    pub(super) fn connect(&mut self, user: &str) -> End {
         let link = self.shards[0].opened_as(self.now, user);
         let end = End(self.ends.len());
         self.ends.push(Some((0, link)));
@@ -55,19 +55,19 @@ impl World {
         end
     }
 
-    pub fn send(&mut self, end: End, bytes: &str) {
+    pub(super) fn send(&mut self, end: End, bytes: &str) {
         if let Some((shard, link)) = self.ends[end.0] {
             self.shards[usize::from(shard)].received(self.now, link, bytes.as_bytes());
         }
         self.settle();
     }
 
-    pub fn is_open(&self, end: End) -> bool {
+    pub(super) fn is_open(&self, end: End) -> bool {
         self.ends[end.0].is_some()
     }
 
     /// The component's socket breaks.
-    pub fn cut(&mut self, end: End) {
+    pub(super) fn cut(&mut self, end: End) {
         if let Some((shard, link)) = self.ends[end.0].take() {
             self.by_link.remove(&(shard, link));
             self.shards[usize::from(shard)].closed(self.now, link, CloseCause::Reset, Vec::new(), 0);
@@ -76,12 +76,12 @@ impl World {
     }
 
     /// What the component has read since.
-    pub fn take(&mut self, end: End) -> String {
+    pub(super) fn take(&mut self, end: End) -> String {
         std::mem::take(&mut self.inboxes[end.0])
     }
 
     /// Lets time pass.
-    pub fn pass(&mut self, micros: Micros) {
+    pub(super) fn pass(&mut self, micros: Micros) {
         let until = self.now + micros;
         loop {
             let next = self.shards.iter().filter_map(|shard| shard.deadline()).min();
@@ -101,22 +101,22 @@ impl World {
         self.now = until;
     }
 
-    pub fn counters(&self) -> Counters {
+    pub(super) fn counters(&self) -> Counters {
         let mut sum = Counters::default();
         self.shards.iter().for_each(|shard| sum.merge(&shard.report().counters));
         sum
     }
 
-    pub fn count(&self, counter: Counter) -> u64 {
+    pub(super) fn count(&self, counter: Counter) -> u64 {
         self.counters().get(counter)
     }
 
-    pub fn sessions(&self) -> u64 {
+    pub(super) fn sessions(&self) -> u64 {
         self.shards.iter().map(|shard| shard.report().sessions).sum()
     }
 
     /// Binds a name and swallows the answer.
-    pub fn component(&mut self, names: &[&str]) -> End {
+    pub(super) fn component(&mut self, names: &[&str]) -> End {
         let end = self.connect("jabberd");
         for name in names {
             self.send(end, &bind(name));

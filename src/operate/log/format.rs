@@ -87,6 +87,14 @@ fn rfc3339(at: SystemTime, into: &mut String) {
     );
 }
 
+/// The time in whole seconds as the stock router's message log has it, always UTC.
+pub(super) fn seconds(at: SystemTime) -> String {
+    let mut text = String::new();
+    rfc3339(at, &mut text);
+    text.truncate("YYYY-MM-DDThh:mm:ss".len());
+    text + "+0000"
+}
+
 /// Year, month and day of the day `days` after 1970-01-01 in the Gregorian calendar.
 fn civil(days: u64) -> (u64, u64, u64) {
     // Counted from 0000-03-01, so that the leap day is a year's last and months need no table.
