@@ -45,15 +45,23 @@ impl Shard {
                 let _ = seat;
                 Flow::Go
             }
-            Some(seat) => self.ask(
-                now,
-                id,
-                seat,
-                Message::AskBind {
-                    seat,
-                    frame: frame.into(),
-                },
-            ),
+            Some(seat) => {
+                self.claim(seat, bind);
+                let frame = frame.into();
+                self.ask(now, id, seat, Message::AskBind { seat, frame })
+            }
+        }
+    }
+
+    /// A component that came back wants this name again.
+    fn claim(&mut self, seat: SeatId, bind: &Bind<'_>) {
+        let Some((_, names)) = self.seats.get_mut(seat).and_then(|state| state.unclaimed.as_mut()) else {
+            return;
+        };
+        if let Some(name) = bind.name.and_then(|name| name.unescape())
+            && let Some(key) = crate::jid::domain_key(&name)
+        {
+            names.retain(|other| **other != *key);
         }
     }
 
@@ -268,6 +276,22 @@ impl Shard {
                     name: name.into(),
                 },
             );
+        }
+    }
+
+    /// Shard 0: a component came back without a name it had.
+    pub(super) fn drop_name(&mut self, now: Micros, seat: SeatId, name: Box<str>) {
+        if self
+            .registrar
+            .as_mut()
+            .is_some_and(|registrar| registrar.unbind(seat, &name))
+        {
+            self.log(
+                Level::Notice,
+                None,
+                format!("[{name}] offline: its component came back without it"),
+            );
+            self.tell_all(now, &Message::Unbound { seat, name });
         }
     }
 

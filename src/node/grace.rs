@@ -21,6 +21,9 @@ const ASK_US: Micros = 10_000_000;
 /// A session whose client has sent nothing for so long may be a ghost: its c2s is asked. Microseconds.
 pub(super) const GHOST_US: Micros = 60_000_000;
 
+/// A component that came back binds the names it had within this time, or gives them up. Microseconds.
+const CLAIM_US: Micros = 5_000_000;
+
 /// Shortest time between two log lines about one component's full queue, microseconds.
 const OVERFLOW_LOG_US: Micros = 10_000_000;
 
@@ -142,6 +145,7 @@ impl Shard {
         let shards = self.shards;
         let Some(state) = self.seats.get_mut(seat) else { return };
         state.returns += 1;
+        state.unclaimed = Some((now + CLAIM_US, state.names.iter().skip(1).cloned().collect()));
         self.questions += 1;
         let question = Token::new(format!("jidmesh-ask-{}-{}", seat.number(), self.questions).as_bytes());
         let (name, remote, kind, sample) = (
@@ -370,6 +374,11 @@ impl Shard {
                 Life::Lost { .. } | Life::Asking { .. } => soon = true,
                 Life::Live => {}
             }
+            match &state.unclaimed {
+                Some((until, _)) if now >= *until => due.push((seat, Due::Unclaimed)),
+                Some(_) => soon = true,
+                None => {}
+            }
             match state.contested {
                 Some(at) if now >= at => due.push((seat, Due::Contest)),
                 Some(_) => soon = true,
@@ -430,6 +439,12 @@ impl Shard {
                 state.contested = None;
                 if let Some(link) = link {
                     self.actions.push(Action::Probe(link));
+                }
+            }
+            Due::Unclaimed => {
+                let names = state.unclaimed.take().map(|(_, names)| names).unwrap_or_default();
+                for name in names {
+                    self.tell(now, 0, Message::Unclaimed { seat, name });
                 }
             }
             Due::Ghosts => self.ask_about_ghosts(now, seat),
@@ -590,6 +605,7 @@ enum Due {
     Expired,
     Unanswered,
     Contest,
+    Unclaimed,
     Ghosts,
     Keepalive,
 }

@@ -112,6 +112,10 @@ pub(super) enum Message {
     Lost {
         seat: SeatId,
     },
+    Unclaimed {
+        seat: SeatId,
+        name: Box<str>,
+    },
     Expired {
         seat: SeatId,
     },

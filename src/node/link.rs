@@ -7,7 +7,7 @@ use crate::table::SeatId;
 use crate::wire::accept::{Accept, EARLY_BYTES_MAX, Failure, FailureKind, Peer, PeerKind, Step};
 use crate::wire::scan::{Item, ScanError, Scanner};
 use crate::wire::validate::Prefixes;
-use crate::wire::{header, stream, validate};
+use crate::wire::{foreign, header, stream, validate};
 use std::net::SocketAddr;
 
 /// Most bytes kept of a link that waits for something (an answer to its bind): the shell stops reading it meanwhile.
@@ -68,6 +68,18 @@ pub(super) struct Link {
 pub(super) struct Who {
     pub(super) kind: PeerKind,
     pub(super) prefixes: Prefixes,
+    /// Its frames may lean on what its stream header declares, beyond what jabberd2's own components declare there.
+    leans: bool,
+}
+
+impl Who {
+    pub(super) fn new(kind: PeerKind, prefixes: Prefixes) -> Who {
+        let leans = matches!(kind, PeerKind::Native { .. })
+            && prefixes
+                .iter()
+                .any(|(prefix, _)| !matches!(prefix, "stream" | "ack" | "xml" | ""));
+        Who { kind, prefixes, leans }
+    }
 }
 
 impl Link {
@@ -410,7 +422,7 @@ impl Shard {
         }
         for id in late {
             self.count(Counter::AuthFailed);
-            self.refuse(now, id, "connection-timeout", "authentication took too long");
+            self.refuse(now, id, "connection-timeout", "no authentication, or no bind, in time");
         }
         for id in stalled {
             let Some(link) = self.link(id) else { continue };
@@ -473,10 +485,7 @@ impl Shard {
         assert!(matches!(scanner.next(header), Ok(Some(Item::Open { .. }))));
         scanner.consume(header.len());
         let link = &mut self.links[id.slot as usize];
-        link.peer = Some(Who {
-            kind: PeerKind::Native { user: user.into() },
-            prefixes: Prefixes::default(),
-        });
+        link.peer = Some(Who::new(PeerKind::Native { user: user.into() }, Prefixes::default()));
         link.scanner = Some(scanner);
         id
     }
@@ -525,10 +534,7 @@ impl Shard {
             PeerKind::Native { user } => format!("authenticated as {user}"),
             PeerKind::Foreign { name, .. } => format!("authenticated as external component {name}"),
         };
-        link.peer = Some(Who {
-            kind: peer.kind,
-            prefixes: peer.prefixes,
-        });
+        link.peer = Some(Who::new(peer.kind, peer.prefixes));
         link.scanner = Some(peer.scanner);
         link.early = peer.early;
         self.log(Level::Info, Some(remote), text);
@@ -671,6 +677,14 @@ impl Shard {
             self.refuse(now, id, "xml-not-well-formed", invalid.0);
             return Flow::Stop;
         }
+        let mut own = Vec::new();
+        let frame = match who.leans {
+            true => {
+                foreign::self_contained(frame, &who.prefixes, &mut own);
+                &own
+            }
+            false => frame,
+        };
         let header = match header::read(frame) {
             Ok(header) => header,
             Err(error) => {

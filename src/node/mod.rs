@@ -302,6 +302,7 @@ impl Shard {
             Message::AskUnbind { seat, frame } => self.judge_unbind(now, from, seat, &frame),
             Message::BindAnswer { seat, answer, refused } => self.answer_bind(now, seat, &answer, refused),
             Message::Lost { seat } => self.seat_lost(now, seat),
+            Message::Unclaimed { seat, name } => self.drop_name(now, seat, name),
             Message::Expired { seat } => self.seat_expired(now, from, seat),
             Message::Contest { seat } => self.contest(now, seat),
             Message::ContestAnswer { seat, alive } => self.contest_answered(now, seat, alive),

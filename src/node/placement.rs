@@ -294,9 +294,13 @@ impl Shard {
         if let [only] = name.holders[..] {
             return Some(only);
         }
-        let live: SmallVec<[SeatId; 4]> = self.live_first(&name.holders);
-        let ids = live.iter().filter_map(|sm| self.names.seat(*sm)).map(|view| &*view.id);
-        live.get(jid::rendezvous(&jid::ClusterKey::default(), bare, ids)?)
+        let ids = name
+            .holders
+            .iter()
+            .filter_map(|sm| self.names.seat(*sm))
+            .map(|view| &*view.id);
+        name.holders
+            .get(jid::rendezvous(&jid::ClusterKey::default(), bare, ids)?)
             .copied()
     }
 

@@ -53,6 +53,8 @@ pub(super) struct Seat {
     pub(super) unproven: VecDeque<(Micros, u32, Token)>,
     /// Questions about possible ghosts: (bogus id, number, sm-side id).
     pub(super) ghosts: Vec<(Token, u32, Token)>,
+    /// Names of its former life that it has not bound again, and until when it may.
+    pub(super) unclaimed: Option<(Micros, Vec<Box<str>>)>,
     /// When its wrong `from` was last complained about.
     pub(super) complained_at: Option<Micros>,
     /// The component closed its stream in order.
@@ -83,6 +85,7 @@ impl Seat {
             clients: Clients::default(),
             unproven: VecDeque::new(),
             ghosts: Vec::new(),
+            unclaimed: None,
             complained_at: None,
             leaves: false,
             warned_at: None,

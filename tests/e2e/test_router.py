@@ -140,7 +140,7 @@ def test_everybody_hears_of_a_new_name_and_the_newcomer_of_all_others(stack):
 
 def test_nobody_hears_of_his_own_name(stack):
     with Native(name="a.test") as one:
-        assert not [frame for frame in one.frames() if frame.is_presence()]
+        assert not [frame for frame in one.frames() if frame.is_presence("a.test")]
 
 
 def test_a_shared_name_is_withdrawn_when_its_last_holder_goes(stack):

@@ -190,7 +190,7 @@ def test_a_c2s_that_returns_is_asked_before_its_queue_is_released(stack, alive):
         sm.drain()
         c2s.close()
         time.sleep(0.2)
-        delivery = "<message xmlns='jabber:client' xmlns:sm='%s' sm:sm='smA-u1' sm:c2s='10' to='u1@%s/r'><body>%%d</body></message>" % (SESS, DOMAIN)
+        delivery = "<message xmlns='jabber:client' xmlns:sm='%s' sm:sm='smA-u1' sm:c2s='10' from='x@peer.test/r' to='u1@%s/r'><body>%%d</body></message>" % (SESS, DOMAIN)
         for number in range(5):
             sm.route("c2s9", delivery % number, frm=DOMAIN)
         time.sleep(0.2)
@@ -209,8 +209,10 @@ def test_a_c2s_that_returns_is_asked_before_its_queue_is_released(stack, alive):
                 assert [frame.payload[0].text for frame in got] == list("01234") and not over
             else:
                 assert not got and over
-                bounced = [frame for frame in heard if frame.is_route() and frame.get("error") is not None]
-                assert len(bounced) == 5, "what was queued comes back to the sm, which answers for its user"
+                again = [frame for frame in heard if frame.is_route() and frame.payload is not None and frame.payload.tag.endswith("message")]
+                assert [frame.payload[0].text for frame in again] == list("01234"), "what was queued goes to its user once more"
+                assert not [frame for frame in again if ids_of(frame) != (None, None)], "and no longer to the lost session"
+                assert heard.index(over[0]) < heard.index(again[0])
 
 
 def test_a_zombie_is_cleared(stack):

@@ -2,6 +2,8 @@
 
 use super::world::{COMP, World, bind, message, route};
 use crate::node::counters::Counter;
+use crate::wire::connect::{Connect, ConnectStep, Connecting};
+use rand_core::SeedableRng;
 
 fn advert(name: &str) -> String {
     format!("<presence xmlns='{COMP}' from='{name}'/>")
@@ -171,4 +173,66 @@ fn malformed_input_closes_its_own_link_only() {
     assert!(!world.is_open(a));
     assert!(world.is_open(b));
     assert_eq!(world.count(Counter::BadInput), 1);
+}
+
+/// Logs in as Debian's user; what became of it.
+fn log_in(world: &mut World, remote: &str) -> Result<(), String> {
+    let end = world.accept(remote);
+    let mut client = Connect::new(Connecting::Native {
+        user: "jabberd".into(),
+        pass: "secret".into(),
+        starttls: false,
+        hostname: "test".into(),
+    });
+    let mut rng = rand_chacha::ChaCha20Rng::from_seed([1; 32]);
+    let mut out = Vec::new();
+    client.start(&mut out);
+    let mut input = Vec::new();
+    for _ in 0..10 {
+        world.send(end, std::str::from_utf8(&std::mem::take(&mut out)).unwrap());
+        input.extend_from_slice(world.take(end).as_bytes());
+        match client.feed(&mut input, &mut out, &mut rng) {
+            ConnectStep::Done(_) => return Ok(()),
+            ConnectStep::Failed(reason) => return Err(reason),
+            _ => {}
+        }
+    }
+    panic!("neither in nor out")
+}
+
+#[test]
+fn the_well_known_secret_is_taken_from_this_machine_only() {
+    let mut world = World::new(2);
+    assert_eq!(log_in(&mut world, "127.0.0.1:1"), Ok(()));
+    assert_eq!(log_in(&mut world, "[::1]:1"), Ok(()));
+    assert_eq!(log_in(&mut world, "[::ffff:127.0.0.1]:1"), Ok(()));
+    assert!(log_in(&mut world, "192.0.2.1:1").is_err());
+    assert!(
+        world
+            .log
+            .iter()
+            .any(|line| line.text.contains("default secret") && line.remote.is_some())
+    );
+    let mut insists = World::with(1, |config| config.default_secret_allowed = true);
+    assert_eq!(log_in(&mut insists, "192.0.2.1:1"), Ok(()));
+    let mut changed = World::with(1, |config| {
+        config.users.insert("jabberd".into(), "another".into());
+    });
+    assert!(
+        log_in(&mut changed, "192.0.2.1:1").is_err(),
+        "a wrong password is one anywhere"
+    );
+}
+
+#[test]
+fn an_unfinished_handshake_is_ended_in_time() {
+    let mut world = World::new(1);
+    let end = world.accept("127.0.0.1:1");
+    world.pass(60_000_000);
+    assert!(!world.is_open(end));
+    let read = world.take(end);
+    assert!(
+        read.starts_with("<stream:stream") && read.contains("connection-timeout"),
+        "{read}"
+    );
 }

@@ -229,3 +229,27 @@ fn a_ghost_is_asked_about_and_ended() {
     assert_eq!(world.sessions(), 1);
     assert_eq!(world.count(Counter::GhostsCleared), 1);
 }
+
+#[test]
+fn a_component_that_comes_back_without_a_name_gives_it_up() {
+    let (mut world, sm, _, peer) = site(2);
+    world.cut(sm);
+    let sm = world.component(&["sm"]);
+    let id = question(&world.take(sm));
+    world.send(
+        sm,
+        &route(
+            "example.net",
+            "c2s",
+            &format!("<iq xmlns='jabber:client' type='result' id='{id}'/>"),
+        ),
+    );
+    assert_eq!(world.take(peer), "");
+    world.pass(6_000_000);
+    let read = world.take(peer);
+    assert!(
+        read.contains("from='example.net'") && read.contains("unavailable"),
+        "{read}"
+    );
+    assert!(!read.contains("from='sm'"), "{read}");
+}

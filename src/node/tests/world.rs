@@ -48,11 +48,21 @@ impl World {
     /// An authenticated native link.
     pub(super) fn connect(&mut self, user: &str) -> End {
         let link = self.shards[0].opened_as(self.now, user);
+        self.end_of(link)
+    }
+
+    fn end_of(&mut self, link: LinkId) -> End {
         let end = End(self.ends.len());
         self.ends.push(Some((0, link)));
         self.inboxes.push(String::new());
         self.by_link.insert((0, link), end);
         end
+    }
+
+    /// A link that is not authenticated yet, from this address.
+    pub(super) fn accept(&mut self, remote: &str) -> End {
+        let link = self.shards[0].opened(self.now, remote.parse().unwrap());
+        self.end_of(link)
     }
 
     pub(super) fn send(&mut self, end: End, bytes: &str) {
