@@ -96,7 +96,7 @@ impl Shard {
         flow
     }
 
-    fn flow(&self, id: LinkId) -> Flow {
+    pub(super) fn flow(&self, id: LinkId) -> Flow {
         match self.link(id).map(|link| &link.stage) {
             Some(Stage::Unseated | Stage::Seated { asking: false, .. }) => Flow::Go,
             _ => Flow::Stop,

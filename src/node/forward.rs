@@ -15,14 +15,14 @@ use crate::wire::{edit, foreign};
 
 impl Shard {
     /// Anything but binds.
-    pub(super) fn forward(&mut self, now: Micros, id: LinkId, seat: SeatId, frame: &[u8], header: Frame<'_>) -> Flow {
+    pub(super) fn forward(&mut self, now: Micros, id: LinkId, seat: SeatId, frame: &[u8], header: &Frame<'_>) -> Flow {
         if let Some(seat) = self.seats.get_mut(seat) {
             seat.frames_in += 1;
         }
         match header {
-            Frame::Route(route) => self.route(now, seat, frame, &route),
+            Frame::Route(route) => self.route(now, seat, frame, route),
             Frame::Throttle => self.throttle(id, seat),
-            Frame::Stanza(payload) => self.stanza(now, seat, frame, &payload),
+            Frame::Stanza(payload) => self.stanza(now, seat, frame, payload),
             _ => self.count(Counter::DropUnknownElement),
         }
         match self.link(id).map(|link| &link.stage) {

@@ -152,12 +152,36 @@ impl Shard {
                 let used = self.frames(now, id, bytes);
                 self.keep_rest(now, id, &bytes[used..]);
             }
+            Stage::Unseated | Stage::Seated { asking: false, .. } => self.join(now, id, bytes),
             Stage::Closing | Stage::Free => {}
             _ => {
                 link.carry.extend_from_slice(bytes);
                 self.go_on(now, id);
             }
         }
+    }
+
+    /// Completes the frame whose beginning is carried by a copy of its end, and goes on without copying the rest.
+    fn join(&mut self, now: Micros, id: LinkId, bytes: &[u8]) {
+        let Some(link) = self.link_mut(id) else { return };
+        let carried = link.carry.len();
+        let end = bytes.len().min(JOIN_BYTES);
+        link.carry.extend_from_slice(&bytes[..end]);
+        let mut buffer = std::mem::take(&mut link.carry);
+        let used = self.frames(now, id, &buffer);
+        if used < carried || self.flow(id) == Flow::Stop {
+            // Longer than that: gathered until it is whole. Or the link has to wait.
+            buffer.drain(..used);
+            buffer.extend_from_slice(&bytes[end..]);
+            let go_on = end < bytes.len() && self.flow(id) == Flow::Go;
+            let used = if go_on { self.frames(now, id, &buffer) } else { 0 };
+            return self.keep_rest_of(now, id, buffer, used);
+        }
+        let rest = &bytes[used - carried..];
+        let used = self.frames(now, id, rest);
+        buffer.clear();
+        buffer.extend_from_slice(&rest[used..]);
+        self.keep_rest_of(now, id, buffer, 0);
     }
 
     /// The TLS handshake that [`Action::StartTls`] asked for is done.
@@ -700,8 +724,8 @@ impl Shard {
             self.count(Counter::DropUnknownElement);
             return Flow::Go;
         }
-        match header {
-            header::Frame::Bind(bind) => self.bind(now, id, seat, frame, &bind),
+        match &header {
+            header::Frame::Bind(bind) => self.bind(now, id, seat, frame, bind),
             header::Frame::StreamError => {
                 let remote = self.link(id).map(|link| link.remote);
                 self.log(Level::Warning, remote, "the component sent a stream error".into());
@@ -712,13 +736,16 @@ impl Shard {
             other => match seat {
                 Some(seat) => self.forward(now, id, seat, frame, other),
                 None => {
-                    self.keep_early(id, frame, &other);
+                    self.keep_early(id, frame, other);
                     Flow::Go
                 }
             },
         }
     }
 }
+
+/// How much of a read is copied to complete the frame that the former one began: most frames are shorter.
+const JOIN_BYTES: usize = 2 * 1024;
 
 /// A buffer that grew beyond this is not kept for the next turn.
 const OUT_KEEP_BYTES: usize = 1 << 20;

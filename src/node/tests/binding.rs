@@ -236,3 +236,43 @@ fn an_unfinished_handshake_is_ended_in_time() {
         "{read}"
     );
 }
+
+#[test]
+fn frames_may_be_split_anywhere() {
+    let frames: Vec<String> = [10, 3_000, 1, 70_000, 500]
+        .iter()
+        .map(|n| route("a", "b", &format!("<x xmlns='u:t'>{}</x>", "y".repeat(*n))))
+        .collect();
+    let sent = frames.concat();
+    for step in [1, 7, 100, 2_047, 2_048, 2_049, 5_000, 65_536] {
+        let mut world = World::new(2);
+        let (a, b) = (world.component(&["a"]), world.component(&["b"]));
+        world.take(b);
+        for part in sent.as_bytes().chunks(step) {
+            world.send(a, std::str::from_utf8(part).unwrap());
+        }
+        assert!(world.take(b) == sent, "in steps of {step}");
+    }
+}
+
+#[test]
+fn frames_behind_a_bind_wait_for_its_answer_and_none_is_lost() {
+    for shards in [1, 2, 3] {
+        for step in [1, 50, 300, 10_000] {
+            let mut world = World::new(shards);
+            let b = world.component(&["b"]);
+            let a = world.connect("jabberd");
+            world.take(b);
+            let frame = |n: u32, from: &str| route(from, "b", &format!("<x xmlns='u:t'>{n}</x>"));
+            let sent = bind("a") + &frame(1, "a") + &bind("c") + &frame(2, "c") + &frame(3, "a");
+            for part in sent.as_bytes().chunks(step) {
+                world.send(a, std::str::from_utf8(part).unwrap());
+            }
+            let read = world.take(b);
+            assert!(
+                read.contains(&frame(1, "a")) && read.ends_with(&(frame(2, "c") + &frame(3, "a"))),
+                "{shards} {step}: {read}"
+            );
+        }
+    }
+}
