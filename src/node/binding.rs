@@ -344,7 +344,7 @@ impl Shard {
         if cargo.back {
             self.came_back(now, cargo.seat);
         }
-        self.greet(cargo.seat);
+        self.greet(cargo.seat, !cargo.back);
         self.pause(id, false);
         self.handle_early(now, id);
         if self.link(id).is_some_and(|link| link.has_scanner()) {
@@ -352,8 +352,10 @@ impl Shard {
         }
     }
 
-    /// The newcomer hears of every name that is not its own.
-    fn greet(&mut self, seat: SeatId) {
+    /// The newcomer hears of every name that is not its own. What a new seat's component may still hold of a former
+    /// life (it outlived a router, or its grace period) is nobody's any more: `unavailable` goes before, on which sm
+    /// ends the sessions of a c2s, and c2s the clients of a domain. A new process holds nothing, and nothing happens.
+    fn greet(&mut self, seat: SeatId, fresh: bool) {
         let Some(state) = self.seats.get_mut(seat) else { return };
         state.greeted = true;
         if state.is_foreign() {
@@ -369,7 +371,14 @@ impl Shard {
             .filter(|name| !own.iter().any(|own| **own == **name))
             .map(Into::into)
             .collect();
-        self.send(link, |out| names.iter().for_each(|name| edit::advert(out, name, false)));
+        self.send(link, |out| {
+            for name in &names {
+                if fresh {
+                    edit::advert(out, name, true);
+                }
+                edit::advert(out, name, false);
+            }
+        });
     }
 
     /// Every shard: what the registrar decided.
@@ -443,7 +452,13 @@ impl Shard {
             .map(|(id, _)| id)
             .collect();
         for listener in listeners {
-            self.put(listener, |out| edit::advert(out, name, unavailable));
+            self.put(listener, |out| {
+                // News of a name is also the end of what its former holder had: see `greet`.
+                edit::advert(out, name, true);
+                if !unavailable {
+                    edit::advert(out, name, false);
+                }
+            });
         }
     }
 

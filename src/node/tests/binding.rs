@@ -26,7 +26,21 @@ fn the_first_bind_is_answered_before_any_advert() {
             assert_eq!(read.matches(&advert(name)).count(), 1, "{read}");
         }
         assert!(!read.contains(&advert("c2s")));
-        assert_eq!(normal(&world.take(sm)), advert("c2s"));
+        assert!(normal(&world.take(sm)).ends_with(&advert("c2s")));
+    }
+}
+
+#[test]
+fn what_a_new_seat_may_hold_of_a_former_life_is_ended() {
+    for shards in [1, 2] {
+        let mut world = World::new(shards);
+        let sm = world.component(&["sm", "*example.net"]);
+        let c2s = world.component(&["c2s"]);
+        let gone = |name: &str| format!("<presence xmlns='{COMP}' type='unavailable' from='{name}'/>");
+        let read = normal(&world.take(c2s));
+        assert!(read.contains(&(gone("example.net") + &advert("example.net"))), "{read}");
+        let read = normal(&world.take(sm));
+        assert!(read.contains(&(gone("c2s") + &advert("c2s"))), "{read}");
     }
 }
 
