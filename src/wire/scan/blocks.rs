@@ -256,7 +256,7 @@ impl Scanner {
 }
 
 /// Bytes a step.
-const BLOCK: usize = 64;
+pub(super) const BLOCK: usize = 64;
 
 /// Stands a start tag at `at`, as far as two bytes say?
 #[inline(always)]
@@ -286,7 +286,7 @@ unsafe fn text<L: Lanes>(buf: &[u8], mut at: usize) -> usize {
 /// # Safety
 /// The CPU must have what `L` needs.
 #[inline(always)]
-unsafe fn characters<L: Lanes>(v: L::V, block: &[u8]) -> Option<(usize, u64)> {
+pub(super) unsafe fn characters<L: Lanes>(v: L::V, block: &[u8]) -> Option<(usize, u64)> {
     let whole = block.len() - unfinished_character(block);
     if whole == 0 {
         return Some((0, 0));
@@ -309,7 +309,7 @@ unsafe fn characters<L: Lanes>(v: L::V, block: &[u8]) -> Option<(usize, u64)> {
 
 /// The lowest `n` bits, `n` in 1..=64.
 #[inline(always)]
-fn ones(n: usize) -> u64 {
+pub(super) fn ones(n: usize) -> u64 {
     u64::MAX >> (64 - n)
 }
 
