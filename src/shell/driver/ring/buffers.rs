@@ -18,7 +18,7 @@ const BUFFERS_MAX: u16 = 1024;
 /// Below so many buffers the driver is not worth having.
 const BUFFERS_MIN: u16 = 64;
 /// Buffers that are lent when there is little to read.
-const LENT_MIN: u16 = 32;
+const LENT_MIN: u16 = 8;
 /// The one group of buffers in a ring.
 pub(super) const GROUP: u16 = 0;
 
@@ -228,9 +228,10 @@ mod tests {
     fn every_buffer_is_lent_once_however_the_set_grows_and_shrinks() {
         let uring = IoUring::new(4).unwrap();
         let mut buffers = Buffers::with(&uring, 64).unwrap();
-        assert_eq!((buffers.lent, buffers.spare.len()), (LENT_MIN, 32));
-        buffers.grow();
-        buffers.grow();
+        assert_eq!((buffers.lent, buffers.spare.len()), (LENT_MIN, 56));
+        for _ in 0..4 {
+            buffers.grow();
+        }
         assert_eq!((buffers.lent, buffers.spare.len()), (64, 0));
         let pieces: Vec<Piece> = (0..64).map(|buffer| buffers.take(buffer, 1).unwrap()).collect();
         assert!(!buffers.available());
@@ -238,7 +239,7 @@ mod tests {
         for piece in pieces {
             buffers.give_back(piece);
         }
-        assert_eq!((buffers.lent, buffers.spare.len()), (LENT_MIN, 32));
+        assert_eq!((buffers.lent, buffers.spare.len()), (LENT_MIN, 56));
         let mut seen: Vec<u16> = buffers.spare.iter().copied().collect();
         for index in 0..LENT_MIN {
             let at = buffers.tail.wrapping_sub(1 + index) & 63;

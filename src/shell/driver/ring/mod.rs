@@ -40,7 +40,9 @@ use std::time::{Duration, Instant};
 
 /// How long the end of the driver waits for the kernel to let go of everything.
 const DRAIN: Duration = Duration::from_millis(500);
-/// A step of it.
+/// A link that finds no buffer with no more than so many waiting for its turn is starved by others.
+const STARVED_INBOX: usize = 2;
+/// A step of [`DRAIN`].
 const DRAIN_STEP: Duration = Duration::from_millis(10);
 
 /// The ring driver.
@@ -55,6 +57,8 @@ pub(crate) struct Ring {
     starved: VecDeque<Token>,
     /// Links that were read in this turn and whose kernel may delay the acknowledgement.
     owed: Vec<Token>,
+    /// Links whose write is to begin; each at most once.
+    outgoing: Vec<Token>,
     done: VecDeque<Done>,
     listeners: Listeners,
     completions: Vec<cqueue::Entry>,
@@ -95,6 +99,7 @@ impl Ring {
             ready: VecDeque::new(),
             starved: VecDeque::new(),
             owed: Vec::new(),
+            outgoing: Vec::new(),
             done: VecDeque::new(),
             listeners: Listeners::default(),
             completions: Vec::new(),
@@ -157,7 +162,10 @@ impl Ring {
             (None, libc::ENOBUFS) => {
                 socket.starved = true;
                 self.starved.push_back(token);
-                self.buffers.grow();
+                // A link that has used up the buffers itself waits for its own turn; others took those of this one.
+                if socket.inbox.len() <= STARVED_INBOX {
+                    self.buffers.grow();
+                }
             }
             (None, libc::ECANCELED | libc::EINTR | libc::EAGAIN) => {}
             (None, error) => socket.end = Some(cause_of(&io::Error::from_raw_os_error(error))),
@@ -209,6 +217,29 @@ impl Ring {
         self.proceed(token);
     }
 
+    /// Starts the writes of this turn. A single one is tried with a call of its own: it completes there and then,
+    /// which saves the turn that its completion would cause.
+    fn start_writes(&mut self) {
+        let single = self.outgoing.len() == 1;
+        while let Some(token) = self.outgoing.pop() {
+            let Some(socket) = at(&mut self.sockets, token) else {
+                continue;
+            };
+            socket.outgoing = false;
+            match socket.chunk.as_deref() {
+                Some(chunk) if single && !socket.releasing => {
+                    let result = sys::send(socket.fd.as_fd(), chunk);
+                    let result = result.map_or_else(
+                        |error| error.raw_os_error().map_or(-libc::EIO, i32::wrapping_neg),
+                        |bytes| i32::try_from(bytes).unwrap_or(i32::MAX),
+                    );
+                    self.sent(token, result);
+                }
+                _ => self.proceed(token),
+            }
+        }
+    }
+
     /// Does whatever the state of a link asks for.
     fn proceed(&mut self, token: Token) {
         let Some(socket) = at(&mut self.sockets, token) else {
@@ -225,6 +256,7 @@ impl Ring {
             return;
         }
         if !socket.sending
+            && !socket.outgoing
             && socket.failure.is_none()
             && let Some(chunk) = &socket.chunk
         {
@@ -401,7 +433,8 @@ impl Driver for Ring {
         socket.written = 0;
         socket.delays = true;
         socket.owed = false;
-        self.proceed(token);
+        socket.outgoing = true;
+        self.outgoing.push(token);
     }
 
     fn release(&mut self, token: Token) {
@@ -427,16 +460,18 @@ impl Driver for Ring {
     }
 
     fn reap(&mut self, events: &mut impl Events) {
+        self.start_writes();
         report(&mut self.done, events);
     }
 
     fn turn(&mut self, wait: Duration, reads: bool, events: &mut impl Events) -> bool {
+        self.start_writes();
         self.feed();
         self.acknowledge();
         let wait = if self.busy(reads) { Duration::ZERO } else { wait };
         self.line.enter(wait);
         let mut any = self.collect() || !self.done.is_empty();
-        self.reap(events);
+        report(&mut self.done, events);
         self.listeners.accept(events);
         let (mut links, mut bytes) = (if reads { self.ready.len() } else { 0 }, 0);
         while links > 0 && bytes < TURN_BYTES {

@@ -50,6 +50,8 @@ pub(super) struct Socket {
     pub(super) inbox: VecDeque<Piece>,
     pub(super) chunk: Option<Vec<u8>>,
     pub(super) written: usize,
+    /// Its write is to begin at the end of this turn.
+    pub(super) outgoing: bool,
     /// A send is in flight.
     pub(super) sending: bool,
     /// Cancellations in flight.
@@ -76,6 +78,7 @@ impl Socket {
             inbox: VecDeque::new(),
             chunk: None,
             written: 0,
+            outgoing: false,
             sending: false,
             cancels: 0,
         }
