@@ -61,6 +61,8 @@ on_both_drivers! {
     a_stop_without_trouble_is_quick,
     a_flood_does_not_starve_a_polite_link,
     every_shard_reports_from_any_thread,
+    a_peer_that_is_answered_does_not_wait_for_delayed_acknowledgements,
+    a_peer_that_is_never_answered_does_not_wait_for_delayed_acknowledgements,
     a_peer_that_acknowledges_is_alive,
     too_many_links_are_refused_until_one_leaves,
     who_may_not_connect_does_not,
@@ -481,6 +483,49 @@ fn every_shard_reports_from_any_thread() {
             .collect::<Vec<_>>(),
         [(0, 0), (1, 0), (2, 1)]
     );
+}
+
+/// Sends small pieces over `link`, which leaves Nagle on: its kernel keeps all but the first until that is acknowledged.
+fn bursts_are_prompt(link: &mut TcpStream, last: u8, mut arrived: impl FnMut(usize)) {
+    link.set_nodelay(false).unwrap();
+    for bytes in [300, 100, 600] {
+        let mut times: Vec<Duration> = (0..60)
+            .map(|_| {
+                let start = Instant::now();
+                for end in [b'-', b'-', last] {
+                    let mut piece = vec![b'-'; bytes];
+                    piece[bytes - 1] = end;
+                    link.write_all(&piece).unwrap();
+                }
+                arrived(3 * bytes);
+                start.elapsed()
+            })
+            .collect();
+        times.sort();
+        let limit = Duration::from_millis(30);
+        let late = times.iter().filter(|time| **time > limit).count();
+        let longest = times[59];
+        assert!(
+            late < 6,
+            "{late} of 60 bursts of {bytes} bytes waited, the longest {longest:?}"
+        );
+    }
+}
+
+fn a_peer_that_is_answered_does_not_wait_for_delayed_acknowledgements() {
+    let server = Server::new(1);
+    let mut link = server.connect("ask\n");
+    let mut answers = link.try_clone().unwrap();
+    // An answer is what makes the other kernel delay the acknowledgements that follow.
+    bursts_are_prompt(&mut link, b'?', |_| expect(&mut answers, b"."));
+}
+
+fn a_peer_that_is_never_answered_does_not_wait_for_delayed_acknowledgements() {
+    let server = Server::new(1);
+    let mut named = server.connect("name a\n");
+    expect(&mut named, b"named\n");
+    let mut link = server.connect("to a\n");
+    bursts_are_prompt(&mut link, b'-', |bytes| expect(&mut named, &vec![b'-'; bytes]));
 }
 
 fn a_peer_that_acknowledges_is_alive() {

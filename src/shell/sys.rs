@@ -215,7 +215,8 @@ pub(crate) fn set_nodelay(fd: BorrowedFd<'_>) {
     set_option(fd, libc::IPPROTO_TCP, libc::TCP_NODELAY, 1);
 }
 
-/// Acknowledge now: components leave Nagle on and would wait. The kernel forgets it, so it is set after each read.
+/// Acknowledge now: components leave Nagle on and would wait. The kernel forgets it with the next write, so it is set
+/// after a read that follows one.
 pub(crate) fn set_quickack(fd: BorrowedFd<'_>) {
     set_option(fd, libc::IPPROTO_TCP, libc::TCP_QUICKACK, 1);
 }

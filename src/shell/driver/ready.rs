@@ -56,6 +56,8 @@ struct Socket {
     ending: bool,
     /// It was reported as broken.
     broken: bool,
+    /// It was written to since the last acknowledgement: the kernel may delay the next.
+    delays: bool,
     /// A write failed so; the kernel tells it once, and the read that ends the link would see an orderly end.
     failure: Option<CloseCause>,
     chunk: Option<Vec<u8>>,
@@ -179,7 +181,10 @@ impl Ready {
                     Ok(bytes) => {
                         // A short read has emptied the socket, and the next byte makes a new edge.
                         socket.readable = bytes == buffer.len() || socket.ending;
-                        sys::set_quickack(socket.fd.as_fd());
+                        // Only a link that was written to has its acknowledgements delayed.
+                        if std::mem::take(&mut socket.delays) {
+                            sys::set_quickack(socket.fd.as_fd());
+                        }
                         read = bytes;
                         events.received(link, &buffer[..bytes]);
                         self.enqueue(token);
@@ -226,6 +231,7 @@ impl Driver for Ready {
             queued: false,
             ending: false,
             broken: false,
+            delays: false,
             failure: None,
             chunk: None,
             written: 0,
@@ -261,6 +267,7 @@ impl Driver for Ready {
         debug_assert!(socket.chunk.is_none(), "one write at a time");
         socket.chunk = Some(chunk);
         socket.written = 0;
+        socket.delays = true;
         self.push(token);
     }
 
