@@ -118,7 +118,7 @@ struct Run {
     at: usize,
     /// Where the frame starts.
     start: usize,
-    /// Elements open; zero only where a frame starts.
+    /// Elements open; zero only where a frame starts, or behind its first byte if a character broke off there.
     depth: u32,
     carry: Carry,
 }
@@ -220,7 +220,7 @@ impl Scanner {
         };
         (self.at, self.depth, self.state) = (run.at, run.depth, run.carry.state());
         self.stop = usize::MAX;
-        if run.depth > 0 {
+        if run.depth > 0 || run.carry.tag != 0 {
             self.begin(run.start);
         }
         exit
