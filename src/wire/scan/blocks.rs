@@ -149,16 +149,17 @@ impl Scanner {
             carry: Carry::of(self.state),
         };
         let exit = loop {
+            let stop = run.start.saturating_add(self.limits.frame_bytes_max);
             if run.depth > 0 && run.carry.tag == 0 {
                 // SAFETY: the caller grants the features, here and below.
-                run.at = unsafe { text::<L>(buf, run.at) };
+                run.at = unsafe { text::<L>(&buf[..stop.min(buf.len())], run.at) };
             }
             let left = buf.len() - run.at;
             if left == 0 {
                 break Exit::Done;
             }
             let mut n = left.min(BLOCK);
-            if run.at + n > run.start.saturating_add(self.limits.frame_bytes_max) {
+            if run.at + n > stop {
                 break Exit::Careful(n);
             }
             // SAFETY: a block is loaded only where 64 bytes are left.
