@@ -603,6 +603,7 @@ impl Shard {
         let Some(mut scanner) = link.scanner.take() else {
             return 0;
         };
+        scanner.trust(self.trusts(id));
         let result = loop {
             match scanner.next(buffer) {
                 Ok(Some(Item::Frame { start, end })) => {
@@ -638,6 +639,16 @@ impl Shard {
             link.scanner = Some(scanner);
         }
         used
+    }
+
+    /// Are the link's frames written by one of jabberd2's components, which serialise what they parsed?
+    fn trusts(&self, id: LinkId) -> bool {
+        self.link(id)
+            .and_then(|link| match link.stage {
+                Stage::Seated { seat, .. } => self.seats.get(&seat),
+                _ => None,
+            })
+            .is_some_and(|seat| seat.kind.is_jabberd2())
     }
 
     fn keep_rest(&mut self, now: Micros, id: LinkId, rest: &[u8]) {
@@ -692,10 +703,9 @@ impl Shard {
         ) else {
             return Flow::Stop;
         };
-        let trusted = seat
-            .and_then(|seat| self.seats.get(seat))
-            .is_some_and(|seat| seat.kind.is_jabberd2());
-        if !trusted && let Err(invalid) = validate::check(frame, &who.prefixes) {
+        if !self.trusts(id)
+            && let Err(invalid) = validate::check(frame, &who.prefixes)
+        {
             self.count(Counter::BadInput);
             self.refuse(now, id, "xml-not-well-formed", invalid.0);
             return Flow::Stop;
