@@ -645,7 +645,7 @@ impl Shard {
     fn trusts(&self, id: LinkId) -> bool {
         self.link(id)
             .and_then(|link| match link.stage {
-                Stage::Seated { seat, .. } => self.seats.get(&seat),
+                Stage::Seated { seat, .. } => self.seats.get(seat),
                 _ => None,
             })
             .is_some_and(|seat| seat.kind.is_jabberd2())

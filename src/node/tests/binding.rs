@@ -295,7 +295,8 @@ fn frames_behind_a_bind_wait_for_its_answer_and_none_is_lost() {
             let a = world.connect("jabberd");
             world.take(b);
             let frame = |n: u32, from: &str| route(from, "b", &format!("<x xmlns='u:t'>{n}</x>"));
-            let sent = bind("a") + &frame(1, "a") + &bind("c") + &frame(2, "c") + &frame(3, "a");
+            // The component is an sm from its second bind on: its link is scanned with trust.
+            let sent = bind("a") + &bind("*d") + &frame(1, "a") + &bind("c") + &frame(2, "c") + &frame(3, "a");
             for part in sent.as_bytes().chunks(step) {
                 world.send(a, std::str::from_utf8(part).unwrap());
             }
