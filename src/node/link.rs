@@ -521,19 +521,17 @@ impl Shard {
             return;
         };
         let config = self.config.clone();
-        let withheld = self.refuses_default_secret(remote);
+        let (refuses, withheld) = (self.refuses_default_secret(remote), std::cell::Cell::new(false));
         let secret_of = |user: &str| {
-            config
-                .users
-                .get(user)
-                .filter(|_| !(withheld && config.is_default_secret(Some(user))))
-                .cloned()
+            let withhold = refuses && config.is_default_secret(Some(user));
+            withheld.set(withheld.get() || withhold);
+            config.users.get(user).filter(|_| !withhold).cloned()
         };
         let tries = accept.failures();
         let step = accept.feed(&mut input, &mut out, &secret_of, &mut self.rng);
         for _ in tries..accept.failures() {
             self.count(Counter::AuthFailed);
-            let hint = if withheld { DEFAULT_SECRET_HINT } else { "" };
+            let hint = if withheld.get() { DEFAULT_SECRET_HINT } else { "" };
             self.log(Level::Warning, Some(remote), format!("authentication failed{hint}"));
         }
         self.send(id, |pending| pending.extend_from_slice(&out));
@@ -582,16 +580,17 @@ impl Shard {
         } else {
             Level::Warning
         };
-        let hint = if failure.kind == FailureKind::Auth && self.refuses_default_secret(remote) {
-            DEFAULT_SECRET_HINT
-        } else {
-            ""
-        };
+        // Away from loopback there are no XEP-0114 components at all while their secret is the well-known one.
+        let withheld = failure.kind == FailureKind::Unsupported
+            && failure.reason.contains("legacy components")
+            && self.config.is_default_secret(None)
+            && self.refuses_default_secret(remote);
+        let hint = if withheld { DEFAULT_XEP0114_SECRET_HINT } else { "" };
         self.log(level, Some(remote), format!("{}{hint}", failure.reason));
         self.close_link(now, id);
     }
 
-    /// Debian's well-known secret opens the router to this machine only, unless the configuration insists.
+    /// Debian's well-known secret opens the router on loopback only, unless the configuration insists.
     fn refuses_default_secret(&self, remote: SocketAddr) -> bool {
         !self.config.default_secret_allowed && !remote.ip().to_canonical().is_loopback()
     }
@@ -763,7 +762,11 @@ const OUT_KEEP_BYTES: usize = 1 << 20;
 /// A component that takes nothing for so long, though bytes wait, is given up.
 const STALL_US: Micros = 60_000_000;
 
-const DEFAULT_SECRET_HINT: &str = " (the well-known default secret is taken from this machine only: set another <secret> in the users file and in the component's configuration)";
+const DEFAULT_SECRET_HINT: &str = " (the well-known default secret is good from loopback addresses only: set another \
+    <secret> in the users file and <pass> in the component's configuration, or let it connect to 127.0.0.1)";
+
+const DEFAULT_XEP0114_SECRET_HINT: &str = " (from this address, as <local><secret> is the well-known default secret, \
+    which is good from loopback addresses only: set another one there and in the component's configuration)";
 
 fn header_error_text(error: header::HeaderError) -> &'static str {
     match error {

@@ -37,6 +37,6 @@ pub use brain::Brain;
 pub use control::Control;
 pub use driver::DriverKind;
 pub use journal::{Journal, Stderr};
-pub use run::run;
+pub use run::{Given, run};
 pub use start::{Running, Setup, StartError, start};
 pub use tls::load_pem;

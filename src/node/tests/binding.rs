@@ -215,7 +215,7 @@ fn log_in(world: &mut World, remote: &str) -> Result<(), String> {
 }
 
 #[test]
-fn the_well_known_secret_is_taken_from_this_machine_only() {
+fn the_well_known_secret_is_taken_from_loopback_only() {
     let mut world = World::new(2);
     assert_eq!(log_in(&mut world, "127.0.0.1:1"), Ok(()));
     assert_eq!(log_in(&mut world, "[::1]:1"), Ok(()));
@@ -236,6 +236,23 @@ fn the_well_known_secret_is_taken_from_this_machine_only() {
         log_in(&mut changed, "192.0.2.1:1").is_err(),
         "a wrong password is one anywhere"
     );
+    assert!(
+        !changed.log.iter().any(|line| line.text.contains("default secret")),
+        "and has nothing to do with the default one"
+    );
+}
+
+#[test]
+fn a_xep0114_component_away_from_loopback_is_told_why_in_the_log() {
+    let mut world = World::new(1);
+    let end = world.accept("192.0.2.1:1");
+    world.send(
+        end,
+        "<stream:stream xmlns='jabber:component:accept' xmlns:stream='http://etherx.jabber.org/streams' to='x.test'>",
+    );
+    assert!(!world.is_open(end));
+    let told = |line: &crate::node::api::LogLine| line.text.contains("<local><secret>") && line.remote.is_some();
+    assert!(world.log.iter().any(told), "{:?}", world.log);
 }
 
 #[test]
