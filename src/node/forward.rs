@@ -299,7 +299,7 @@ impl Shard {
     fn for_self(&mut self, now: Micros, seat: SeatId, frame: &[u8], header: &Route<'_>) {
         let of_sm = self.names.seat(seat).is_some_and(|view| view.kind == SeatKind::Sm);
         match header.payload.as_ref().filter(|_| of_sm) {
-            Some(payload) if payload.kind == PayloadKind::Session => self.surrogate_answer(now, payload),
+            Some(payload) if payload.kind == PayloadKind::Session => self.surrogate_answer(now, seat, payload),
             Some(payload) => match fence_answered(payload) {
                 Some((shard, number)) if shard < self.shards => {
                     self.tell(now, shard, Message::FenceDone { sm: seat, number });

@@ -185,6 +185,8 @@ pub(super) enum Message {
         sample: Option<Sampled>,
     },
     SurrogateStarted {
+        sm: SeatId,
+        bare: Box<str>,
         number: u32,
         token: Token,
     },

@@ -321,7 +321,12 @@ impl Shard {
             Message::StartDone { bare, c2s, request } => self.start_done(now, &bare, c2s, request),
             Message::EndClient { key, restarted } => self.end_client(now, key, restarted),
             Message::FenceDone { sm, number } => self.fence_done(now, sm, number),
-            Message::SurrogateStarted { number, token } => self.surrogate_started(now, number, token),
+            Message::SurrogateStarted {
+                sm,
+                bare,
+                number,
+                token,
+            } => self.surrogate_started(now, sm, &bare, number, token),
             Message::SurrogateEnded { number } => self.surrogate_ended(now, number),
         }
     }
