@@ -324,11 +324,11 @@ impl Shard {
         frame: &[u8],
         header: Option<&Route<'_>>,
     ) {
-        match self.names.seat(target).map(|view| view.home) {
-            Some(home) if home == self.id => self.deliver(now, target, source, frame, header),
-            Some(home) => {
+        match self.names.seat(target).map(|view| (view.home, view.restarts)) {
+            Some((home, _)) if home == self.id => self.deliver(now, target, source, frame, header),
+            Some((home, restarts)) => {
                 self.count(Counter::LaneFrames);
-                self.data[usize::from(home)].push(Verb::Seat(target), source, frame);
+                self.data[usize::from(home)].push(Verb::Seat(target, restarts), source, frame);
             }
             None => self.bounce(now, source, frame, "404"),
         }

@@ -199,7 +199,11 @@ impl Shard {
         for (_, batch) in data.drain(..) {
             for (frame, bytes) in batch.iter() {
                 match frame.verb {
-                    Verb::Seat(seat) => self.deliver(now, seat, frame.source, bytes, None),
+                    Verb::Seat(seat, restarts) => {
+                        if !self.is_kept_elsewhere(seat, restarts, bytes) {
+                            self.deliver(now, seat, frame.source, bytes, None);
+                        }
+                    }
                     Verb::User => self.for_user(now, frame.source, bytes),
                     Verb::Bounce(seat, code) => self.bounce(now, seat, bytes, code),
                     Verb::Broadcast => self.broadcast_here(now, frame.source, bytes),

@@ -353,3 +353,41 @@ fn a_session_at_an_sm_that_is_gone_is_not_registered() {
     world.shards[0].handle(1, 0, register);
     assert_eq!(world.sessions(), 1, "juliet's alone");
 }
+
+#[test]
+fn a_start_under_way_while_its_sm_turns_out_to_be_restarted_arrives_once() {
+    for n in 0..8 {
+        let (mut world, sm, c2s, _) = site(2);
+        world.cut(sm);
+        let sm = world.component(&["sm", "*example.net"]);
+        let id = question(&world.take(sm));
+        let user = format!("u{n}@example.net/r");
+        world.send_unsettled(c2s, &route("c2s", "example.net", &start(10, &user, "id2")));
+        let answer = format!("<iq xmlns='jabber:client' failed='1' type='get' id='{id}'/>");
+        world.send(sm, &route("sm", "c2s", &answer));
+        let read = world.take(sm);
+        assert_eq!(read.matches(&user).count(), 1, "{read}");
+    }
+}
+
+#[test]
+fn strangers_cannot_fill_the_memory() {
+    let mut world = World::new(1);
+    let route = route("a", "b", &format!("<x xmlns='u:t'>{}</x>", "x".repeat(900_000)));
+    let open = 40;
+    let ends: Vec<End> = (0..open)
+        .map(|n| world.accept(&format!("192.0.2.1:{}", n + 1)))
+        .collect();
+    for end in &ends {
+        world.send(
+            *end,
+            "<stream:stream xmlns:stream='http://etherx.jabber.org/streams' version='1.0'>",
+        );
+        (0..4).for_each(|_| world.send(*end, &route));
+    }
+    let left = ends.iter().filter(|end| world.is_open(**end)).count();
+    assert!(
+        left > 0 && left * 4 * route.len() <= 64 << 20,
+        "{left} of {open} keep their routes"
+    );
+}
