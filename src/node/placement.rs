@@ -335,10 +335,10 @@ impl Shard {
                 number: session.number,
                 token: session.token,
             };
-            return match self.names.seat(session.c2s).map(|view| view.home) {
-                Some(home) => self.tell(now, home, Message::EndClient { key, restarted: false }),
-                None => {}
-            };
+            if let Some(home) = self.names.seat(session.c2s).map(|view| view.home) {
+                self.tell(now, home, Message::EndClient { key, restarted: false });
+            }
+            return;
         }
         self.users.change(bare, |user| {
             if let Some(flux) = &mut user.flux {
