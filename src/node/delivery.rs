@@ -2,7 +2,7 @@
 
 use super::api::{Action, Micros};
 use super::counters::Counter;
-use super::forward::{client, number, token};
+use super::forward::{client, is_request, number, token};
 use super::lane::{Message, SessionKey};
 use super::{SELF, Shard};
 use crate::jid::{self, JidRef};
@@ -53,6 +53,20 @@ impl Shard {
         } else if self.learn(now, seat, source, frame, route) {
             self.enqueue(now, seat, source, frame, |out| out.extend_from_slice(frame));
         }
+    }
+
+    /// A `start` that went to a former life of its sm, before its sender heard of that one's end: the sender keeps it
+    /// until it is answered, and places it again.
+    pub(super) fn is_kept_elsewhere(&mut self, seat: SeatId, restarts: u16, frame: &[u8]) -> bool {
+        if self.names.seat(seat).is_some_and(|view| view.restarts == restarts) {
+            return false;
+        }
+        let kept = matches!(header::read(frame), Ok(Frame::Route(Route { payload: Some(payload), .. }))
+            if payload.kind == PayloadKind::Session && is_request(&payload));
+        if kept {
+            self.count(Counter::DropGone);
+        }
+        kept
     }
 
     /// Session control reaches a c2s only from an sm.

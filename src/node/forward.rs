@@ -299,7 +299,7 @@ impl Shard {
     fn for_self(&mut self, now: Micros, seat: SeatId, frame: &[u8], header: &Route<'_>) {
         let of_sm = self.names.seat(seat).is_some_and(|view| view.kind == SeatKind::Sm);
         match header.payload.as_ref().filter(|_| of_sm) {
-            Some(payload) if payload.kind == PayloadKind::Session => self.surrogate_answer(now, payload),
+            Some(payload) if payload.kind == PayloadKind::Session => self.surrogate_answer(now, seat, payload),
             Some(payload) => match fence_answered(payload) {
                 Some((shard, number)) if shard < self.shards => {
                     self.tell(now, shard, Message::FenceDone { sm: seat, number });
@@ -324,11 +324,11 @@ impl Shard {
         frame: &[u8],
         header: Option<&Route<'_>>,
     ) {
-        match self.names.seat(target).map(|view| view.home) {
-            Some(home) if home == self.id => self.deliver(now, target, source, frame, header),
-            Some(home) => {
+        match self.names.seat(target).map(|view| (view.home, view.restarts)) {
+            Some((home, _)) if home == self.id => self.deliver(now, target, source, frame, header),
+            Some((home, restarts)) => {
                 self.count(Counter::LaneFrames);
-                self.data[usize::from(home)].push(Verb::Seat(target), source, frame);
+                self.data[usize::from(home)].push(Verb::Seat(target, restarts), source, frame);
             }
             None => self.bounce(now, source, frame, "404"),
         }

@@ -289,6 +289,8 @@ impl Shard {
     pub(super) fn component_restarted(&mut self, now: Micros, seat: SeatId) {
         let Some(view) = self.names.seat(seat) else { return };
         let (kind, name) = (view.kind, view.id.clone());
+        self.names
+            .change_seat(seat, |view| view.restarts = view.restarts.wrapping_add(1));
         // At its home: what waited is taken out before anything new is sent to it.
         let mut queue = Vec::new();
         if let Some(state) = self.seats.get_mut(seat) {

@@ -591,7 +591,19 @@ impl Shard {
         let Some(link) = self.link_mut(id) else { return };
         link.carry = input;
         match step {
-            Step::Need => link.stage = Stage::Negotiating(accept),
+            Step::Need => {
+                let keeps = accept.kept_bytes() > 0 || !link.carry.is_empty();
+                link.stage = Stage::Negotiating(accept);
+                if keeps && self.strangers_bytes() > STRANGERS_BYTES_MAX {
+                    self.count(Counter::BadInput);
+                    self.refuse(
+                        now,
+                        id,
+                        "resource-constraint",
+                        "too much was sent before authentication",
+                    );
+                }
+            }
             Step::StartTls => {
                 link.stage = Stage::Negotiating(accept);
                 self.actions.push(Action::StartTls(id));
@@ -599,6 +611,15 @@ impl Shard {
             Step::Done(peer) => self.authenticated(now, id, peer),
             Step::Failed(failure) => self.negotiation_failed(now, id, &failure),
         }
+    }
+
+    /// What is kept of all links that are not authenticated yet.
+    fn strangers_bytes(&self) -> usize {
+        let of_link = |link: &Link| match &link.stage {
+            Stage::Negotiating(accept) => accept.kept_bytes() + link.carry.len(),
+            _ => 0,
+        };
+        self.links.iter().map(of_link).sum()
     }
 
     fn authenticated(&mut self, now: Micros, id: LinkId, peer: Peer) {
@@ -808,6 +829,9 @@ impl Shard {
 
 /// How much of a read is copied to complete the frame that the former one began: most frames are shorter.
 const JOIN_BYTES: usize = 2 * 1024;
+
+/// Most bytes kept of all links together that are not authenticated yet.
+const STRANGERS_BYTES_MAX: usize = 64 << 20;
 
 /// A buffer that grew beyond this is not kept for the next turn.
 const OUT_KEEP_BYTES: usize = 1 << 20;

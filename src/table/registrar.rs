@@ -262,6 +262,7 @@ pub fn new_seat(home: ShardId, kind: SeatKind, id: &str) -> SeatView {
         home,
         kind,
         live: true,
+        restarts: 0,
         id: id.into(),
     }
 }

@@ -2,6 +2,9 @@
 
 use super::world::{COMP, End, SESS, World, bind, control, from_client, message, route, start, started};
 use crate::node::counters::Counter;
+use crate::node::lane::Message;
+use crate::table::users::Session;
+use crate::table::{SeatId, Token};
 
 const TOKEN: &str = "2fcc5f2b10f3c41120a3db9ee7620e93931e073c";
 const JULIET: &str = "juliet@example.net/balcony";
@@ -302,4 +305,89 @@ fn what_waits_for_an_external_component_that_stays_away_comes_back_to_its_sender
         assert!(read.contains("hello") && read.contains("error='404'"), "{read}");
         assert_eq!(world.count(Counter::DropGone), 0);
     }
+}
+
+#[test]
+fn a_surrogate_that_starts_too_late_is_ended() {
+    for shards in [1, 2] {
+        let (mut world, sm, _, _) = site(shards);
+        world.cut(sm);
+        let sm = world.component(&["sm", "*example.net"]);
+        let id = question(&world.take(sm));
+        let answer = format!("<iq xmlns='jabber:client' failed='1' type='get' id='{id}'/>");
+        world.send(sm, &route("sm", "c2s", &answer));
+        let read = world.take(sm);
+        let at = read.find("jidmesh-tell-").expect("a surrogate") + "jidmesh-tell-".len();
+        let number: u32 = read[at..].split('\'').next().unwrap().parse().unwrap();
+        world.pass(6_000_000);
+        world.take(sm);
+        let token = "44".repeat(20);
+        world.send(
+            sm,
+            &route("sm", "jidmesh.router", &started(number, JULIET, "x", &token)),
+        );
+        let read = world.take(sm);
+        assert!(read.contains("action='end'") && read.contains(&token), "{read}");
+    }
+}
+
+#[test]
+fn a_session_at_an_sm_that_is_gone_is_not_registered() {
+    let (mut world, _, _, _) = site(1);
+    // The c2s's home learnt of the session before it learnt of the end of its sm, the user's owner after it.
+    let session = Session {
+        resource: "orchard".into(),
+        c2s: SeatId::new(2, 0),
+        number: 10,
+        token: Token::new(&[b'5'; 40]).unwrap(),
+        available: false,
+        priority: 0,
+        ending: false,
+    };
+    let register = Message::Register {
+        bare: "romeo@example.net".into(),
+        sm: SeatId::new(77, 0),
+        request: None,
+        session: Box::new(session),
+    };
+    world.shards[0].handle(1, 0, register);
+    assert_eq!(world.sessions(), 1, "juliet's alone");
+}
+
+#[test]
+fn a_start_under_way_while_its_sm_turns_out_to_be_restarted_arrives_once() {
+    for n in 0..8 {
+        let (mut world, sm, c2s, _) = site(2);
+        world.cut(sm);
+        let sm = world.component(&["sm", "*example.net"]);
+        let id = question(&world.take(sm));
+        let user = format!("u{n}@example.net/r");
+        world.send_unsettled(c2s, &route("c2s", "example.net", &start(10, &user, "id2")));
+        let answer = format!("<iq xmlns='jabber:client' failed='1' type='get' id='{id}'/>");
+        world.send(sm, &route("sm", "c2s", &answer));
+        let read = world.take(sm);
+        assert_eq!(read.matches(&user).count(), 1, "{read}");
+    }
+}
+
+#[test]
+fn strangers_cannot_fill_the_memory() {
+    let mut world = World::new(1);
+    let route = route("a", "b", &format!("<x xmlns='u:t'>{}</x>", "x".repeat(900_000)));
+    let open = 40;
+    let ends: Vec<End> = (0..open)
+        .map(|n| world.accept(&format!("192.0.2.1:{}", n + 1)))
+        .collect();
+    for end in &ends {
+        world.send(
+            *end,
+            "<stream:stream xmlns:stream='http://etherx.jabber.org/streams' version='1.0'>",
+        );
+        (0..4).for_each(|_| world.send(*end, &route));
+    }
+    let left = ends.iter().filter(|end| world.is_open(**end)).count();
+    assert!(
+        left > 0 && left * 4 * route.len() <= 64 << 20,
+        "{left} of {open} keep their routes"
+    );
 }

@@ -109,6 +109,13 @@ impl World {
         self.settle();
     }
 
+    /// The component's bytes are handled, but nothing that follows from them has reached another shard yet.
+    pub(super) fn send_unsettled(&mut self, end: End, bytes: &str) {
+        if let Some((shard, link)) = self.ends[end.0] {
+            self.shards[usize::from(shard)].received(self.now, link, bytes.as_bytes());
+        }
+    }
+
     pub(super) fn is_open(&self, end: End) -> bool {
         self.ends[end.0].is_some()
     }
