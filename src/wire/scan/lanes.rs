@@ -161,6 +161,16 @@ impl Lanes for Words {
     unsafe fn high(v: [u64; 8]) -> u64 {
         gather(v, |w| w)
     }
+
+    #[inline(always)]
+    unsafe fn is_text(v: [u64; 8]) -> bool {
+        // A borrow sets top bits only above a byte that is counted itself, so what is asked here is exact: is there any?
+        let special = |w: u64| {
+            let angles = (w | (ONES * 0x02)) ^ (ONES * 0x3e);
+            (angles.wrapping_sub(ONES) & !angles) | w.wrapping_sub(ONES * 0x20) | w
+        };
+        v.into_iter().fold(0, |any, w| any | special(w)) & HIGH == 0
+    }
 }
 
 #[cfg(target_arch = "x86_64")]
