@@ -155,6 +155,7 @@ impl Shard {
                     };
                 }
                 self.pause(id, true);
+                self.wake_by(now + super::TICK_US);
                 let home = self.names.seat(seat).map_or(0, |view| view.home);
                 self.tell(now, home, Message::Contest { seat });
             }
@@ -342,6 +343,11 @@ impl Shard {
             self.send(id, |out| edit::bind_answer(out, &cargo.bind, &bind, None));
         }
         if cargo.back {
+            // Before the question: who has left meanwhile must not be asked about.
+            self.handle_early(now, id);
+            if self.seats.get(cargo.seat).is_none_or(|seat| seat.link != Some(id)) {
+                return;
+            }
             self.came_back(now, cargo.seat);
         }
         self.greet(cargo.seat, !cargo.back);
@@ -522,7 +528,7 @@ impl Shard {
                 remote,
                 "no sign of life on this link, and its component came back over another".into(),
             );
-            self.close_link(now, id);
+            self.give_up_link(now, id);
         }
         self.tell(now, 0, Message::ContestAnswer { seat, alive });
     }

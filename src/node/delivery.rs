@@ -6,6 +6,7 @@ use super::forward::{client, number, token};
 use super::lane::{Message, SessionKey};
 use super::{SELF, Shard};
 use crate::jid::{self, JidRef};
+use crate::table::names::Multi;
 use crate::table::users::Session;
 use crate::table::{SeatId, SeatKind};
 use crate::wire::header::{self, Frame, Payload, PayloadKind, Route};
@@ -42,7 +43,12 @@ impl Shard {
         };
         if foreign {
             if route.error.is_none() {
-                self.enqueue(now, seat, source, frame, |out| foreign::unwrap(frame, route, out));
+                // What waits is unwrapped when it goes: until then it may have to go back to its sender.
+                let waits = state.waits();
+                self.enqueue(now, seat, source, frame, |out| match waits {
+                    true => out.extend_from_slice(frame),
+                    false => foreign::unwrap(frame, route, out),
+                });
             }
         } else if self.learn(now, seat, source, frame, route) {
             self.enqueue(now, seat, source, frame, |out| out.extend_from_slice(frame));
@@ -65,6 +71,13 @@ impl Shard {
         if !payload.failed {
             return true;
         }
+        if !self.is_given_back(route, payload) {
+            // The attribute is its sender's, who may write what he likes; only in that form c2s would take it amiss.
+            if payload.failed_prefixed {
+                self.count(Counter::DropUnknownElement);
+            }
+            return !payload.failed_prefixed;
+        }
         // A stanza that sm gives back: it does not know this session. c2s would hand it to the client as if it were
         // incoming; an error on the route ends the client instead.
         self.count(Counter::ZombiesCleared);
@@ -75,6 +88,16 @@ impl Shard {
             self.put(c2s, |out| edit::with_error(frame, route, "404", out));
         }
         false
+    }
+
+    /// A client's stanza that sm could not take comes from the sm's own id; what sm delivers comes from the domain, and
+    /// says who sent it.
+    fn is_given_back(&self, route: &Route<'_>, payload: &Payload<'_>) -> bool {
+        let of_domain = route
+            .from
+            .and_then(|from| self.names.find(from))
+            .is_some_and(|(_, name)| name.multi == Multi::To);
+        !of_domain && payload.from.is_none()
     }
 
     fn session_control(&mut self, now: Micros, c2s: SeatId, sm: SeatId, payload: &Payload<'_>) {
@@ -94,7 +117,8 @@ impl Shard {
                 };
                 self.session_started(now, sm, key, &bare, target, request);
             }
-            (b"ended" | b"replaced", _) => {
+            // An `end` that failed: sm knows nothing of the session.
+            (b"ended" | b"replaced", _) | (b"end", true) => {
                 if let Some(key) = key {
                     self.forget_client(now, key);
                 }

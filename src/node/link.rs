@@ -40,8 +40,11 @@ pub(super) enum Stage {
     },
     /// Handed to another shard as soon as the frames in hand are done.
     Leaving,
-    /// Asked the shell to close it; nothing more is read.
-    Closing,
+    /// Asked the shell to close it; nothing more is read. What it does not take any more is its seat's again.
+    Closing {
+        /// The seat that it served.
+        seat: Option<SeatId>,
+    },
 }
 
 /// One TCP connection of a component.
@@ -153,7 +156,7 @@ impl Shard {
                 self.keep_rest(now, id, &bytes[used..]);
             }
             Stage::Unseated | Stage::Seated { asking: false, .. } => self.join(now, id, bytes),
-            Stage::Closing | Stage::Free => {}
+            Stage::Closing { .. } | Stage::Free => {}
             _ => {
                 link.carry.extend_from_slice(bytes);
                 self.go_on(now, id);
@@ -208,7 +211,12 @@ impl Shard {
         self.count(Counter::LinksClosed);
         match stage {
             Stage::Seated { seat, .. } => self.link_lost(now, seat, id, &cause, (unsent, written), pending),
-            Stage::Closing => self.closing_done(now, id, remote),
+            Stage::Closing { seat } => {
+                self.log(Level::Info, Some(remote), "closed".into());
+                if let Some(seat) = seat {
+                    self.left_over(now, seat, (unsent, written), &pending);
+                }
+            }
             _ => self.log(Level::Info, Some(remote), format!("disconnect: {}", cause_text(&cause))),
         }
     }
@@ -261,7 +269,7 @@ impl Shard {
                 slot: u32::try_from(slot).unwrap_or(0),
                 generation: self.links[slot].generation,
             };
-            if !matches!(self.links[slot].stage, Stage::Free | Stage::Closing) {
+            if !matches!(self.links[slot].stage, Stage::Free | Stage::Closing { .. }) {
                 stream::close(&mut self.links[slot].out);
                 self.close_link(now, id);
             }
@@ -343,13 +351,28 @@ impl Shard {
 
     /// Asks the shell to close a link once its output is written. The seat, if any, has lost its link from now on.
     pub(super) fn close_link(&mut self, now: Micros, id: LinkId) {
+        self.end_link(now, id, Vec::new());
+    }
+
+    /// Closes a link that takes nothing any more: what waits for it is its seat's at once.
+    pub(super) fn give_up_link(&mut self, now: Micros, id: LinkId) {
+        let pending = self.link_mut(id).map(|link| std::mem::take(&mut link.out));
+        self.end_link(now, id, pending.unwrap_or_default());
+    }
+
+    fn end_link(&mut self, now: Micros, id: LinkId, pending: Vec<u8>) {
         let Some(link) = self.link_mut(id) else { return };
-        let stage = std::mem::replace(&mut link.stage, Stage::Closing);
+        let seat = match link.stage {
+            Stage::Seated { seat, .. } => Some(seat),
+            Stage::Closing { seat } => seat,
+            _ => None,
+        };
+        let stage = std::mem::replace(&mut link.stage, Stage::Closing { seat });
         link.scanner = None;
         link.carry = Vec::new();
         self.actions.push(Action::Close(id));
         if let Stage::Seated { seat, .. } = stage {
-            self.link_lost(now, seat, id, &CloseCause::Local, (Vec::new(), 0), Vec::new());
+            self.link_lost(now, seat, id, &CloseCause::Local, (Vec::new(), 0), pending);
         }
     }
 
@@ -422,6 +445,7 @@ impl Shard {
         let mut watch = false;
         let mut late = Vec::new();
         let mut stalled = Vec::new();
+        let mut contested = Vec::new();
         for (slot, link) in self.links.iter().enumerate() {
             let id = LinkId {
                 slot: u32::try_from(slot).unwrap_or(0),
@@ -440,13 +464,29 @@ impl Shard {
                         stalled.push(id);
                     }
                 }
-                Stage::Contending { .. } | Stage::Arriving => watch = true,
+                Stage::Contending { seat, .. } => {
+                    watch = true;
+                    if now >= link.opened_at + auth_us {
+                        late.push(id);
+                    } else if !contested.contains(&seat) {
+                        contested.push(seat);
+                    }
+                }
+                Stage::Arriving => watch = true,
                 _ => {}
             }
         }
         for id in late {
             self.count(Counter::AuthFailed);
             self.refuse(now, id, "connection-timeout", "no authentication, or no bind, in time");
+        }
+        for seat in contested {
+            // Asked again: the first time its link may not have arrived at its home yet.
+            let home = self.names.seat(seat).map(|view| view.home);
+            match home {
+                Some(home) => self.tell(now, home, super::lane::Message::Contest { seat }),
+                None => self.contest_answered(now, seat, false),
+            }
         }
         for id in stalled {
             let Some(link) = self.link(id) else { continue };
@@ -456,7 +496,7 @@ impl Shard {
                 stall_us / 1_000_000
             );
             self.log(Level::Error, Some(remote), text);
-            self.close_link(now, id);
+            self.give_up_link(now, id);
         }
         watch
     }
@@ -511,6 +551,19 @@ impl Shard {
         let link = &mut self.links[id.slot as usize];
         link.peer = Some(Who::new(PeerKind::Native { user: user.into() }, Prefixes::default()));
         link.scanner = Some(scanner);
+        id
+    }
+
+    /// An authenticated XEP-0114 link, for tests of what comes after.
+    #[cfg(test)]
+    pub(super) fn opened_foreign_as(&mut self, now: Micros, name: &str) -> LinkId {
+        let id = self.opened_as(now, "");
+        let kind = PeerKind::Foreign {
+            name: name.into(),
+            prefixes: Prefixes::default(),
+        };
+        self.links[id.slot as usize].peer = Some(Who::new(kind, Prefixes::default()));
+        self.judge_first_bind(now, id, &[], false);
         id
     }
 
@@ -634,7 +687,7 @@ impl Shard {
             cargo.scanner = Some(scanner);
             self.departing = Some((cargo, home));
         } else if let Some(link) = self.link_mut(id)
-            && !matches!(link.stage, Stage::Closing)
+            && !matches!(link.stage, Stage::Closing { .. })
         {
             link.scanner = Some(scanner);
         }
@@ -653,7 +706,7 @@ impl Shard {
 
     fn keep_rest(&mut self, now: Micros, id: LinkId, rest: &[u8]) {
         if let Some(link) = self.link_mut(id)
-            && !matches!(link.stage, Stage::Closing)
+            && !matches!(link.stage, Stage::Closing { .. })
         {
             link.carry.extend_from_slice(rest);
         }
@@ -666,7 +719,7 @@ impl Shard {
             buffer = Vec::new();
         }
         if let Some(link) = self.link_mut(id)
-            && !matches!(link.stage, Stage::Closing)
+            && !matches!(link.stage, Stage::Closing { .. })
         {
             // Nothing was received meanwhile: this call holds the shard.
             debug_assert!(link.carry.is_empty());

@@ -15,6 +15,8 @@
 //! call that may wait for a disk or for another machine inside an executor.
 
 mod accept;
+#[cfg(test)]
+mod adopted;
 mod brain;
 mod checks;
 mod control;

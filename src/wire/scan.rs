@@ -3,7 +3,8 @@
 //! It knows all of XML's structure (RFC 6120 11 forbids parts of it) but neither names, namespaces nor entities:
 //! for those see [`super::validate`]. Whatever it lets through has the same frame borders for every XML parser that
 //! does not refuse it. Two machines share one state: `bytes` knows everything, one byte a step; `blocks` knows the
-//! form nearly all frames have, 64 bytes a step, and leaves the rest to `bytes`.
+//! form nearly all frames have, 64 bytes a step, and leaves the rest to `bytes`. Before both stands `routes`, for senders
+//! that are [trusted](Scanner::trust).
 
 mod blocks;
 mod bytes;
@@ -257,7 +258,7 @@ impl Scanner {
     }
 
     /// Is the sender trusted to write well-formed XML? Then the grammar inside its routes is not checked (characters and
-    /// size are), which makes most frames four times as cheap; what a parser accepts has the same borders either way.
+    /// size are), which makes most frames three times as cheap; what a parser accepts has the same borders either way.
     /// [`Path::Bytes`] trusts nobody.
     pub fn trust(&mut self, trusted: bool) {
         self.trusted = trusted;

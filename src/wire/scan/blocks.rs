@@ -118,7 +118,7 @@ struct Run {
     at: usize,
     /// Where the frame starts.
     start: usize,
-    /// Elements open; zero only where a frame starts.
+    /// Elements open; zero only where a frame starts, or behind its first byte if a character broke off there.
     depth: u32,
     carry: Carry,
 }
@@ -149,16 +149,17 @@ impl Scanner {
             carry: Carry::of(self.state),
         };
         let exit = loop {
+            let stop = run.start.saturating_add(self.limits.frame_bytes_max);
             if run.depth > 0 && run.carry.tag == 0 {
                 // SAFETY: the caller grants the features, here and below.
-                run.at = unsafe { text::<L>(buf, run.at) };
+                run.at = unsafe { text::<L>(&buf[..stop.min(buf.len())], run.at) };
             }
             let left = buf.len() - run.at;
             if left == 0 {
                 break Exit::Done;
             }
             let mut n = left.min(BLOCK);
-            if run.at + n > run.start.saturating_add(self.limits.frame_bytes_max) {
+            if run.at + n > stop {
                 break Exit::Careful(n);
             }
             // SAFETY: a block is loaded only where 64 bytes are left.
@@ -220,7 +221,7 @@ impl Scanner {
         };
         (self.at, self.depth, self.state) = (run.at, run.depth, run.carry.state());
         self.stop = usize::MAX;
-        if run.depth > 0 {
+        if run.depth > 0 || run.carry.tag != 0 {
             self.begin(run.start);
         }
         exit

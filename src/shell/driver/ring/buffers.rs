@@ -42,7 +42,7 @@ impl Piece {
 
     /// Appends `next` where it begins in memory exactly where this ends; else gives it back.
     pub(super) fn join(&mut self, next: Piece) -> Result<(), Piece> {
-        if self.bytes % BUFFER_BYTES == 0 && self.first + self.count() == next.first {
+        if self.bytes.is_multiple_of(BUFFER_BYTES) && self.first + self.count() == next.first {
             self.bytes += next.bytes;
             Ok(())
         } else {

@@ -8,6 +8,7 @@
 //! * Completions are first sorted into the links' in-boxes, then the links are served in turn, [`READ_BYTES`] each.
 //! * A link has at most one receive and one send in flight; its slot is free for another link when nothing of it is in
 //!   flight any more. So no completion ever meets a stranger; the generation in `user_data` is checked all the same.
+//! * A link that floods is read by plain calls ([`serve`]), so that it takes neither the buffers nor the time of others.
 //! * A link that is not to be read holds no buffer: what came too late is copied and kept.
 //! * The memory of a send belongs to the link until its completion; that of the buffers to the ring's owner. If the
 //!   kernel does not let go of everything in time, both are leaked rather than freed.
@@ -17,6 +18,7 @@
 
 mod buffers;
 mod line;
+mod serve;
 mod setup;
 mod socket;
 
@@ -40,7 +42,8 @@ use std::time::{Duration, Instant};
 
 /// How long the end of the driver waits for the kernel to let go of everything.
 const DRAIN: Duration = Duration::from_millis(500);
-/// A link that finds no buffer with no more than so many waiting for its turn is starved by others.
+/// A link that finds no buffer with no more than so many waiting for its turn is starved by others; with more it has
+/// used them up itself.
 const STARVED_INBOX: usize = 2;
 /// A step of [`DRAIN`].
 const DRAIN_STEP: Duration = Duration::from_millis(10);
@@ -62,6 +65,8 @@ pub(crate) struct Ring {
     done: VecDeque<Done>,
     listeners: Listeners,
     completions: Vec<cqueue::Entry>,
+    /// Where bulk links are read to.
+    scratch: Vec<u8>,
     /// Socket options go through the ring.
     sets_options: bool,
     bell: Arc<Doorbell>,
@@ -103,6 +108,7 @@ impl Ring {
             done: VecDeque::new(),
             listeners: Listeners::default(),
             completions: Vec::new(),
+            scratch: vec![0; READ_BYTES],
             sets_options: setup::sets_options(),
             bell,
             sleeper: Sleeper::default(),
@@ -159,13 +165,11 @@ impl Ring {
         match (piece, -result) {
             (Some(piece), _) => socket.keep(piece, &mut self.buffers),
             (None, 0) => socket.end = Some(CloseCause::Eof),
+            (None, libc::ENOBUFS) if socket.inbox.len() > STARVED_INBOX => socket.bulk = true,
             (None, libc::ENOBUFS) => {
                 socket.starved = true;
                 self.starved.push_back(token);
-                // A link that has used up the buffers itself waits for its own turn; others took those of this one.
-                if socket.inbox.len() <= STARVED_INBOX {
-                    self.buffers.grow();
-                }
+                self.buffers.grow();
             }
             (None, libc::ECANCELED | libc::EINTR | libc::EAGAIN) => {}
             (None, error) => socket.end = Some(cause_of(&io::Error::from_raw_os_error(error))),
@@ -268,10 +272,11 @@ impl Ring {
             socket.queued = true;
             self.ready.push_back(token);
         }
+        socket.bulk |= socket.overfull();
         if socket.wants_receive() {
             socket.receive = Receive::Armed;
             self.line.receive(socket.place(token));
-        } else if socket.overfull() || (socket.receive == Receive::Armed && !socket.reading) {
+        } else if socket.receive == Receive::Armed && (socket.bulk || !socket.reading) {
             socket.receive = Receive::Cancelled;
             socket.cancels += 1;
             self.line.cancel_receive(socket.place(token));
@@ -302,72 +307,6 @@ impl Ring {
             unread: socket.held,
         };
         self.done.push_back(Done::Released(socket.link, released));
-    }
-
-    /// Hands out what came for one link, as far as its turn reaches.
-    fn serve(&mut self, token: Token, events: &mut impl Events) -> usize {
-        let Some(socket) = at(&mut self.sockets, token) else {
-            return 0;
-        };
-        socket.queued = false;
-        if !socket.servable() {
-            return 0;
-        }
-        let link = socket.link;
-        let mut bytes = socket.held.len();
-        if bytes > 0 {
-            events.received(link, &std::mem::take(&mut socket.held));
-        }
-        while bytes < READ_BYTES
-            && let Some(piece) = socket.next_piece(READ_BYTES - bytes)
-        {
-            bytes += piece.len();
-            events.received(link, self.buffers.bytes(&piece));
-            self.buffers.give_back(piece);
-        }
-        if bytes > 0 && socket.delays && !socket.owed {
-            socket.owed = true;
-            self.owed.push(token);
-        }
-        if socket.inbox.is_empty()
-            && let Some(end) = socket.end.take()
-        {
-            socket.broken = true;
-            events.broken(link, socket.failure.take().unwrap_or(end));
-        }
-        self.proceed(token);
-        bytes
-    }
-
-    /// Arms the receives that found no buffer, as there are some now.
-    fn feed(&mut self) {
-        for _ in 0..self.starved.len() {
-            if !self.buffers.available() {
-                return;
-            }
-            let Some(token) = self.starved.pop_front() else { return };
-            if let Some(socket) = at(&mut self.sockets, token) {
-                socket.starved = false;
-                self.proceed(token);
-            }
-        }
-    }
-
-    /// Acknowledges what was read from links that nothing was written to since.
-    fn acknowledge(&mut self) {
-        for token in self.owed.drain(..) {
-            let Some(socket) = at(&mut self.sockets, token) else {
-                continue;
-            };
-            if std::mem::take(&mut socket.owed) && !socket.broken {
-                socket.delays = false;
-                if self.sets_options {
-                    self.line.quickack(socket.place(token));
-                } else {
-                    sys::set_quickack(socket.fd.as_fd());
-                }
-            }
-        }
     }
 }
 

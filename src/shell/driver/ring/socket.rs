@@ -7,8 +7,8 @@ use crate::shell::driver::Token;
 use std::collections::VecDeque;
 use std::os::fd::{AsRawFd, OwnedFd};
 
-/// Buffers that may wait for a link's turn; beyond, its receive is cancelled until half of them are used.
-const INBOX_MAX: usize = 16;
+/// Buffers that may wait for a link's turn; with more, its receive is cancelled and the link is bulk.
+const INBOX_MAX: usize = 4;
 
 /// The link's receive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,6 +27,8 @@ pub(super) struct Socket {
     /// It is to be read.
     pub(super) reading: bool,
     pub(super) receive: Receive,
+    /// More came than one turn hands out: it is read by calls, until they find less.
+    pub(super) bulk: bool,
     /// Its receive waits for buffers.
     pub(super) starved: bool,
     /// It stands in the queue of links to serve.
@@ -65,6 +67,7 @@ impl Socket {
             fd,
             reading: true,
             receive: Receive::Off,
+            bulk: false,
             starved: false,
             queued: false,
             delays: false,
@@ -98,7 +101,8 @@ impl Socket {
 
     /// Whether there is something to hand out.
     pub(super) fn servable(&self) -> bool {
-        let something = !self.held.is_empty() || !self.inbox.is_empty() || self.end.is_some();
+        let bulk = self.bulk && self.receive == Receive::Off;
+        let something = bulk || !self.held.is_empty() || !self.inbox.is_empty() || self.end.is_some();
         something && self.reading && !self.broken && !self.releasing
     }
 
@@ -110,12 +114,12 @@ impl Socket {
             && !self.releasing
             && !self.starved
             && self.end.is_none()
-            && self.inbox.len() <= INBOX_MAX / 2
+            && !self.bulk
     }
 
-    /// Whether the receive must stop until what is here was handed out.
+    /// Whether more is here than one turn hands out.
     pub(super) fn overfull(&self) -> bool {
-        self.receive == Receive::Armed && self.inbox.len() >= INBOX_MAX
+        self.inbox.len() >= INBOX_MAX
     }
 
     /// Keeps what was read: in its buffer for the next turn, or copied where nobody knows when that will be.
