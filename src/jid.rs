@@ -152,6 +152,19 @@ pub struct TableHasher(ahash::RandomState);
 
 static TABLE_STATE: OnceLock<ahash::RandomState> = OnceLock::new();
 
+/// The state that simulations and unit tests run with.
+#[cfg(any(test, feature = "sim"))]
+pub(crate) const SIM_SEED: [u64; 4] = [0x6a69, 0x646d, 0x6573, 0x68];
+
+fn table_state() -> ahash::RandomState {
+    // In a unit test another one may draw the state before a simulation fixes it.
+    #[cfg(test)]
+    let state = ahash::RandomState::with_seeds(SIM_SEED[0], SIM_SEED[1], SIM_SEED[2], SIM_SEED[3]);
+    #[cfg(not(test))]
+    let state = ahash::RandomState::new();
+    state
+}
+
 impl TableHasher {
     /// Fixes the process's state, so that a simulation iterates its tables in the same order each time. `false` if a
     /// state was in use already.
@@ -164,7 +177,7 @@ impl TableHasher {
 
 impl Default for TableHasher {
     fn default() -> TableHasher {
-        TableHasher(TABLE_STATE.get_or_init(ahash::RandomState::new).clone())
+        TableHasher(TABLE_STATE.get_or_init(table_state).clone())
     }
 }
 

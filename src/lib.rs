@@ -10,6 +10,7 @@
 //! main       the command line, and nothing else
 //! load       load generator: simulated components on real sockets
 //! shell      the only room that knows glommio: executors, listeners, links, lanes, timers, signals
+//! sim        a whole cluster in one thread and virtual time (tests, feature `sim`)
 //! operate    metrics, admin socket, status, log writer
 //! node       one shard's whole brain, sans-IO; composes the rooms below
 //! route      verdicts for a frame header: no I/O, no clock, no allocation
@@ -37,5 +38,7 @@ pub mod node;
 pub mod operate;
 pub mod route;
 pub mod shell;
+#[cfg(any(test, feature = "sim"))]
+pub mod sim;
 pub mod table;
 pub mod wire;

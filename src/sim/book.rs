@@ -1,0 +1,155 @@
+//! The book of everything that must not be lost: numbered messages, starts, presence; and what was inside a broken
+//! connection or a dead process, and so may be.
+
+use super::part::Body;
+use super::text::{DOMAIN, bare};
+use super::world::World;
+use crate::node::api::Micros;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// A numbered message.
+#[derive(Debug, Default)]
+pub(super) struct Message {
+    pub(super) from: String,
+    pub(super) to: String,
+    pub(super) delivered: Vec<String>,
+    pub(super) stored: bool,
+    /// Its sender, or the sender's sm, got an error.
+    pub(super) bounced: bool,
+    /// Inside a broken connection or a dead process.
+    pub(super) lost: bool,
+    /// Thrown away by a c2s whose client had just left.
+    pub(super) missed: bool,
+}
+
+/// The book.
+#[derive(Debug, Default)]
+pub(super) struct Book {
+    pub(super) messages: Vec<Message>,
+    /// The last message from somebody to an address that a receiver got.
+    last: BTreeMap<(String, String, String), usize>,
+    lost_starts: BTreeSet<String>,
+    /// When presence about one user, meant for another, was lost.
+    lost_presence: BTreeMap<(String, String), Micros>,
+    /// Presence of a client was lost on its way to his sm.
+    pub(super) lost_change: bool,
+}
+
+impl Book {
+    /// A new message; its number.
+    pub(super) fn message(&mut self, from: &str, to: &str) -> usize {
+        self.messages.push(Message {
+            from: from.into(),
+            to: to.into(),
+            ..Message::default()
+        });
+        self.messages.len() - 1
+    }
+
+    /// A message reached somebody. `several`: it may reach several of his resources.
+    pub(super) fn delivered(&mut self, number: usize, to: &str, several: bool) -> Result<(), String> {
+        let message = &mut self.messages[number];
+        if message.delivered.iter().any(|other| other == to || !several) {
+            let before = &message.delivered;
+            return Err(format!(
+                "P2: message {number} from {} to {} reached {to} after {before:?}",
+                message.from, message.to
+            ));
+        }
+        message.delivered.push(to.into());
+        // sm hands what names a session to it before its first presence; what was stored for want of one comes later.
+        let key = (message.from.clone(), message.to.clone(), to.into());
+        let last = self.last.entry(key).or_insert(number);
+        let overtaken = message.stored && message.to.contains('/');
+        if *last > number && !message.lost && !overtaken {
+            return Err(format!(
+                "P3: {to} got message {number} of {} after {last}",
+                message.from
+            ));
+        }
+        *last = number.max(*last);
+        Ok(())
+    }
+
+    pub(super) fn stored(&mut self, number: usize) {
+        self.messages[number].stored = true;
+    }
+
+    pub(super) fn bounced(&mut self, number: usize) {
+        self.messages[number].bounced = true;
+    }
+
+    pub(super) fn missed(&mut self, number: usize) {
+        self.messages[number].missed = true;
+    }
+
+    pub(super) fn is_excused_start(&self, id: &str) -> bool {
+        self.lost_starts.contains(id)
+    }
+
+    /// Presence about `about` for `viewer` was lost after this time.
+    pub(super) fn is_blind(&self, viewer: &str, about: &str, since: Micros) -> bool {
+        self.lost_presence
+            .get(&(viewer.to_owned(), about.to_owned()))
+            .is_some_and(|at| *at >= since)
+    }
+}
+
+impl World {
+    /// These bytes were inside a broken connection.
+    pub(super) fn lost(&mut self, conn: usize, bytes: &str) {
+        let part = self.conns[conn].part;
+        self.lost_by(part, bytes);
+    }
+
+    /// These frames were inside the broken connection of this component, or died with it.
+    pub(super) fn lost_by(&mut self, part: usize, bytes: &str) {
+        let of_c2s = matches!(self.parts[part].body, Body::C2s(_));
+        for frame in bytes.split("<route ").skip(1) {
+            self.note(|| format!("lost with part {part}: {frame}"));
+            let payload = frame.split_once('>').map_or("", |(_, rest)| rest);
+            let (id, to, from) = (
+                attribute(payload, "id"),
+                attribute(payload, "to"),
+                attribute(payload, "from"),
+            );
+            if payload.starts_with("<message")
+                && let Some(number) = id.and_then(|id| id.strip_prefix('m')?.parse::<usize>().ok())
+            {
+                self.book.messages[number].lost = true;
+                self.summary.excused += 1;
+            }
+            if payload.contains("action='start") && of_c2s {
+                self.book.lost_starts.extend(id.map(str::to_owned));
+            }
+            if payload.starts_with("<presence") {
+                self.lost_presence(payload, to, from);
+            }
+        }
+    }
+
+    fn lost_presence(&mut self, payload: &str, to: Option<&str>, from: Option<&str>) {
+        let Some(to) = to.map(bare) else {
+            self.book.lost_change = true;
+            return;
+        };
+        let users: Vec<String> = (0..self.plan.users).map(super::sm::user_jid).collect();
+        let viewer = |one: &str, other: &str| (one.to_owned(), other.to_owned());
+        let about = from.map_or(DOMAIN, bare);
+        // A lost probe blinds the asker; a lost answer or broadcast him who should have read it.
+        let pair = if payload.contains("type='probe'") {
+            viewer(about, to)
+        } else {
+            viewer(to, about)
+        };
+        if users.contains(&pair.0) {
+            self.book.lost_presence.insert(pair, self.now);
+        }
+    }
+}
+
+fn attribute<'a>(tag: &'a str, name: &str) -> Option<&'a str> {
+    let tag = tag.split_once('>').map_or(tag, |(tag, _)| tag);
+    let at = tag.find(&format!(" {name}='"))? + name.len() + 3;
+    tag[at..].split('\'').next()
+}

@@ -1,0 +1,244 @@
+//! What must hold: at every step, and at quiet points.
+
+use super::part::Body;
+use super::people::State;
+use super::plan::Fault;
+use super::sm::Session;
+use super::text::{ROUTER, bare};
+use super::world::{Broken, World};
+use crate::node::counters::{Counter, Counters};
+use crate::node::report::ShardReport;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// A session as its c2s or its sm sees it: JID, c2s, number, sm-side id, sm.
+type Seen = (String, String, u32, String, String);
+
+impl World {
+    /// At each `start`: no other sm that the router can reach holds a session of this user.
+    pub(super) fn check_single_sm(&mut self, part: usize, user: &str) {
+        let other = self.parts.iter().enumerate().find_map(|(at, it)| match &it.body {
+            Body::Sm(sm) if at != part && it.online => sm
+                .sessions
+                .values()
+                .find(|session| bare(&session.jid) == user && session.c2s != ROUTER)
+                .map(|session| format!("{session:?} at {}", it.name)),
+            _ => None,
+        });
+        if let Some(other) = other {
+            let name = self.parts[part].name.clone();
+            self.fail(format!("two sm for {user}: a start at {name}, and {other}"));
+        }
+    }
+
+    /// A quiet point.
+    pub(super) fn check(&mut self) -> Result<(), Broken> {
+        let reports: Vec<ShardReport> = self.machine.shards.iter().map(|shard| shard.report()).collect();
+        self.check_rest(&reports);
+        self.check_sessions(&reports);
+        self.check_messages();
+        self.check_pictures();
+        if self.wrong.is_empty() { Ok(()) } else { Err(Broken) }
+    }
+
+    /// Nothing waits, everybody is there.
+    fn check_rest(&mut self, reports: &[ShardReport]) {
+        let sum = |of: fn(&ShardReport) -> u64| reports.iter().map(of).sum::<u64>();
+        for (what, amount) in [
+            ("bytes held", sum(|report| report.held_bytes)),
+            ("users waiting", sum(|report| report.starts_pending)),
+            ("links negotiating", sum(|report| report.links_negotiating)),
+            (
+                "bytes queued",
+                sum(|report| report.seats.iter().map(|seat| seat.queue_bytes).sum()),
+            ),
+        ] {
+            if amount != 0 {
+                self.fail(format!("at rest: {amount} {what}"));
+            }
+        }
+        let seats: usize = reports.iter().map(|report| report.seats.len()).sum();
+        let alive = self.parts.iter().filter(|part| part.running).count();
+        let online = self.parts.iter().filter(|part| part.online).count();
+        if (seats, online) != (alive, alive) {
+            self.fail(format!("{alive} components, {online} of them online, {seats} seats"));
+        }
+        for report in reports {
+            let names: BTreeSet<&str> = report.names.iter().map(|name| &*name.name).collect();
+            let first: BTreeSet<&str> = reports[0].names.iter().map(|name| &*name.name).collect();
+            if names != first {
+                self.fail(format!("shards know different names: {names:?} and {first:?}"));
+            }
+        }
+        let late: Vec<String> = (0..self.clients.len())
+            .filter_map(|client| {
+                let it = &self.clients[client];
+                match &it.state {
+                    State::Waits { id } if !self.book.is_excused_start(id) => {
+                        Some(format!("client {client} ({}) waits for its session", it.jid))
+                    }
+                    State::On { .. } if it.asked.is_some_and(|at| at + 15_000_000 < self.now) => {
+                        Some(format!("client {client} ({}) gets no answers", it.jid))
+                    }
+                    _ => None,
+                }
+            })
+            .collect();
+        late.into_iter().for_each(|what| self.fail(what));
+    }
+
+    fn check_sessions(&mut self, reports: &[ShardReport]) {
+        let mut at_c2s: BTreeSet<Seen> = BTreeSet::new();
+        for it in &self.clients {
+            if let State::On { token, sm } = &it.state {
+                let c2s = self.parts[it.c2s].name.clone();
+                at_c2s.insert((it.jid.clone(), c2s, it.number, token.clone(), sm.clone()));
+            }
+        }
+        let mut at_sm: BTreeSet<Seen> = BTreeSet::new();
+        for part in &self.parts {
+            if let Body::Sm(sm) = &part.body {
+                at_sm.extend(
+                    sm.sessions
+                        .iter()
+                        .map(|(token, s)| (s.jid.clone(), s.c2s.clone(), s.number, token.clone(), part.name.clone())),
+                );
+            }
+        }
+        for zombie in at_c2s.difference(&at_sm) {
+            let what = format!("zombie, unknown to its sm: {zombie:?}");
+            self.wrong.push(what);
+        }
+        for ghost in at_sm.difference(&at_c2s) {
+            let what = format!("ghost, unknown to its c2s: {ghost:?}");
+            self.wrong.push(what);
+        }
+        let known: u64 = reports.iter().map(|report| report.sessions).sum();
+        if known != at_c2s.len() as u64 {
+            self.fail(format!("jidmesh knows {known} sessions, c2s {}", at_c2s.len()));
+        }
+        let mut per_c2s: BTreeMap<&str, u64> = BTreeMap::new();
+        at_c2s.iter().for_each(|seen| *per_c2s.entry(&seen.1).or_default() += 1);
+        let mut wrong = Vec::new();
+        for seat in reports
+            .iter()
+            .flat_map(|report| &report.seats)
+            .filter(|seat| seat.kind == "c2s")
+        {
+            let clients = per_c2s.get(&*seat.id).copied().unwrap_or(0);
+            if seat.sessions != clients {
+                wrong.push(format!("{} has {clients} clients, its seat {}", seat.id, seat.sessions));
+            }
+        }
+        self.wrong.append(&mut wrong);
+        let available: u64 = reports.iter().map(|report| report.sessions_available).sum();
+        let online = self.sm_sessions().filter(|session| session.available).count() as u64;
+        if available != online && !self.book.lost_change {
+            self.fail(format!("jidmesh counts {available} available sessions, sm {online}"));
+        }
+    }
+
+    fn sm_sessions(&self) -> impl Iterator<Item = &Session> {
+        self.parts
+            .iter()
+            .filter_map(|part| match &part.body {
+                Body::Sm(sm) => Some(sm),
+                _ => None,
+            })
+            .flat_map(|sm| sm.sessions.values())
+    }
+
+    /// Every message is delivered, or stored, or its sender knows; or it was inside something that broke.
+    fn check_messages(&mut self) {
+        let mut stored: BTreeMap<usize, usize> = BTreeMap::new();
+        let mut wrong = Vec::new();
+        for (owner, queue) in &self.database.queues {
+            let reachable = self.sm_sessions().any(|s| s.available && bare(&s.jid) == owner);
+            for it in queue {
+                *stored.entry(it.number).or_default() += 1;
+                if reachable {
+                    wrong.push(format!("P2: message {} is stored though {owner} is online", it.number));
+                }
+            }
+        }
+        for (number, message) in self.book.messages.iter().enumerate() {
+            let copies = stored.get(&number).copied().unwrap_or(0);
+            if copies > 1 || (copies == 1 && !message.delivered.is_empty() && !self.plan.equal) {
+                wrong.push(format!(
+                    "P2: message {number} is stored {copies} times and delivered: {message:?}"
+                ));
+            }
+            let excused = message.lost || message.bounced || message.missed;
+            if copies == 0 && message.delivered.is_empty() && !excused {
+                wrong.push(format!("P2: message {number} is lost: {message:?}"));
+            }
+            let reason = self.plan.faults.is_empty() && !message.to.contains("nowhere");
+            if message.bounced && reason {
+                wrong.push(format!("message {number} came back without a fault: {message:?}"));
+            }
+        }
+        wrong.truncate(5);
+        self.wrong.append(&mut wrong);
+    }
+
+    /// What clients were told of their contacts is what is true.
+    fn check_pictures(&mut self) {
+        let truth: BTreeSet<String> = self
+            .sm_sessions()
+            .filter(|s| s.available)
+            .map(|s| s.jid.clone())
+            .collect();
+        let mut wrong = Vec::new();
+        for (at, it) in self.clients.iter().enumerate() {
+            if !matches!(it.state, State::On { .. }) || !it.available || !truth.contains(&it.jid) {
+                continue;
+            }
+            let expected: BTreeSet<String> = truth.iter().filter(|jid| **jid != it.jid).cloned().collect();
+            let seen: BTreeSet<String> = it.picture.iter().filter(|jid| **jid != it.jid).cloned().collect();
+            for jid in expected.symmetric_difference(&seen) {
+                if !self.book.is_blind(bare(&it.jid), bare(jid), it.available_since) {
+                    let online = truth.contains(jid);
+                    wrong.push(format!(
+                        "client {at} ({}) is wrong about {jid}, who is online: {online}",
+                        it.jid
+                    ));
+                }
+            }
+        }
+        wrong.truncate(5);
+        self.wrong.append(&mut wrong);
+    }
+
+    /// Everybody has gone home.
+    pub(super) fn check_empty(&mut self) -> Result<(), Broken> {
+        let mut sum = Counters::default();
+        let (mut users, mut sessions) = (0, 0);
+        for shard in &self.machine.shards {
+            let report = shard.report();
+            sum.merge(&report.counters);
+            users += report.users;
+            sessions += report.sessions;
+        }
+        if users + sessions != 0 {
+            self.fail(format!(
+                "all have gone, but {users} users and {sessions} sessions are left"
+            ));
+        }
+        let (began, ended) = (sum.get(Counter::SessionsStarted), sum.get(Counter::SessionsEnded));
+        if began != ended {
+            self.fail(format!("{began} sessions began, {ended} ended"));
+        }
+        if self.plan.faults.iter().all(|fault| *fault == Fault::FreezeShard) {
+            for counter in [
+                Counter::LinksLost,
+                Counter::ZombiesCleared,
+                Counter::GhostsCleared,
+                Counter::BadInput,
+            ] {
+                if sum.get(counter) != 0 {
+                    self.fail(format!("without a fault: {counter:?} is {}", sum.get(counter)));
+                }
+            }
+        }
+        if self.wrong.is_empty() { Ok(()) } else { Err(Broken) }
+    }
+}

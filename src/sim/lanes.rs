@@ -1,0 +1,352 @@
+//! A node: its shards, and the lanes between them.
+//!
+//! A turn is what the shell makes of it: data lanes are looked at first, control lanes after them, so a shard sees
+//! control up to a later moment than data. How far it sees is chosen anew at each turn and for each lane.
+
+use super::link::Fate;
+use super::plan::Plan;
+use super::rng::Rng;
+use super::world::{Event, World};
+use crate::config::Config;
+use crate::node::api::{Action, CloseCause, DataBatch, Level, LinkId, Micros};
+use crate::node::lane::Control;
+use crate::node::{Cargo, Shard};
+use crate::table::ShardId;
+use rand_core::RngCore;
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+
+/// A link on its way to another shard.
+#[derive(Debug)]
+pub(super) struct Handover {
+    pub(super) conn: usize,
+    pub(super) cargo: Box<Cargo>,
+    pub(super) written: usize,
+    pub(super) broken: Option<(CloseCause, Vec<u8>, usize)>,
+}
+
+enum Side {
+    Control(Vec<Control>),
+    Link(Box<Handover>),
+}
+
+/// One direction of one pair of shards; each entry with the moment it was sent.
+#[derive(Default)]
+struct Lane {
+    data: VecDeque<(u64, DataBatch)>,
+    side: VecDeque<(u64, Side)>,
+}
+
+/// One node.
+pub(super) struct Machine {
+    pub(super) shards: Vec<Shard>,
+    /// Which connection a shard's link is.
+    pub(super) links: BTreeMap<(ShardId, u32, u32), usize>,
+    pub(super) frozen_until: Vec<Micros>,
+    turn_at: Vec<Option<Micros>>,
+    stalled: Vec<bool>,
+    lanes: Vec<Vec<Lane>>,
+    moment: u64,
+}
+
+impl Machine {
+    pub(super) fn new(plan: &Plan, rng: &mut Rng) -> Machine {
+        let config = Arc::new(Config::embedded());
+        let mut seed = [0; 32];
+        rng.fill_bytes(&mut seed);
+        let count = usize::from(plan.shards);
+        Machine {
+            shards: (0..plan.shards)
+                .map(|id| Shard::new(id, plan.shards, config.clone(), seed))
+                .collect(),
+            links: BTreeMap::new(),
+            frozen_until: vec![0; count],
+            turn_at: vec![None; count],
+            stalled: vec![false; count],
+            lanes: (0..count)
+                .map(|_| (0..count).map(|_| Lane::default()).collect())
+                .collect(),
+            moment: 0,
+        }
+    }
+
+    /// The shard reads no link: it is frozen, or a batch of its waits for room.
+    pub(super) fn reads_from(&self, shard: ShardId, now: Micros) -> Option<Micros> {
+        let shard = usize::from(shard);
+        if self.frozen_until[shard] > now {
+            return Some(self.frozen_until[shard]);
+        }
+        self.stalled[shard].then_some(now + 200)
+    }
+
+    fn moment(&mut self) -> u64 {
+        self.moment += 1;
+        self.moment
+    }
+}
+
+impl World {
+    /// To be called after every call of a brain.
+    pub(super) fn act(&mut self, shard: ShardId) {
+        let mut actions = Vec::new();
+        loop {
+            self.machine.shards[usize::from(shard)].take_actions(&mut actions);
+            if actions.is_empty() {
+                break;
+            }
+            for action in actions.drain(..) {
+                self.action(shard, action);
+            }
+        }
+        let delay = self.rng.delay(150, 2_000);
+        self.turn_by(usize::from(shard), self.now + delay);
+    }
+
+    fn conn_of(&self, shard: ShardId, link: LinkId) -> Option<usize> {
+        self.machine.links.get(&(shard, link.slot, link.generation)).copied()
+    }
+
+    fn action(&mut self, shard: ShardId, action: Action) {
+        match action {
+            Action::Output(link) => {
+                if let Some(conn) = self.conn_of(shard, link) {
+                    self.write_soon(conn);
+                }
+            }
+            Action::Close(link) => {
+                if let Some(conn) = self.conn_of(shard, link) {
+                    self.begin_close(conn);
+                }
+            }
+            Action::Pause(link) => {
+                if let Some(conn) = self.conn_of(shard, link) {
+                    self.conns[conn].paused = true;
+                }
+            }
+            Action::Resume(link) => {
+                if let Some(conn) = self.conn_of(shard, link) {
+                    self.conns[conn].paused = false;
+                    self.read_soon(conn);
+                }
+            }
+            Action::Move { link, to, cargo } => {
+                if let Some(conn) = self.conn_of(shard, link) {
+                    self.begin_move(conn, to, cargo);
+                }
+            }
+            Action::Probe(link) => {
+                if let Some(conn) = self.conn_of(shard, link) {
+                    let alive = !self.conns[conn].cut;
+                    self.machine.shards[usize::from(shard)].probed(self.now, link, alive);
+                }
+            }
+            Action::Log(line) => {
+                if line.level == Level::Error || self.trace.is_some() {
+                    self.note(|| format!("shard {shard}: {}", line.text));
+                }
+            }
+            Action::StartTls(_) | Action::Append { .. } => {}
+        }
+    }
+
+    pub(super) fn turn_by(&mut self, shard: usize, at: Micros) {
+        if self.machine.turn_at[shard].is_none_or(|already| at < already) {
+            self.machine.turn_at[shard] = Some(at);
+            self.at(at, Event::Turn(shard));
+        }
+    }
+
+    pub(super) fn turn(&mut self, shard: usize) {
+        if self.machine.turn_at[shard].is_none_or(|at| at > self.now) {
+            return;
+        }
+        self.machine.turn_at[shard] = None;
+        if self.machine.frozen_until[shard] > self.now {
+            return self.turn_by(shard, self.machine.frozen_until[shard]);
+        }
+        let id = shard as ShardId;
+        let more = self.take_lanes(id);
+        if self.machine.shards[shard].deadline().is_some_and(|at| at <= self.now) {
+            self.machine.shards[shard].tick(self.now);
+            self.act(id);
+        }
+        self.give_lanes(id);
+        if let Some(at) = self.machine.shards[shard].deadline() {
+            self.turn_by(shard, at);
+        }
+        if more || self.machine.stalled[shard] {
+            let delay = self.rng.between(20, 300);
+            self.turn_by(shard, self.now + delay);
+        }
+    }
+
+    /// True when something was left in the lanes.
+    fn take_lanes(&mut self, to: ShardId) -> bool {
+        let last = self.machine.moment;
+        let (whole, mut left) = (self.rng.chance(70), false);
+        let mut sources: Vec<usize> = (0..self.machine.shards.len()).collect();
+        for at in (1..sources.len()).rev() {
+            sources.swap(at, self.rng.index(at + 1));
+        }
+        // Data up to some moment of each lane; control up to a moment that is not earlier than any of them.
+        let mut data = Vec::new();
+        let mut seen = 0;
+        for from in &sources {
+            let until = if whole {
+                last
+            } else {
+                self.rng.between(last.saturating_sub(12), last)
+            };
+            seen = seen.max(until);
+            let lane = &mut self.machine.lanes[*from][usize::from(to)].data;
+            while lane.front().is_some_and(|(moment, _)| *moment <= until) {
+                let Some((_, batch)) = lane.pop_front() else { break };
+                data.push((*from as ShardId, batch));
+            }
+            left |= !lane.is_empty();
+        }
+        let until = self.rng.between(seen, last);
+        let mut control = Vec::new();
+        for from in &sources {
+            loop {
+                let lane = &mut self.machine.lanes[*from][usize::from(to)].side;
+                if lane.front().is_none_or(|(moment, _)| *moment > until) {
+                    left |= !lane.is_empty();
+                    break;
+                }
+                match lane.pop_front() {
+                    Some((_, Side::Control(messages))) => control.push((*from as ShardId, messages)),
+                    Some((_, Side::Link(handover))) => {
+                        self.give_brain(to, &mut control, &mut Vec::new());
+                        self.adopt(to, *handover);
+                    }
+                    None => break,
+                }
+            }
+        }
+        self.give_brain(to, &mut control, &mut data);
+        left
+    }
+
+    fn give_brain(
+        &mut self,
+        to: ShardId,
+        control: &mut Vec<(ShardId, Vec<Control>)>,
+        data: &mut Vec<(ShardId, DataBatch)>,
+    ) {
+        if !control.is_empty() || !data.is_empty() {
+            self.machine.shards[usize::from(to)].lanes(self.now, control, data);
+            control.clear();
+            data.clear();
+            self.act(to);
+        }
+    }
+
+    fn give_control(&mut self, from: ShardId) {
+        for to in 0..self.machine.shards.len() {
+            if to == usize::from(from) {
+                continue;
+            }
+            let messages = self.machine.shards[usize::from(from)].take_control(to as ShardId);
+            if !messages.is_empty() {
+                let moment = self.machine.moment();
+                let lane = &mut self.machine.lanes[usize::from(from)][to];
+                lane.side.push_back((moment, Side::Control(messages)));
+                self.wake(to);
+            }
+        }
+    }
+
+    fn wake(&mut self, shard: usize) {
+        let delay = self.rng.delay(self.plan.delay_us.min(500), self.plan.delay_us * 10);
+        self.turn_by(shard, self.now + delay);
+    }
+
+    fn give_lanes(&mut self, from: ShardId) {
+        self.give_control(from);
+        let mut stalled = false;
+        for to in 0..self.machine.shards.len() {
+            if to == usize::from(from) {
+                continue;
+            }
+            let room = |world: &World| world.machine.lanes[usize::from(from)][to].data.len() < world.plan.lane_batches;
+            if room(self)
+                && let Some(batch) = self.machine.shards[usize::from(from)].take_data(to as ShardId)
+            {
+                let moment = self.machine.moment();
+                self.machine.lanes[usize::from(from)][to]
+                    .data
+                    .push_back((moment, batch));
+                self.wake(to);
+            }
+            stalled |= !room(self);
+        }
+        self.machine.stalled[usize::from(from)] = stalled;
+    }
+
+    fn begin_move(&mut self, conn: usize, to: ShardId, cargo: Box<Cargo>) {
+        let it = &mut self.conns[conn];
+        it.fate = Fate::Moving {
+            to,
+            cargo,
+            broken: None,
+        };
+        it.moved_written = 0;
+        if !it.writing {
+            self.hand_over(conn);
+        } else {
+            self.write_soon(conn);
+        }
+    }
+
+    /// A moving link whose write is done, or broken, leaves its shard.
+    pub(super) fn hand_over(&mut self, conn: usize) {
+        let it = &mut self.conns[conn];
+        let Fate::Moving { to, cargo, broken } = std::mem::replace(&mut it.fate, Fate::Flying) else {
+            return;
+        };
+        let Some((from, link)) = it.place.take() else { return };
+        let (chunk, written) = (std::mem::take(&mut it.chunk), it.written);
+        it.writing = false;
+        let handover = Box::new(Handover {
+            conn,
+            cargo,
+            written: it.moved_written,
+            broken: broken.map(|cause| (cause, chunk, written)),
+        });
+        self.machine.links.remove(&(from, link.slot, link.generation));
+        self.give_control(from);
+        let moment = self.machine.moment();
+        let lane = &mut self.machine.lanes[usize::from(from)][usize::from(to)];
+        lane.side.push_back((moment, Side::Link(handover)));
+        self.wake(usize::from(to));
+    }
+
+    fn adopt(&mut self, shard: ShardId, handover: Handover) {
+        let Handover {
+            conn,
+            cargo,
+            written,
+            broken,
+        } = handover;
+        let link = self.machine.shards[usize::from(shard)].adopt(self.now, cargo);
+        if written > 0 {
+            self.machine.shards[usize::from(shard)].written(self.now, link, written);
+        }
+        let it = &mut self.conns[conn];
+        it.place = Some((shard, link));
+        it.fate = Fate::Serving;
+        it.paused = false;
+        self.machine.links.insert((shard, link.slot, link.generation), conn);
+        if let Some((cause, chunk, written)) = broken {
+            let it = &mut self.conns[conn];
+            it.writing = !chunk.is_empty();
+            it.chunk = chunk;
+            it.written = written;
+            return self.router_gone(conn, cause);
+        }
+        self.act(shard);
+        self.read_soon(conn);
+        self.write_soon(conn);
+    }
+}

@@ -1,0 +1,379 @@
+//! A component as a process: it runs, connects, logs in, binds, loses its link, comes back, dies.
+
+use super::c2s::C2s;
+use super::peer::Peer;
+use super::plan::Fault;
+use super::sm::Sm;
+use super::text::{self, DOMAIN, Seen};
+use super::world::{Event, Mood, World};
+use crate::node::api::Micros;
+use crate::wire::connect::{Connect, ConnectStep, Connecting};
+use crate::wire::scan::{Item, Scanner};
+
+/// jabberd2's components sleep so long before each attempt to come back, whole process and all.
+const RETRY_US: Micros = 2_000_000;
+
+/// What a component is.
+#[derive(Debug)]
+pub(super) enum Body {
+    Sm(Sm),
+    C2s(C2s),
+    Peer(Peer),
+    /// Wants a name that is taken, and gives up when it is told so.
+    Impostor,
+}
+
+#[derive(Debug)]
+enum Phase {
+    Down,
+    LoggingIn(Box<Connect>),
+    In(Box<Scanner>),
+}
+
+/// A component.
+#[derive(Debug)]
+pub(super) struct Part {
+    pub(super) name: String,
+    binds: Vec<String>,
+    pub(super) body: Body,
+    pub(super) running: bool,
+    /// Not started again.
+    pub(super) gone: bool,
+    pub(super) life: u32,
+    pub(super) conn: Option<usize>,
+    phase: Phase,
+    /// Its first bind is answered.
+    pub(super) online: bool,
+    /// Bytes of an unfinished frame.
+    pub(super) buf: Vec<u8>,
+    pub(super) frozen_until: Micros,
+    /// No connection comes about before this time.
+    pub(super) cut_off_until: Micros,
+}
+
+impl Part {
+    fn new(name: &str, binds: &[&str], body: Body) -> Part {
+        Part {
+            name: name.into(),
+            binds: binds.iter().map(|name| (*name).to_owned()).collect(),
+            body,
+            running: true,
+            gone: false,
+            life: 0,
+            conn: None,
+            phase: Phase::Down,
+            online: false,
+            buf: Vec::new(),
+            frozen_until: 0,
+            cut_off_until: 0,
+        }
+    }
+
+    pub(super) fn sm(name: &str) -> Part {
+        Part::new(name, &[name, &format!("*{DOMAIN}")], Body::Sm(Sm::default()))
+    }
+
+    pub(super) fn c2s(name: &str) -> Part {
+        Part::new(name, &[name], Body::C2s(C2s::default()))
+    }
+
+    pub(super) fn peer(name: &str) -> Part {
+        Part::new(name, &[name], Body::Peer(Peer::default()))
+    }
+
+    pub(super) fn impostor(name: &str) -> Part {
+        Part::new(name, &[name], Body::Impostor)
+    }
+}
+
+impl World {
+    /// Until when the component does nothing.
+    pub(super) fn part_is_busy(&self, part: usize) -> Option<Micros> {
+        let until = self.parts[part].frozen_until;
+        (until > self.now).then_some(until)
+    }
+
+    pub(super) fn part_connects(&mut self, part: usize, life: u32) {
+        let it = &self.parts[part];
+        if it.life != life || !it.running || it.conn.is_some() {
+            return;
+        }
+        if it.cut_off_until > self.now {
+            return self.retry(part);
+        }
+        let mut login = Box::new(Connect::new(Connecting::Native {
+            user: "jabberd".into(),
+            pass: "secret".into(),
+            starttls: false,
+            hostname: "host".into(),
+        }));
+        let mut out = Vec::new();
+        login.start(&mut out);
+        let conn = self.connect(part);
+        self.note(|| format!("part {part} connects as conn {conn}"));
+        let it = &mut self.parts[part];
+        it.conn = Some(conn);
+        it.phase = Phase::LoggingIn(login);
+        it.online = false;
+        it.buf.clear();
+        self.send(conn, String::from_utf8_lossy(&out).into_owned());
+    }
+
+    fn retry(&mut self, part: usize) {
+        let it = &mut self.parts[part];
+        it.frozen_until = it.frozen_until.max(self.now + RETRY_US);
+        let (at, life) = (it.frozen_until, it.life);
+        self.at(at, Event::Connect(part, life));
+    }
+
+    /// The component learns that its link is over.
+    pub(super) fn part_end(&mut self, conn: usize) {
+        let part = self.conns[conn].part;
+        if self.parts[part].conn != Some(conn) {
+            return;
+        }
+        if let Some(later) = self.part_is_busy(part) {
+            return self.at(later, Event::PartEnd(conn));
+        }
+        self.note(|| format!("part {part} lost conn {conn}"));
+        self.part_closes(conn, false);
+        let it = &mut self.parts[part];
+        it.conn = None;
+        it.phase = Phase::Down;
+        it.online = false;
+        it.buf.clear();
+        if matches!(it.body, Body::Impostor) {
+            it.running = false;
+            it.gone = true;
+            return;
+        }
+        self.retry(part);
+    }
+
+    /// The process ends, and starts again after `away` (never when `None`).
+    pub(super) fn kill(&mut self, part: usize, in_order: bool, away: Option<Micros>) {
+        let it = &mut self.parts[part];
+        if !it.running {
+            return;
+        }
+        it.running = false;
+        it.life += 1;
+        it.online = false;
+        it.gone = away.is_none();
+        it.phase = Phase::Down;
+        it.frozen_until = 0;
+        let life = it.life;
+        let conn = it.conn.take();
+        match &it.body {
+            Body::Sm(_) => self.sm_dies(part),
+            Body::C2s(_) => self.c2s_dies(part),
+            Body::Peer(_) | Body::Impostor => {}
+        }
+        if let Some(conn) = conn {
+            self.part_closes(conn, in_order);
+        }
+        self.parts[part].buf.clear();
+        self.note(|| format!("part {part} is dead"));
+        if let Some(away) = away {
+            self.after(away, Event::Launch(part, life));
+        }
+    }
+
+    pub(super) fn launch(&mut self, part: usize, life: u32) {
+        if self.parts[part].life == life && !self.parts[part].running {
+            self.note(|| format!("part {part} starts"));
+            self.parts[part].running = true;
+            self.part_connects(part, life);
+        }
+    }
+
+    /// The component read bytes.
+    pub(super) fn part_feed(&mut self, part: usize, bytes: &[u8]) {
+        let it = &mut self.parts[part];
+        it.buf.extend_from_slice(bytes);
+        if let Phase::LoggingIn(login) = &mut it.phase {
+            let mut out = Vec::new();
+            let step = login.feed(&mut it.buf, &mut out, &mut self.rng);
+            let done = match step {
+                ConnectStep::Need => false,
+                ConnectStep::Done(scanner) => {
+                    it.phase = Phase::In(Box::new(scanner));
+                    true
+                }
+                ConnectStep::StartTls | ConnectStep::Failed(_) => {
+                    return self.fail(format!("{} can't log in: {step:?}", self.parts[part].name));
+                }
+            };
+            if !out.is_empty() {
+                self.part_writes(part, String::from_utf8_lossy(&out).into_owned());
+            }
+            if !done {
+                return;
+            }
+            for name in self.parts[part].binds.clone() {
+                self.part_writes(part, text::bind(&name));
+            }
+        }
+        self.part_frames(part);
+    }
+
+    fn part_frames(&mut self, part: usize) {
+        let it = &mut self.parts[part];
+        let Phase::In(scanner) = &mut it.phase else { return };
+        let (mut frames, mut closed) = (Vec::new(), false);
+        loop {
+            match scanner.next(&it.buf) {
+                Ok(Some(Item::Frame { start, end })) => frames.push(it.buf[start..end].to_vec()),
+                Ok(Some(Item::Close { .. })) => {
+                    closed = true;
+                    break;
+                }
+                Ok(None) => break,
+                other => {
+                    let what = format!("{} reads nonsense: {other:?}", it.name);
+                    return self.fail(what);
+                }
+            }
+        }
+        let used = scanner.unfinished_start();
+        scanner.consume(used);
+        it.buf.drain(..used);
+        for frame in frames {
+            self.part_frame(part, &frame);
+        }
+        if closed && let Some(conn) = self.parts[part].conn {
+            self.part_end(conn);
+        }
+    }
+
+    fn part_frame(&mut self, part: usize, frame: &[u8]) {
+        let seen = text::see(frame);
+        self.note(|| format!("  > {part} {}", String::from_utf8_lossy(frame)));
+        if let Seen::BindAnswer { error } = &seen {
+            return self.bind_answered(part, error.as_deref());
+        }
+        if !self.parts[part].online {
+            // Everything before the first bind answer is thrown away, adverts included.
+            if matches!(seen, Seen::Advert { .. } | Seen::Route(_)) {
+                self.fail(format!(
+                    "{} got a frame before its bind was answered",
+                    self.parts[part].name
+                ));
+            }
+            return;
+        }
+        match &self.parts[part].body {
+            Body::Sm(_) => self.sm_gets(part, seen),
+            Body::C2s(_) => self.c2s_gets(part, seen),
+            Body::Peer(_) => self.peer_gets(part, seen),
+            Body::Impostor => {}
+        }
+    }
+
+    fn bind_answered(&mut self, part: usize, error: Option<&str>) {
+        if self.parts[part].online {
+            return;
+        }
+        let impostor = matches!(self.parts[part].body, Body::Impostor);
+        match error {
+            None if impostor => self.kill(part, true, None),
+            None => self.parts[part].online = true,
+            Some(_) if impostor => self.kill(part, true, None),
+            Some(code) => {
+                let name = self.parts[part].name.clone();
+                if !self.plan.faults.contains(&Fault::Impostor) {
+                    self.fail(format!("{name} is refused its own name: {code}"));
+                }
+                self.kill(part, true, Some(3_000_000));
+            }
+        }
+    }
+
+    pub(super) fn part_writes(&mut self, part: usize, frame: String) {
+        self.note(|| format!("  < {part} {frame}"));
+        match self.parts[part].conn {
+            Some(conn) => self.send(conn, frame),
+            None => self.lost_by(part, &frame),
+        }
+    }
+
+    /// A fault strikes somebody.
+    pub(super) fn fault(&mut self) {
+        if self.mood != Mood::Busy {
+            return;
+        }
+        let fault = self.plan.faults[self.rng.index(self.plan.faults.len())];
+        let part = self.rng.index(self.plan.sms + self.plan.c2ss + 1);
+        self.note(|| format!("FAULT {fault:?} part {part}"));
+        self.summary.faults += 1;
+        if fault == Fault::FreezeShard {
+            let shard = self.rng.index(usize::from(self.plan.shards));
+            self.machine.frozen_until[shard] = self.now + self.rng.between(1_000, 900_000);
+            return;
+        }
+        let it = &self.parts[part];
+        if !it.running {
+            return;
+        }
+        let conn = it.conn;
+        match fault {
+            Fault::Cut | Fault::LongCut => {
+                if fault == Fault::LongCut {
+                    self.parts[part].cut_off_until = self.now + self.rng.between(5_000_000, 25_000_000);
+                }
+                if let Some(conn) = conn {
+                    self.cut(conn);
+                }
+            }
+            Fault::Restart | Fault::LateRestart => {
+                let in_order = self.rng.chance(50);
+                let away = match fault {
+                    Fault::Restart => self.rng.between(10_000, 6_000_000),
+                    _ => self.rng.between(9_000_000, 25_000_000),
+                };
+                self.kill(part, in_order, Some(away));
+            }
+            Fault::Stop => self.stop_in_order(part),
+            Fault::Freeze => {
+                let long = self.rng.between(1_000, 15_000_000);
+                self.parts[part].frozen_until = self.now + long;
+            }
+            Fault::Impostor => {
+                let fine = it.online && conn.is_some_and(|conn| !self.conns[conn].cut);
+                if fine {
+                    let name = it.name.clone();
+                    self.parts.push(Part::impostor(&name));
+                    let impostor = self.parts.len() - 1;
+                    self.after(1, Event::Connect(impostor, 0));
+                }
+            }
+            Fault::Gone => {
+                let sms = self.parts.iter().filter(|part| part.is_sm() && !part.gone).count();
+                if it.is_sm() && sms > 1 {
+                    self.kill(part, false, None);
+                }
+            }
+            Fault::FreezeShard => {}
+        }
+    }
+
+    /// SIGTERM: sessions are ended in order before the link is closed.
+    fn stop_in_order(&mut self, part: usize) {
+        if self.part_is_busy(part).is_some() {
+            return;
+        }
+        match &self.parts[part].body {
+            Body::Sm(_) => self.sm_stops(part),
+            Body::C2s(_) => self.c2s_stops(part),
+            Body::Peer(_) | Body::Impostor => {}
+        }
+        let away = self.rng.between(500_000, 15_000_000);
+        self.kill(part, true, Some(away));
+    }
+}
+
+impl Part {
+    pub(super) fn is_sm(&self) -> bool {
+        matches!(self.body, Body::Sm(_))
+    }
+}

@@ -1,0 +1,102 @@
+//! What a seed plays: the size of the site and which faults may strike it.
+
+use super::rng::Rng;
+use crate::node::api::Micros;
+use crate::table::ShardId;
+
+/// A kind of fault.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Fault {
+    /// The link breaks; the component comes back within the grace period.
+    Cut,
+    /// The link breaks and stays broken beyond the grace period.
+    LongCut,
+    /// The process is killed and back within the grace period.
+    Restart,
+    /// The process is killed and back after the grace period.
+    LateRestart,
+    /// The process is asked to stop, and does so in order; started again later.
+    Stop,
+    /// The process does nothing for a while.
+    Freeze,
+    /// One shard does nothing for a while.
+    FreezeShard,
+    /// Somebody else wants the component's name.
+    Impostor,
+    /// An sm is killed and does not come back (only where there is another).
+    Gone,
+}
+
+const FAULTS: [Fault; 9] = [
+    Fault::Cut,
+    Fault::LongCut,
+    Fault::Restart,
+    Fault::LateRestart,
+    Fault::Stop,
+    Fault::Freeze,
+    Fault::FreezeShard,
+    Fault::Impostor,
+    Fault::Gone,
+];
+
+/// One run.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// The seed it was made from.
+    pub seed: u64,
+    pub(super) shards: ShardId,
+    pub(super) sms: usize,
+    pub(super) c2ss: usize,
+    pub(super) users: usize,
+    pub(super) resources: usize,
+    /// Equal priorities: a message to a bare JID goes to all resources.
+    pub(super) equal: bool,
+    pub(super) rounds: usize,
+    /// Length of a round's busy part.
+    pub(super) busy_us: Micros,
+    /// Mean time between two actions of one person.
+    pub(super) pause_us: Micros,
+    /// Longest service of one frame by an sm.
+    pub(super) service_us: Micros,
+    /// Between reading and deleting an offline queue.
+    pub(super) gap_us: Micros,
+    /// Batches that fit into a lane.
+    pub(super) lane_batches: usize,
+    /// Bytes that a connection takes before the writer must wait.
+    pub(super) window: usize,
+    /// Longest usual delay of a lane or a link.
+    pub(super) delay_us: Micros,
+    pub(super) faults: Vec<Fault>,
+    pub(super) faults_per_round: u64,
+}
+
+impl Plan {
+    /// The plan of a seed.
+    pub fn of(seed: u64) -> Plan {
+        let mut rng = Rng::new(seed);
+        let faults: Vec<Fault> = match rng.below(4) {
+            0 => Vec::new(),
+            1 => vec![FAULTS[rng.index(FAULTS.len())]],
+            _ => FAULTS.into_iter().filter(|_| rng.chance(40)).collect(),
+        };
+        Plan {
+            seed,
+            shards: rng.between(1, 4) as ShardId,
+            sms: [1, 1, 2, 2, 3][rng.index(5)],
+            c2ss: rng.between(1, 3) as usize,
+            users: rng.between(2, 5) as usize,
+            resources: rng.between(1, 2) as usize,
+            equal: rng.chance(20),
+            rounds: rng.between(1, 3) as usize,
+            busy_us: rng.between(2, 30) * 1_000_000,
+            pause_us: [20_000, 200_000, 1_000_000][rng.index(3)],
+            service_us: [100, 2_000, 20_000][rng.index(3)],
+            gap_us: [50, 5_000, 40_000][rng.index(3)],
+            lane_batches: [1, 2, 64][rng.index(3)],
+            window: [600, 8_192, 1 << 20][rng.index(3)],
+            delay_us: [20, 500, 5_000][rng.index(3)],
+            faults_per_round: rng.between(1, 6),
+            faults,
+        }
+    }
+}

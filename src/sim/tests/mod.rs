@@ -1,0 +1,95 @@
+//! Runs as many seeds as fit into the time; `JIDMESH_SIM_SEED=n` replays one with its trace, `JIDMESH_SIM_SEEDS=count`
+//! runs so many and lists all that fail, `JIDMESH_SIM_FROM=n` begins elsewhere.
+
+#![allow(clippy::unwrap_used)]
+use super::{Failure, Summary, run};
+use std::time::{Duration, Instant};
+
+/// How long the plain run takes.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Threads of the plain run.
+const THREADS: u64 = 2;
+
+fn number(name: &str) -> Option<u64> {
+    std::env::var(name).ok().map(|text| text.parse().unwrap())
+}
+
+/// Plays seeds `first..last`, a share of them, until the time is over.
+fn play(first: u64, last: u64, share: u64, until: Option<Instant>) -> (Vec<Summary>, Vec<Box<Failure>>) {
+    let (mut done, mut failures) = (Vec::new(), Vec::new());
+    for seed in (first..last).filter(|seed| seed % THREADS == share) {
+        if until.is_some_and(|until| Instant::now() > until) {
+            break;
+        }
+        match run(seed, false) {
+            Ok(summary) => done.push(summary),
+            Err(failure) => failures.push(failure),
+        }
+        if until.is_some() && !failures.is_empty() {
+            break;
+        }
+    }
+    (done, failures)
+}
+
+#[test]
+fn promises_hold_in_every_simulated_run() {
+    if let Some(seed) = number("JIDMESH_SIM_SEED") {
+        match run(seed, true) {
+            Ok(summary) => println!("{summary:?}"),
+            Err(failure) => panic!("{failure}"),
+        }
+        return;
+    }
+    let first = number("JIDMESH_SIM_FROM").unwrap_or(1);
+    let count = number("JIDMESH_SIM_SEEDS");
+    let until = count.is_none().then(|| Instant::now() + PATIENCE);
+    let last = count.map_or(u64::MAX, |count| first + count);
+    let (mut played, mut failures) = (Vec::new(), Vec::new());
+    std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..THREADS)
+            .map(|share| scope.spawn(move || play(first, last, share, until)))
+            .collect();
+        for thread in threads {
+            let (done, failure) = thread.join().unwrap();
+            played.extend(done);
+            failures.extend(failure);
+        }
+    });
+    let sum = |of: fn(&Summary) -> u64| played.iter().map(of).sum::<u64>();
+    println!(
+        "{} runs, {} s of virtual time, {} events, {} logins, {} messages ({} delivered, {} inside what broke), {} faults",
+        played.len(),
+        sum(|s| s.micros) / 1_000_000,
+        sum(|s| s.events),
+        sum(|s| s.logins),
+        sum(|s| s.messages),
+        sum(|s| s.delivered),
+        sum(|s| s.excused),
+        sum(|s| s.faults),
+    );
+    failures.sort_by_key(|failure| failure.seed);
+    for failure in failures.iter().skip(1) {
+        println!("seed {} at {}: {}", failure.seed, failure.micros, failure.what[0]);
+    }
+    if let Some(failure) = failures.first() {
+        panic!(
+            "{failure}replay: JIDMESH_SIM_SEED={} cargo test --lib sim",
+            failure.seed
+        );
+    }
+    assert!(sum(|s| s.delivered) > 0, "nothing was played");
+}
+
+#[test]
+fn a_seed_plays_the_same_twice() {
+    for seed in [3, 4] {
+        let (one, two) = (run(seed, true), run(seed, true));
+        let show = |run: Result<Summary, Box<Failure>>| match run {
+            Ok(summary) => format!("{summary:?}"),
+            Err(failure) => format!("{failure}"),
+        };
+        assert_eq!(show(one), show(two));
+    }
+}
