@@ -215,8 +215,9 @@ pub(crate) fn set_nodelay(fd: BorrowedFd<'_>) {
     set_option(fd, libc::IPPROTO_TCP, libc::TCP_NODELAY, 1);
 }
 
-/// Acknowledge now: components leave Nagle on and would wait. The kernel forgets it with the next write, so it is set
-/// after a read that follows one.
+/// Acknowledge now: components leave Nagle on and would wait. The kernel forgets it, so it is set after each read that
+/// emptied the socket. Links that are never written to need it too: after two segments of one size the kernel takes
+/// that size for a full one, and a full one alone is acknowledged late.
 pub(crate) fn set_quickack(fd: BorrowedFd<'_>) {
     set_option(fd, libc::IPPROTO_TCP, libc::TCP_QUICKACK, 1);
 }

@@ -56,8 +56,6 @@ struct Socket {
     ending: bool,
     /// It was reported as broken.
     broken: bool,
-    /// It was written to since the last acknowledgement: the kernel may delay the next.
-    delays: bool,
     /// A write failed so; the kernel tells it once, and the read that ends the link would see an orderly end.
     failure: Option<CloseCause>,
     chunk: Option<Vec<u8>>,
@@ -181,8 +179,7 @@ impl Ready {
                     Ok(bytes) => {
                         // A short read has emptied the socket, and the next byte makes a new edge.
                         socket.readable = bytes == buffer.len() || socket.ending;
-                        // Only a link that was written to has its acknowledgements delayed.
-                        if std::mem::take(&mut socket.delays) {
+                        if bytes < buffer.len() {
                             sys::set_quickack(socket.fd.as_fd());
                         }
                         read = bytes;
@@ -231,7 +228,6 @@ impl Driver for Ready {
             queued: false,
             ending: false,
             broken: false,
-            delays: false,
             failure: None,
             chunk: None,
             written: 0,
@@ -267,7 +263,6 @@ impl Driver for Ready {
         debug_assert!(socket.chunk.is_none(), "one write at a time");
         socket.chunk = Some(chunk);
         socket.written = 0;
-        socket.delays = true;
         self.push(token);
     }
 

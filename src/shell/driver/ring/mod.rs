@@ -58,7 +58,7 @@ pub(crate) struct Ring {
     ready: VecDeque<Token>,
     /// Links whose receive found no buffer; each at most once.
     starved: VecDeque<Token>,
-    /// Links that were read in this turn and whose kernel may delay the acknowledgement.
+    /// Links that were read and may be owed an acknowledgement; each at most once.
     owed: Vec<Token>,
     /// Links whose write is to begin; each at most once.
     outgoing: Vec<Token>,
@@ -186,6 +186,7 @@ impl Ring {
         match usize::try_from(result) {
             Ok(bytes) => {
                 socket.written += bytes;
+                socket.owed = false;
                 self.done.push_back(Done::Took(socket.link, bytes));
                 if let Some(chunk) = socket.chunk.take_if(|chunk| socket.written >= chunk.len()) {
                     socket.written = 0;
@@ -370,8 +371,6 @@ impl Driver for Ring {
         debug_assert!(socket.chunk.is_none(), "one write at a time");
         socket.chunk = Some(chunk);
         socket.written = 0;
-        socket.delays = true;
-        socket.owed = false;
         socket.outgoing = true;
         self.outgoing.push(token);
     }

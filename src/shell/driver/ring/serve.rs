@@ -40,9 +40,11 @@ impl Ring {
         let Some(socket) = at(&mut self.sockets, token) else {
             return bytes;
         };
-        if bytes > 0 && socket.delays && !socket.owed {
+        if bytes > 0 && !socket.bulk && socket.inbox.is_empty() {
             socket.owed = true;
-            self.owed.push(token);
+            if !std::mem::replace(&mut socket.listed, true) {
+                self.owed.push(token);
+            }
         }
         if socket.inbox.is_empty()
             && let Some(end) = socket.end.take()
@@ -90,20 +92,25 @@ impl Ring {
         }
     }
 
-    /// Acknowledges what was read from links that nothing was written to since.
+    /// Acknowledges what was read from links that nothing was written to since: a write carries the acknowledgement.
+    /// While it is not known whether a write did, this is put off for a turn.
     pub(super) fn acknowledge(&mut self) {
-        for token in self.owed.drain(..) {
-            let Some(socket) = at(&mut self.sockets, token) else {
-                continue;
-            };
-            if std::mem::take(&mut socket.owed) && !socket.broken {
-                socket.delays = false;
-                if self.sets_options {
-                    self.line.quickack(socket.place(token));
+        let (sockets, line, through_ring) = (&mut self.sockets, &mut self.line, self.sets_options);
+        self.owed.retain(|&token| {
+            let Some(socket) = at(sockets, token) else { return false };
+            if socket.owed && socket.sending && !socket.put_off {
+                socket.put_off = true;
+                return true;
+            }
+            if std::mem::take(&mut socket.owed) && !socket.broken && !socket.releasing {
+                if through_ring {
+                    line.quickack(socket.place(token));
                 } else {
                     sys::set_quickack(socket.fd.as_fd());
                 }
             }
-        }
+            (socket.listed, socket.put_off) = (false, false);
+            false
+        });
     }
 }

@@ -33,10 +33,12 @@ pub(super) struct Socket {
     pub(super) starved: bool,
     /// It stands in the queue of links to serve.
     pub(super) queued: bool,
-    /// It was written to since the last acknowledgement: the kernel may delay the next.
-    pub(super) delays: bool,
-    /// It was read, and no write has followed that carries the acknowledgement.
+    /// It was read until nothing was left, and nothing was written since that carries the acknowledgement.
     pub(super) owed: bool,
+    /// It stands in the list of links that may be owed one.
+    pub(super) listed: bool,
+    /// The acknowledgement was put off for a turn.
+    pub(super) put_off: bool,
     /// It was reported as broken.
     pub(super) broken: bool,
     /// It is let go when nothing is in flight.
@@ -70,8 +72,9 @@ impl Socket {
             bulk: false,
             starved: false,
             queued: false,
-            delays: false,
             owed: false,
+            listed: false,
+            put_off: false,
             broken: false,
             releasing: false,
             swept: false,
