@@ -2,8 +2,9 @@
 
 use super::Shard;
 use super::api::{Level, LinkId, Micros};
+use super::input::Flow;
 use super::lane::Message;
-use super::link::{Cargo, Flow, Stage};
+use super::link::{Cargo, Stage};
 use super::seat::{Life, Seat};
 use crate::config::Config;
 use crate::table::names::Multi;

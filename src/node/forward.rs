@@ -2,8 +2,8 @@
 
 use super::api::{Action, Level, LinkId, Micros};
 use super::counters::Counter;
+use super::input::Flow;
 use super::lane::{Message, SessionKey, Verb};
-use super::link::Flow;
 use super::seat::Life;
 use super::{SELF, Shard, message_log};
 use crate::route::{self, Drop, Verdict};

@@ -30,11 +30,11 @@ pub(crate) const TURN_ACCEPTS: usize = 16;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub enum DriverKind {
     /// Readiness (epoll) with non-blocking calls; the executor sleeps on it. Any kernel that glommio runs on.
+    #[default]
     Glommio,
     /// A completion ring of the shard's own, from Linux 6.1 on.
     Ring,
     /// The ring where the kernel has it, else readiness.
-    #[default]
     Auto,
 }
 
