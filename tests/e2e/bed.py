@@ -167,6 +167,8 @@ class Stack:
             if not os.access(JIDMESH, os.X_OK):
                 raise BedError("there is no %s: build it first (cargo build --release)" % JIDMESH)
             arguments = [JIDMESH, "run", "-c", config]
+        # A killed router's ring, and the listener in it, outlive the process by a moment: it must not pass for the new one.
+        wait_for("the former router's port is free", lambda: not listens(self.ip, PORT))
         self.processes["router"] = Process("router", (self.wrap or []) + arguments, self.folder)
         wait_for("the router listens on %s:%d; its log:\n%s" % (self.ip, PORT, ""), self._listens, READY_LIMIT_S)
         return self.processes["router"]

@@ -105,6 +105,7 @@ class Processes:
 
     def jidmesh(self, *arguments, user=None, port=bed.PORT):
         """A router that listens."""
+        bed.wait_for("the port is free", lambda: not bed.listens("127.0.0.1", port))
         process = self.start("jidmesh", bed.JIDMESH, *arguments, user=user)
         bed.wait_for(lambda: "the router listens; it says:\n" + process.log(), lambda: listening(process, port))
         return process
@@ -260,6 +261,15 @@ def test_without_a_file_it_says_how_to_connect_and_so_it_is(processes, folder):
     assert code == 1 and "cannot listen on 127.0.0.1:5347: the port is in use" in err and "ss -ltnp" in err, err
     assert status("--admin", socket)["pid"] == router.pid, "the first one goes on"
     assert router.stop() == 0
+
+
+def test_a_killed_router_is_followed_at_once_by_the_next(processes, folder):
+    """The kernel takes a moment to let the port of a killed process go; the admin socket's file stays behind."""
+    for number in range(5):
+        router = processes.start("jidmesh", bed.JIDMESH, "run", "--admin", folder + "/admin.sock")
+        bed.wait_for(lambda: "router %d runs:\n%s" % (number, router.log()), lambda: "] listening on" in router.log())
+        assert status("--admin", folder + "/admin.sock")["pid"] == router.pid
+        router.kill()
 
 
 # Rights
