@@ -72,15 +72,19 @@ impl Shard {
             .and_then(token)
             .zip(payload.c2s.and_then(number))
             .map(|(token, number)| SessionKey { c2s, number, token });
-        let Some(key) = key.filter(|key| self.forget_client(now, *key)) else {
-            // `ended` or `replaced` passed before it. c2s looks at the number alone, which may be another client's now.
-            self.count(Counter::DropGone);
-            return false;
-        };
-        self.count(Counter::ZombiesCleared);
-        if let Some(state) = self.seats.get_mut(c2s) {
+        if let Some(key) = key {
+            let known = self.forget_client(now, key);
+            let Some(state) = self.seats.get_mut(c2s) else {
+                return false;
+            };
+            if !known && state.is_dismissed(key.number, &key.token) {
+                // `ended` or `replaced` passed before. c2s looks at the number alone, which may be another client's now.
+                self.count(Counter::DropGone);
+                return false;
+            }
             state.dismiss(now, key.number, key.token);
         }
+        self.count(Counter::ZombiesCleared);
         if !payload.failed_prefixed && route.error.is_none() {
             self.put(c2s, |out| edit::with_error(frame, route, "404", out));
         }

@@ -63,6 +63,9 @@ pub(super) struct Client {
     pub(super) asked: Option<Micros>,
 }
 
+/// Why a client is out that was not thrown out.
+const LEAVES: &str = "it leaves";
+
 /// A client gives up a login that takes longer.
 const PATIENCE_US: Micros = 40_000_000;
 
@@ -148,6 +151,10 @@ impl World {
     pub(super) fn client_out(&mut self, client: usize, why: &str) {
         self.note(|| format!("client {client} is out: {why}"));
         self.clients[client].state = State::Out;
+        if why != LEAVES {
+            // Thrown out, it knows that what it said last may not have arrived.
+            self.book.speechless(client);
+        }
     }
 
     /// The sm ended this session.
@@ -222,7 +229,7 @@ impl World {
             self.becomes(client, false);
         }
         let it = &self.clients[client];
-        self.c2s_closes(it.c2s, it.number, "it leaves");
+        self.c2s_closes(it.c2s, it.number, LEAVES);
     }
 
     fn gives_up(&mut self, client: usize) {
