@@ -22,6 +22,8 @@ pub(super) struct Message {
     pub(super) missed: bool,
     /// The client that said it, until his sm has it.
     said_by: Option<usize>,
+    /// The sm it was said to.
+    said_to: String,
     /// How often an sm worked on it for its receiver: more than once when it was given to him again.
     worked_on: u32,
 }
@@ -35,6 +37,8 @@ pub(super) struct Book {
     lost_starts: BTreeSet<String>,
     /// When presence about one user, meant for another, was lost.
     lost_presence: BTreeMap<(String, String), Micros>,
+    /// Sm-side ids of sessions that are over.
+    pub(super) over: BTreeSet<String>,
     /// Presence of a client was lost on its way to his sm.
     pub(super) lost_change: bool,
 }
@@ -53,7 +57,8 @@ impl Book {
     /// A message reached somebody. `several`: it may reach several of his resources.
     pub(super) fn delivered(&mut self, number: usize, to: &str, several: bool) -> Result<(), String> {
         let message = &mut self.messages[number];
-        if message.delivered.iter().any(|other| other == to || !several) {
+        let again = several && message.worked_on > 1;
+        if message.delivered.iter().any(|other| other == to && !again || !several) {
             let before = &message.delivered;
             return Err(format!(
                 "P2: message {number} from {} to {} reached {to} after {before:?}",
@@ -84,8 +89,18 @@ impl Book {
     }
 
     /// A client says a message.
-    pub(super) fn said_by(&mut self, number: usize, client: usize) {
+    pub(super) fn said_by(&mut self, number: usize, client: usize, sm: &str) {
         self.messages[number].said_by = Some(client);
+        self.messages[number].said_to = sm.into();
+    }
+
+    /// An sm is no more, and what was said to it and it has not got goes nowhere.
+    pub(super) fn deaf(&mut self, sm: &str) {
+        let unheard = |message: &&mut Message| message.said_by.is_some() && message.said_to == sm;
+        self.messages
+            .iter_mut()
+            .filter(unheard)
+            .for_each(|message| message.missed = true);
     }
 
     /// His sm has it.

@@ -13,6 +13,9 @@ use crate::wire::scan::{Item, Scanner};
 /// jabberd2's components sleep so long before each attempt to come back, whole process and all.
 const RETRY_US: Micros = 2_000_000;
 
+/// A component that was away for so long may have been given up.
+const GIVEN_UP_US: Micros = 8_000_000;
+
 /// What a component is.
 #[derive(Debug)]
 pub(super) enum Body {
@@ -47,6 +50,8 @@ pub(super) struct Part {
     /// Bytes of an unfinished frame.
     pub(super) buf: Vec<u8>,
     pub(super) frozen_until: Micros,
+    /// When it lost its link.
+    down_since: Option<Micros>,
     /// No connection comes about before this time.
     pub(super) cut_off_until: Micros,
 }
@@ -65,6 +70,7 @@ impl Part {
             online: false,
             buf: Vec::new(),
             frozen_until: 0,
+            down_since: None,
             cut_off_until: 0,
         }
     }
@@ -111,6 +117,13 @@ impl World {
         login.start(&mut out);
         let conn = self.connect(part);
         self.note(|| format!("part {part} connects as conn {conn}"));
+        if self.parts[part]
+            .down_since
+            .is_some_and(|since| since + GIVEN_UP_US < self.now)
+        {
+            self.sm_unheard(part);
+        }
+        self.parts[part].down_since = None;
         let it = &mut self.parts[part];
         it.conn = Some(conn);
         it.phase = Phase::LoggingIn(login);
@@ -142,6 +155,7 @@ impl World {
         it.phase = Phase::Down;
         it.online = false;
         it.buf.clear();
+        it.down_since = it.down_since.or(Some(self.now));
         if matches!(it.body, Body::Impostor) {
             it.running = false;
             it.gone = true;
@@ -337,8 +351,9 @@ impl World {
                 self.kill(part, in_order, Some(away));
             }
             Fault::Stop => self.stop_in_order(part),
-            Fault::Freeze => {
-                let long = self.rng.between(1_000, 15_000_000);
+            Fault::Freeze | Fault::LongFreeze => {
+                let most = if fault == Fault::Freeze { 3_000_000 } else { 15_000_000 };
+                let long = self.rng.between(1_000, most);
                 self.parts[part].frozen_until = self.now + long;
             }
             Fault::Impostor => {

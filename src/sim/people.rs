@@ -98,7 +98,7 @@ impl World {
             (State::Waits { .. }, Mood::Busy) if self.rng.chance(2) => self.leaves(client),
             (State::Waits { .. } | State::Out, _) => {}
             (State::On { .. }, Mood::Busy) => self.does_something(person, client),
-            (State::On { .. }, Mood::Quiet | Mood::Dawn) => self.asks(client),
+            (State::On { .. }, Mood::Quiet | Mood::Dawn) => self.all_ask(client),
             (State::On { .. }, Mood::Dusk) => self.leaves(client),
         }
     }
@@ -194,7 +194,9 @@ impl World {
         let from = self.clients[client].jid.clone();
         let number = self.book.message(&from, &to);
         self.summary.messages += 1;
-        self.book.said_by(number, client);
+        if let State::On { sm, .. } = &self.clients[client].state {
+            self.book.said_by(number, client, sm);
+        }
         if self.clients[client].over {
             self.book.speechless(client);
         }
@@ -221,6 +223,17 @@ impl World {
     fn asks(&mut self, client: usize) {
         self.clients[client].asked.get_or_insert(self.now);
         self.client_writes(client, &ping(&format!("p{client}")));
+    }
+
+    /// Every client of this name asks, also one that was left behind.
+    fn all_ask(&mut self, client: usize) {
+        let jid = self.clients[client].jid.clone();
+        for other in 0..self.clients.len() {
+            let it = &self.clients[other];
+            if it.jid == jid && matches!(it.state, State::On { .. }) && self.part_is_busy(it.c2s).is_none() {
+                self.asks(other);
+            }
+        }
     }
 
     /// With a word or without: c2s ends the session either way.

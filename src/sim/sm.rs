@@ -188,6 +188,7 @@ impl World {
             self.sm_announces(part, &session.jid, "unavailable", None);
         }
         self.sm(part).sessions.remove(token);
+        self.book.over.insert(token.to_owned());
         self.session_over(token, session.number, &session.jid);
     }
 
@@ -230,6 +231,11 @@ impl World {
             return;
         };
         let Some(session) = self.sm(part).sessions.get(&token).cloned() else {
+            if self.book.over.contains(&token)
+                && let Some(message) = routed.message()
+            {
+                self.book.missed(message);
+            }
             let stanza = routed
                 .raw
                 .split_once('>')
@@ -457,11 +463,19 @@ impl World {
     /// The process ends: what it had read and not served is lost with it.
     pub(super) fn sm_dies(&mut self, part: usize) {
         let sm = std::mem::take(self.sm(part));
+        self.sm_unheard(part);
+        self.book.over.extend(sm.sessions.into_keys());
         for seen in sm.inbox {
             if let Seen::Route(routed) = seen {
                 self.lost_by(part, &routed.raw);
             }
         }
+    }
+
+    /// What clients said to this sm, and it has not got, it will not get.
+    pub(super) fn sm_unheard(&mut self, part: usize) {
+        let name = self.parts[part].name.clone();
+        self.book.deaf(&name);
     }
 
     /// SIGTERM: sessions are ended and contacts told, before the link is closed.
