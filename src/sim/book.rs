@@ -18,8 +18,12 @@ pub(super) struct Message {
     pub(super) bounced: bool,
     /// Inside a broken connection or a dead process.
     pub(super) lost: bool,
-    /// Thrown away by a c2s whose client had just left.
+    /// Thrown away by a c2s whose client had just left, or said by a client whose session was over already.
     pub(super) missed: bool,
+    /// The client that said it, until his sm has it.
+    said_by: Option<usize>,
+    /// How often an sm worked on it for its receiver: more than once when it was given to him again.
+    worked_on: u32,
 }
 
 /// The book.
@@ -60,7 +64,7 @@ impl Book {
         // sm hands what names a session to it before its first presence; what was stored for want of one comes later.
         let key = (message.from.clone(), message.to.clone(), to.into());
         let last = self.last.entry(key).or_insert(number);
-        let overtaken = message.stored && message.to.contains('/');
+        let overtaken = message.stored && message.to.contains('/') || message.worked_on > 1;
         if *last > number && !message.lost && !overtaken {
             return Err(format!(
                 "P3: {to} got message {number} of {} after {last}",
@@ -77,6 +81,30 @@ impl Book {
 
     pub(super) fn bounced(&mut self, number: usize) {
         self.messages[number].bounced = true;
+    }
+
+    /// A client says a message.
+    pub(super) fn said_by(&mut self, number: usize, client: usize) {
+        self.messages[number].said_by = Some(client);
+    }
+
+    /// His sm has it.
+    pub(super) fn heard(&mut self, number: usize) {
+        self.messages[number].said_by = None;
+    }
+
+    /// The session of a client is over at his sm: what he said and it has not got goes nowhere.
+    pub(super) fn speechless(&mut self, client: usize) {
+        let unheard = self
+            .messages
+            .iter_mut()
+            .filter(|message| message.said_by == Some(client));
+        unheard.for_each(|message| message.missed = true);
+    }
+
+    /// The receiver's sm works on a message.
+    pub(super) fn worked_on(&mut self, number: usize) {
+        self.messages[number].worked_on += 1;
     }
 
     pub(super) fn missed(&mut self, number: usize) {

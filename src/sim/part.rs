@@ -238,8 +238,11 @@ impl World {
         let used = scanner.unfinished_start();
         scanner.consume(used);
         it.buf.drain(..used);
+        let life = self.parts[part].life;
         for frame in frames {
-            self.part_frame(part, &frame);
+            if self.parts[part].life == life {
+                self.part_frame(part, &frame);
+            }
         }
         if closed && let Some(conn) = self.parts[part].conn {
             self.part_end(conn);

@@ -57,6 +57,8 @@ pub(super) struct Client {
     pub(super) available_since: Micros,
     /// Who is online, as it was told.
     pub(super) picture: BTreeSet<String>,
+    /// Its sm has ended its session.
+    pub(super) over: bool,
     /// When it asked, and was not answered yet.
     pub(super) asked: Option<Micros>,
 }
@@ -127,6 +129,7 @@ impl World {
             available: false,
             available_since: 0,
             picture: BTreeSet::new(),
+            over: false,
             asked: None,
         });
         self.people[person].client = Some(client);
@@ -145,6 +148,17 @@ impl World {
     pub(super) fn client_out(&mut self, client: usize, why: &str) {
         self.note(|| format!("client {client} is out: {why}"));
         self.clients[client].state = State::Out;
+    }
+
+    /// The sm ended this session.
+    pub(super) fn session_over(&mut self, token: &str, number: u32, jid: &str) {
+        let client = self.clients.iter().rposition(|it| {
+            it.jid == jid && it.number == number && matches!(&it.state, State::On { token: own, .. } if own == token)
+        });
+        if let Some(client) = client {
+            self.clients[client].over = true;
+            self.book.speechless(client);
+        }
     }
 
     fn does_something(&mut self, person: usize, client: usize) {
@@ -173,6 +187,10 @@ impl World {
         let from = self.clients[client].jid.clone();
         let number = self.book.message(&from, &to);
         self.summary.messages += 1;
+        self.book.said_by(number, client);
+        if self.clients[client].over {
+            self.book.speechless(client);
+        }
         self.client_writes(client, &message(None, &to, number, "chat"));
     }
 

@@ -188,6 +188,7 @@ impl World {
             self.sm_announces(part, &session.jid, "unavailable", None);
         }
         self.sm(part).sessions.remove(token);
+        self.session_over(token, session.number, &session.jid);
     }
 
     fn sm_c2s_gone(&mut self, part: usize, c2s: &str) {
@@ -253,6 +254,7 @@ impl World {
             (PayloadKind::Presence, None) => self.sm_client_available(part, &token, priority_of(&routed.raw)),
             (PayloadKind::Message, Some(to)) => {
                 let Some(number) = routed.message() else { return };
+                self.book.heard(number);
                 let stanza = message(Some(&session.jid), to, number, "chat");
                 let domain = bare(to).split('@').nth(1).unwrap_or(to);
                 self.part_writes(part, route(&name, domain, &stanza));
@@ -380,6 +382,9 @@ impl World {
         };
         if routed.kind() == "error" {
             self.book.bounced(number);
+        }
+        if routed.kind() != "error" {
+            self.book.worked_on(number);
         }
         let of_user: Vec<(String, Session)> = self
             .sm(part)
