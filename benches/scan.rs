@@ -1,4 +1,4 @@
-//! ns per frame of the scanner's paths, of header reading and of full validation. `cargo bench --bench scan`.
+//! ns per frame of the scanner's paths (checked / trusted), of header reading and of full validation. `cargo bench --bench scan`.
 
 use jidmesh::wire::header;
 use jidmesh::wire::scan::{Item, Limits, Path, Scanner};
@@ -64,8 +64,9 @@ fn time(frames: usize, mut work: impl FnMut()) -> f64 {
     best
 }
 
-fn scan(path: Path, buffer: &[u8], frames: usize) -> f64 {
+fn scan(path: Path, trusted: bool, buffer: &[u8], frames: usize) -> f64 {
     let mut opened = Scanner::with_path(LIMITS, path);
+    opened.trust(trusted);
     assert!(matches!(opened.next(OPEN), Ok(Some(Item::Open { .. }))));
     opened.consume(OPEN.len());
     time(frames, || {
@@ -111,7 +112,8 @@ fn main() {
         let buffer = frames.concat().into_bytes();
         print!("{name:>7} (mean {:>5} B):", buffer.len() / frames.len());
         for path in Path::available() {
-            print!("  {} {:.0}", path.name(), scan(path, &buffer, frames.len()));
+            let [checked, trusted] = [false, true].map(|trusted| scan(path, trusted, &buffer, frames.len()));
+            print!("  {} {checked:.0}/{trusted:.0}", path.name());
         }
         print!(
             "  quick-xml {:.0}",

@@ -28,6 +28,9 @@
 //! *session*: one full JID, at a c2s and an sm. *placement*: which sm serves a bare JID. *duty sm*:
 //! the sm that works for a user who has no session. *shard*: one executor pinned to one CPU.
 
+// The documentation is for those who work on the house, and shows its inside.
+#![allow(rustdoc::private_intra_doc_links)]
+
 pub mod config;
 pub mod jid;
 pub mod load;

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 use jidmesh::config::{ADMIN_DEFAULT, Config, Loaded, Problem};
+use jidmesh::shell::Given;
 
 /// Routes the packets of jabberd2's components, in the place of jabberd2-router.
 #[derive(Debug, Parser)]
@@ -40,7 +41,10 @@ struct FileArgs {
 struct RunArgs {
     #[command(flatten)]
     file: FileArgs,
-    /// Log details, too.
+    /// Where to make the admin socket; without this, what the configuration says.
+    #[arg(long, value_name = "PATH")]
+    admin: Option<PathBuf>,
+    /// Accepted, as jabberd2-router has it: everything worth a line is logged anyway.
     #[arg(short = 'D', long)]
     debug: bool,
 }
@@ -77,7 +81,12 @@ fn run(args: &RunArgs) -> ExitCode {
             if path.is_none() {
                 print!("{}", loaded.config.how_to_connect());
             }
-            jidmesh::shell::run(loaded.config, path)
+            let given = Given {
+                path,
+                admin: args.admin.clone(),
+                warnings: loaded.warnings,
+            };
+            jidmesh::shell::run(loaded.config, given)
         }
         Err(problems) => refuse(&problems),
     }

@@ -88,6 +88,11 @@ const WORDS: &[&[u8]] = &[
     b"\xff",
     b"|",
     b"</stream:stream>",
+    b"<route to='a'>",
+    b"<route to='a'/>",
+    b"<route to='>'>",
+    b"</route>",
+    b"</route >",
     b" \r\n ",
     b"\x7f",
     b"a run of text that is longer than a whole block of sixty-four bytes, with nothing in it at all",
@@ -122,10 +127,13 @@ fn mutate(dice: &mut Dice, corpus: &[Vec<u8>]) -> Vec<u8> {
 
 /// Items and error; shown in `pieces` random pieces, consumed on the way.
 fn scan(path: Path, input: &[u8], pieces: usize, dice: &mut Dice) -> (Vec<Item>, Option<ScanError>) {
+    scan_with(Scanner::with_path(LIMITS, path), input, pieces, dice)
+}
+
+fn scan_with(mut scanner: Scanner, input: &[u8], pieces: usize, dice: &mut Dice) -> (Vec<Item>, Option<ScanError>) {
     let mut cuts: Vec<usize> = (0..pieces).map(|_| dice.below(input.len())).collect();
     cuts.push(input.len());
     cuts.sort_unstable();
-    let mut scanner = Scanner::with_path(LIMITS, path);
     let (mut items, mut base) = (Vec::new(), 0);
     for cut in cuts {
         loop {
@@ -162,6 +170,46 @@ fn same_so_far(a: &[(usize, usize)], b: &[(usize, usize)]) -> bool {
     a.iter().zip(b).all(|(a, b)| a == b)
 }
 
+/// What must hold when the sender is trusted: the frames that expat accepts are found, whatever follows them, and all
+/// that is not UTF-8 is refused.
+fn examine_trusted(input: &[u8], expat: Option<&Expat>, dice: &mut Dice) {
+    let theirs = expat.map(|expat| expat.read(input, false));
+    let mut first: Option<(Vec<Item>, Option<ScanError>)> = None;
+    for path in Path::available().into_iter().filter(|path| *path != Path::Bytes) {
+        for pieces in [0, dice.below(6)] {
+            let mut scanner = Scanner::with_path(LIMITS, path);
+            scanner.trust(true);
+            let seen = scan_with(scanner, input, pieces, dice);
+            let frames = frames_of(&seen.0);
+            for &(start, end) in &frames {
+                let _ = header::read(&input[start..end]);
+                assert!(
+                    std::str::from_utf8(&input[start..end]).is_ok(),
+                    "{} lets bad bytes through",
+                    path.name()
+                );
+            }
+            if let Some(theirs) = &theirs {
+                let missing = theirs.frames.len() > frames.len() && seen.1.is_none();
+                assert!(
+                    same_so_far(&theirs.frames, &frames) && !missing,
+                    "{} in {pieces}: expat sees {:?}, trust sees {frames:?}",
+                    path.name(),
+                    theirs.frames
+                );
+            }
+            if pieces == 0 {
+                assert_eq!(
+                    first.get_or_insert_with(|| seen.clone()),
+                    &seen,
+                    "{} differs",
+                    path.name()
+                );
+            }
+        }
+    }
+}
+
 /// Everything that must hold of one input.
 fn examine(body: &[u8], expat: Option<&Expat>, dice: &mut Dice) {
     let input = [OPEN, body].concat();
@@ -176,6 +224,7 @@ fn examine(body: &[u8], expat: Option<&Expat>, dice: &mut Dice) {
             path.name()
         );
     }
+    examine_trusted(&input, expat, dice);
     let (items, error) = &expected;
     let frames = frames_of(items);
     let prefixes = Prefixes::of_open_tag(OPEN).unwrap();

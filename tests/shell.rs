@@ -9,6 +9,7 @@ use jidmesh::config::{Access, Io, Network, Rate};
 use jidmesh::node::api::CloseCause;
 use jidmesh::shell::{DriverKind, Running, Setup, Stderr, load_pem, start};
 use relay::{Relay, Witness};
+use std::cell::Cell;
 use std::io::{Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::AsRawFd;
@@ -17,6 +18,66 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 const TIMEOUT: Duration = Duration::from_secs(20);
+
+thread_local! {
+    /// What the servers of this test run on.
+    static DRIVER: Cell<DriverKind> = const { Cell::new(DriverKind::Glommio) };
+}
+
+/// Each test, once for each driver.
+macro_rules! on_both_drivers {
+    ($($name:ident),* $(,)?) => {
+        mod glommio {
+            $(#[test]
+            fn $name() {
+                super::$name();
+            })*
+        }
+        mod ring {
+            $(#[test]
+            fn $name() {
+                if super::has_ring() {
+                    super::DRIVER.set(super::DriverKind::Ring);
+                    super::$name();
+                }
+            })*
+        }
+    };
+}
+
+on_both_drivers! {
+    many_links_get_their_own_bytes_back_however_they_are_split,
+    a_reader_that_stopped_blocks_nobody,
+    endings_are_told_apart,
+    a_reset_tells_what_was_in_flight,
+    a_close_writes_what_waits_first,
+    last_words_reach_a_peer_that_has_sent_more,
+    a_close_does_not_wait_for_ever,
+    a_link_that_moves_under_traffic_keeps_every_byte_in_order,
+    tls_carries_the_bytes_and_moves_with_its_link,
+    rubbish_instead_of_tls_ends_the_link_and_says_why,
+    lanes_keep_order_and_lose_nothing_when_they_are_full,
+    a_stop_flushes_closes_and_ends_the_threads,
+    a_stop_without_trouble_is_quick,
+    a_flood_does_not_starve_a_polite_link,
+    every_shard_reports_from_any_thread,
+    a_peer_that_is_answered_does_not_wait_for_delayed_acknowledgements,
+    a_peer_that_is_never_answered_does_not_wait_for_delayed_acknowledgements,
+    a_peer_that_acknowledges_is_alive,
+    too_many_links_are_refused_until_one_leaves,
+    who_may_not_connect_does_not,
+    connects_in_a_hurry_are_refused,
+    a_link_is_throttled_to_its_rate,
+}
+
+/// Whether this kernel has what the ring driver needs.
+fn has_ring() -> bool {
+    let text = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
+    let mut numbers = text
+        .split(|c: char| !c.is_ascii_digit())
+        .map(|number| number.parse::<u32>().unwrap());
+    (numbers.next().unwrap(), numbers.next().unwrap()) >= (6, 1)
+}
 
 struct Server {
     running: Option<Running>,
@@ -34,13 +95,10 @@ impl Server {
         let address = listener.local_addr().unwrap();
         let witness = Arc::new(Witness::default());
         let pem = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/shell/server.pem");
-        let driver = std::env::var("JIDMESH_DRIVER")
-            .map(|name| DriverKind::named(&name).unwrap())
-            .unwrap_or_default();
         let setup = Setup {
             shards,
             listeners: vec![listener],
-            driver,
+            driver: DRIVER.get(),
             io,
             tls: Some(load_pem(pem.as_ref()).unwrap()),
             journal: Arc::new(Stderr),
@@ -159,7 +217,6 @@ fn linger_zero(stream: &TcpStream) {
     assert_eq!(result, 0);
 }
 
-#[test]
 fn many_links_get_their_own_bytes_back_however_they_are_split() {
     let server = Server::new(1);
     let links: Vec<TcpStream> = (0..200).map(|_| server.connect("ec")).collect();
@@ -174,7 +231,6 @@ fn many_links_get_their_own_bytes_back_however_they_are_split() {
     }
 }
 
-#[test]
 fn a_reader_that_stopped_blocks_nobody() {
     let server = Server::new(1);
     let mut named = server.connect("name a\n");
@@ -194,7 +250,6 @@ fn a_reader_that_stopped_blocks_nobody() {
     assert!(got == bytes, "all of it comes when the reader goes on");
 }
 
-#[test]
 fn endings_are_told_apart() {
     let server = Server::new(1);
     let mut link = server.connect("echo\nx");
@@ -208,7 +263,6 @@ fn endings_are_told_apart() {
     assert_eq!(server.ending(), (CloseCause::Reset, 0, 0));
 }
 
-#[test]
 fn a_reset_tells_what_was_in_flight() {
     let server = Server::new(1);
     let mut named = server.connect("name a\n");
@@ -224,7 +278,6 @@ fn a_reset_tells_what_was_in_flight() {
     assert!(unsent > 0 && written < unsent, "{written} of {unsent}");
 }
 
-#[test]
 fn a_close_writes_what_waits_first() {
     let server = Server::new(1);
     let mut link = server.connect("close 9000000\n");
@@ -235,7 +288,6 @@ fn a_close_writes_what_waits_first() {
     assert_eq!(server.ending(), (CloseCause::Local, 0, 0));
 }
 
-#[test]
 fn last_words_reach_a_peer_that_has_sent_more() {
     let server = Server::new(1);
     let mut command = b"close 1000\n".to_vec();
@@ -247,7 +299,6 @@ fn last_words_reach_a_peer_that_has_sent_more() {
     assert_eq!(got.len(), 1000);
 }
 
-#[test]
 fn a_close_does_not_wait_for_ever() {
     let server = Server::new(1);
     let _link = server.connect("close 60000000\n");
@@ -262,7 +313,6 @@ fn a_close_does_not_wait_for_ever() {
     assert!(start.elapsed() > Duration::from_millis(1_500) && start.elapsed() < Duration::from_secs(5));
 }
 
-#[test]
 fn a_link_that_moves_under_traffic_keeps_every_byte_in_order() {
     let server = Server::new(2);
     thread::scope(|scope| {
@@ -293,7 +343,6 @@ fn client() -> rustls::ClientConnection {
     rustls::ClientConnection::new(Arc::new(config), ServerName::try_from("localhost").unwrap()).unwrap()
 }
 
-#[test]
 fn tls_carries_the_bytes_and_moves_with_its_link() {
     let server = Server::new(2);
     let mut socket = server.connect("tls\n");
@@ -313,7 +362,6 @@ fn tls_carries_the_bytes_and_moves_with_its_link() {
     assert_eq!(server.ending().0, CloseCause::Eof);
 }
 
-#[test]
 fn rubbish_instead_of_tls_ends_the_link_and_says_why() {
     let server = Server::new(1);
     let mut socket = server.connect("tls\n");
@@ -329,7 +377,6 @@ fn rubbish_instead_of_tls_ends_the_link_and_says_why() {
     assert!(!rest.is_empty(), "the peer is told with an alert");
 }
 
-#[test]
 fn lanes_keep_order_and_lose_nothing_when_they_are_full() {
     let server = Server::new(3);
     thread::scope(|scope| {
@@ -359,7 +406,6 @@ fn lanes_keep_order_and_lose_nothing_when_they_are_full() {
     });
 }
 
-#[test]
 fn a_stop_flushes_closes_and_ends_the_threads() {
     let mut server = Server::new(2);
     let mut links: Vec<TcpStream> = (0..50).map(|n| server.connect_at(n % 2, "echo\nx")).collect();
@@ -380,7 +426,6 @@ fn a_stop_flushes_closes_and_ends_the_threads() {
     assert!(TcpStream::connect(server.address).is_err(), "nobody listens any more");
 }
 
-#[test]
 fn a_stop_without_trouble_is_quick() {
     let mut server = Server::new(2);
     let mut link = server.connect_at(1, "echo\nx");
@@ -389,7 +434,6 @@ fn a_stop_without_trouble_is_quick() {
     assert!(took < Duration::from_millis(500), "{took:?}");
 }
 
-#[test]
 fn a_flood_does_not_starve_a_polite_link() {
     let server = Server::new(1);
     let stop = Arc::new(std::sync::atomic::AtomicBool::new(false));
@@ -426,7 +470,6 @@ fn a_flood_does_not_starve_a_polite_link() {
     reader.join().unwrap();
 }
 
-#[test]
 fn every_shard_reports_from_any_thread() {
     let server = Server::new(3);
     let mut link = server.connect_at(2, "echo\nx");
@@ -442,7 +485,55 @@ fn every_shard_reports_from_any_thread() {
     );
 }
 
-#[test]
+/// Of these, a few in a hundred wait where acknowledgements are not hurried at all.
+const BURSTS: usize = 600;
+
+/// Sends small pieces over `link`, which leaves Nagle on: its kernel keeps all but the first until that is acknowledged.
+fn bursts_are_prompt(link: &mut TcpStream, last: u8, mut arrived: impl FnMut(usize)) {
+    link.set_nodelay(false).unwrap();
+    for (pieces, bytes) in [(3, 300), (3, 100), (3, 600), (1, 300), (2, 300)] {
+        let mut times: Vec<Duration> = (0..BURSTS)
+            .map(|_| {
+                let start = Instant::now();
+                for piece in 1..=pieces {
+                    let mut bytes = vec![b'-'; bytes];
+                    if piece == pieces {
+                        bytes.pop();
+                        bytes.push(last);
+                    }
+                    link.write_all(&bytes).unwrap();
+                }
+                arrived(pieces * bytes);
+                start.elapsed()
+            })
+            .collect();
+        times.sort();
+        let limit = Duration::from_millis(30);
+        let late = times.iter().filter(|time| **time > limit).count();
+        assert!(
+            late < 6,
+            "{late} of {BURSTS} bursts of {pieces} x {bytes} bytes waited: {:?}",
+            &times[BURSTS - late..]
+        );
+    }
+}
+
+fn a_peer_that_is_answered_does_not_wait_for_delayed_acknowledgements() {
+    let server = Server::new(1);
+    let mut link = server.connect("ask\n");
+    let mut answers = link.try_clone().unwrap();
+    // An answer is what makes the other kernel delay the acknowledgements that follow.
+    bursts_are_prompt(&mut link, b'?', |_| expect(&mut answers, b"."));
+}
+
+fn a_peer_that_is_never_answered_does_not_wait_for_delayed_acknowledgements() {
+    let server = Server::new(1);
+    let mut named = server.connect("name a\n");
+    expect(&mut named, b"named\n");
+    let mut link = server.connect("to a\n");
+    bursts_are_prompt(&mut link, b'-', |bytes| expect(&mut named, &vec![b'-'; bytes]));
+}
+
 fn a_peer_that_acknowledges_is_alive() {
     let server = Server::new(1);
     let mut link = server.connect("probe\n");
@@ -456,7 +547,6 @@ fn refused(server: &Server) -> bool {
     !matches!(link.read(&mut byte), Ok(1))
 }
 
-#[test]
 fn too_many_links_are_refused_until_one_leaves() {
     let server = Server::with(
         1,
@@ -475,7 +565,6 @@ fn too_many_links_are_refused_until_one_leaves() {
     assert!(!refused(&server));
 }
 
-#[test]
 fn who_may_not_connect_does_not() {
     let loopback = Network::new(IpAddr::from([127, 0, 0, 0]), 8).unwrap();
     let access = Access {
@@ -491,7 +580,6 @@ fn who_may_not_connect_does_not() {
     )));
 }
 
-#[test]
 fn connects_in_a_hurry_are_refused() {
     let server = Server::with(
         1,
@@ -508,7 +596,6 @@ fn connects_in_a_hurry_are_refused() {
     assert!(refused(&server));
 }
 
-#[test]
 fn a_link_is_throttled_to_its_rate() {
     let rate = Rate {
         amount: 100_000,

@@ -125,7 +125,7 @@ impl Config {
     fn default_note(&self, default: bool) -> &'static str {
         match (default, self.default_secret_allowed) {
             (false, _) => "",
-            (true, false) => " (Debian's well-known secret: from this machine only)",
+            (true, false) => " (Debian's well-known secret: from loopback addresses only)",
             (true, true) => " (Debian's well-known secret, allowed from everywhere)",
         }
     }

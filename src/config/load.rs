@@ -15,7 +15,9 @@ impl Config {
     /// reported, the warnings among the errors.
     pub fn load(path: &Path) -> Result<Loaded, Vec<Problem>> {
         let host_name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-        Config::parse(path, host_name.trim(), &read_file)
+        let mut loaded = Config::parse(path, host_name.trim(), &read_file)?;
+        loaded.warnings.extend(not_yet(path, &loaded.config));
+        Ok(loaded)
     }
 
     /// The same with the machine's name and a way to read files as arguments (its error is the reason in words).
@@ -112,7 +114,7 @@ fn exposed(cx: &mut Cx<'_>, router: &Router, users: &[u32]) {
     }
     let fate = match config.default_secret_allowed {
         true => "can be used by anybody who reaches the port",
-        false => "is accepted from this machine only",
+        false => "is accepted from loopback addresses only",
     };
     let listen = format!("or listen on 127.0.0.1 only ({}:{})", cx.path.display(), router.ip_line);
     for line in users {
@@ -126,6 +128,22 @@ fn exposed(cx: &mut Cx<'_>, router: &Router, users: &[u32]) {
         );
         cx.warning(router.secret_line, text);
     }
+}
+
+/// What is read and checked, but does nothing in this version.
+fn not_yet(path: &Path, config: &Config) -> Vec<Problem> {
+    let sections = [
+        (
+            config.mesh.is_some(),
+            "<mesh> has no effect: this version connects no machines",
+        ),
+        (
+            config.uplink.is_some(),
+            "<uplink> has no effect: this version attaches to no other router",
+        ),
+    ];
+    let found = sections.into_iter().filter(|(is_there, _)| *is_there);
+    found.map(|(_, text)| Problem::warning(path, 0, text)).collect()
 }
 
 /// Rights of users who do not exist are most likely slips of the pen.

@@ -41,7 +41,7 @@ pub struct Config {
     pub pidfile: Option<PathBuf>,
     /// `<log>`.
     pub log: LogTarget,
-    /// The command line's `-D`: lines of level Info are logged too.
+    /// The command line's `-D`, which jabberd2's router has too; everything worth a line is logged without it.
     pub debug: bool,
     /// `<local><ip>` (repeatable) and `<port>`: where components connect.
     pub local: Vec<SocketAddr>,
@@ -85,7 +85,7 @@ pub struct Config {
     pub frame_bytes_max: usize,
     /// `<auth-time>`: how long a handshake may take, milliseconds.
     pub auth_ms: u64,
-    /// `<default-secret allow='yes'/>`: Debian's well-known secret is good from other machines too.
+    /// `<default-secret allow='yes'/>`: Debian's well-known secret is good from other addresses than loopback too.
     pub default_secret_allowed: bool,
 }
 

@@ -36,6 +36,22 @@ impl Problem {
         }
     }
 
+    /// `FILE:LINE: TEXT`, for a log whose lines have a level already.
+    pub fn plain(&self) -> impl fmt::Display + '_ {
+        fmt::from_fn(|f| {
+            self.place(f)?;
+            write!(f, ": {}", self.text)
+        })
+    }
+
+    fn place(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.path.display())?;
+        if self.line > 0 {
+            write!(f, ":{}", self.line)?;
+        }
+        Ok(())
+    }
+
     /// A problem that does not.
     pub fn warning(path: &Path, line: u32, text: impl Into<String>) -> Problem {
         Problem {
@@ -49,10 +65,7 @@ impl Problem {
 
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", self.path.display())?;
-        if self.line > 0 {
-            write!(f, ":{}", self.line)?;
-        }
+        self.place(f)?;
         let severity = match self.severity {
             Severity::Warning => "warning",
             Severity::Error => "error",

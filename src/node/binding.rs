@@ -2,8 +2,9 @@
 
 use super::Shard;
 use super::api::{Level, LinkId, Micros};
+use super::input::Flow;
 use super::lane::Message;
-use super::link::{Cargo, Flow, Stage};
+use super::link::{Cargo, Stage};
 use super::seat::{Life, Seat};
 use crate::config::Config;
 use crate::table::names::Multi;
@@ -96,7 +97,7 @@ impl Shard {
         flow
     }
 
-    fn flow(&self, id: LinkId) -> Flow {
+    pub(super) fn flow(&self, id: LinkId) -> Flow {
         match self.link(id).map(|link| &link.stage) {
             Some(Stage::Unseated | Stage::Seated { asking: false, .. }) => Flow::Go,
             _ => Flow::Stop,
@@ -155,6 +156,7 @@ impl Shard {
                     };
                 }
                 self.pause(id, true);
+                self.wake_by(now + super::TICK_US);
                 let home = self.names.seat(seat).map_or(0, |view| view.home);
                 self.tell(now, home, Message::Contest { seat });
             }
@@ -342,9 +344,14 @@ impl Shard {
             self.send(id, |out| edit::bind_answer(out, &cargo.bind, &bind, None));
         }
         if cargo.back {
+            // Before the question: who has left meanwhile must not be asked about.
+            self.handle_early(now, id);
+            if self.seats.get(cargo.seat).is_none_or(|seat| seat.link != Some(id)) {
+                return;
+            }
             self.came_back(now, cargo.seat);
         }
-        self.greet(cargo.seat);
+        self.greet(cargo.seat, !cargo.back);
         self.pause(id, false);
         self.handle_early(now, id);
         if self.link(id).is_some_and(|link| link.has_scanner()) {
@@ -352,8 +359,10 @@ impl Shard {
         }
     }
 
-    /// The newcomer hears of every name that is not its own.
-    fn greet(&mut self, seat: SeatId) {
+    /// The newcomer hears of every name that is not its own. What a new seat's component may still hold of a former
+    /// life (it outlived a router, or its grace period) is nobody's any more: `unavailable` goes before, on which sm
+    /// ends the sessions of a c2s, and c2s the clients of a domain. A new process holds nothing, and nothing happens.
+    fn greet(&mut self, seat: SeatId, fresh: bool) {
         let Some(state) = self.seats.get_mut(seat) else { return };
         state.greeted = true;
         if state.is_foreign() {
@@ -369,7 +378,14 @@ impl Shard {
             .filter(|name| !own.iter().any(|own| **own == **name))
             .map(Into::into)
             .collect();
-        self.send(link, |out| names.iter().for_each(|name| edit::advert(out, name, false)));
+        self.send(link, |out| {
+            for name in &names {
+                if fresh {
+                    edit::advert(out, name, true);
+                }
+                edit::advert(out, name, false);
+            }
+        });
     }
 
     /// Every shard: what the registrar decided.
@@ -443,7 +459,13 @@ impl Shard {
             .map(|(id, _)| id)
             .collect();
         for listener in listeners {
-            self.put(listener, |out| edit::advert(out, name, unavailable));
+            self.put(listener, |out| {
+                // News of a name is also the end of what its former holder had: see `greet`.
+                edit::advert(out, name, true);
+                if !unavailable {
+                    edit::advert(out, name, false);
+                }
+            });
         }
     }
 
@@ -507,7 +529,7 @@ impl Shard {
                 remote,
                 "no sign of life on this link, and its component came back over another".into(),
             );
-            self.close_link(now, id);
+            self.give_up_link(now, id);
         }
         self.tell(now, 0, Message::ContestAnswer { seat, alive });
     }

@@ -2,10 +2,11 @@
 
 use super::api::{Action, Micros};
 use super::counters::Counter;
-use super::forward::{client, number, token};
+use super::forward::{client, is_request, number, token};
 use super::lane::{Message, SessionKey};
 use super::{SELF, Shard};
 use crate::jid::{self, JidRef};
+use crate::table::names::Multi;
 use crate::table::users::Session;
 use crate::table::{SeatId, SeatKind};
 use crate::wire::header::{self, Frame, Payload, PayloadKind, Route};
@@ -42,11 +43,30 @@ impl Shard {
         };
         if foreign {
             if route.error.is_none() {
-                self.enqueue(now, seat, source, frame, |out| foreign::unwrap(frame, route, out));
+                // What waits is unwrapped when it goes: until then it may have to go back to its sender.
+                let waits = state.waits();
+                self.enqueue(now, seat, source, frame, |out| match waits {
+                    true => out.extend_from_slice(frame),
+                    false => foreign::unwrap(frame, route, out),
+                });
             }
         } else if self.learn(now, seat, source, frame, route) {
             self.enqueue(now, seat, source, frame, |out| out.extend_from_slice(frame));
         }
+    }
+
+    /// A `start` that went to a former life of its sm, before its sender heard of that one's end: the sender keeps it
+    /// until it is answered, and places it again.
+    pub(super) fn is_kept_elsewhere(&mut self, seat: SeatId, restarts: u16, frame: &[u8]) -> bool {
+        if self.names.seat(seat).is_some_and(|view| view.restarts == restarts) {
+            return false;
+        }
+        let kept = matches!(header::read(frame), Ok(Frame::Route(Route { payload: Some(payload), .. }))
+            if payload.kind == PayloadKind::Session && is_request(&payload));
+        if kept {
+            self.count(Counter::DropGone);
+        }
+        kept
     }
 
     /// Session control reaches a c2s only from an sm.
@@ -64,6 +84,13 @@ impl Shard {
         }
         if !payload.failed {
             return true;
+        }
+        if !self.is_given_back(route, payload) {
+            // The attribute is its sender's, who may write what he likes; only in that form c2s would take it amiss.
+            if payload.failed_prefixed {
+                self.count(Counter::DropUnknownElement);
+            }
+            return !payload.failed_prefixed;
         }
         // A stanza that sm gives back: it does not know this session. c2s would hand it to the client as if it were
         // incoming; an error on the route ends the client instead.
@@ -91,6 +118,16 @@ impl Shard {
         false
     }
 
+    /// A client's stanza that sm could not take comes from the sm's own id; what sm delivers comes from the domain, and
+    /// says who sent it.
+    fn is_given_back(&self, route: &Route<'_>, payload: &Payload<'_>) -> bool {
+        let of_domain = route
+            .from
+            .and_then(|from| self.names.find(from))
+            .is_some_and(|(_, name)| name.multi == Multi::To);
+        !of_domain && payload.from.is_none()
+    }
+
     fn session_control(&mut self, now: Micros, c2s: SeatId, sm: SeatId, payload: &Payload<'_>) {
         let action = payload.action.map(|action| action.0).unwrap_or_default();
         let target = payload.target.and_then(|target| target.unescape());
@@ -108,7 +145,8 @@ impl Shard {
                 };
                 self.session_started(now, sm, key, &bare, target, request);
             }
-            (b"ended" | b"replaced", _) => {
+            // An `end` that failed: sm knows nothing of the session.
+            (b"ended" | b"replaced", _) | (b"end", true) => {
                 if let Some(key) = key {
                     self.forget_client(now, key);
                     if let Some(state) = self.seats.get_mut(c2s) {

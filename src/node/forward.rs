@@ -2,8 +2,8 @@
 
 use super::api::{Action, Level, LinkId, Micros};
 use super::counters::Counter;
+use super::input::Flow;
 use super::lane::{Message, SessionKey, Verb};
-use super::link::Flow;
 use super::seat::Life;
 use super::{SELF, Shard, message_log};
 use crate::route::{self, Drop, Verdict};
@@ -15,14 +15,14 @@ use crate::wire::{edit, foreign};
 
 impl Shard {
     /// Anything but binds.
-    pub(super) fn forward(&mut self, now: Micros, id: LinkId, seat: SeatId, frame: &[u8], header: Frame<'_>) -> Flow {
+    pub(super) fn forward(&mut self, now: Micros, id: LinkId, seat: SeatId, frame: &[u8], header: &Frame<'_>) -> Flow {
         if let Some(seat) = self.seats.get_mut(seat) {
             seat.frames_in += 1;
         }
         match header {
-            Frame::Route(route) => self.route(now, seat, frame, &route),
+            Frame::Route(route) => self.route(now, seat, frame, route),
             Frame::Throttle => self.throttle(id, seat),
-            Frame::Stanza(payload) => self.stanza(now, seat, frame, &payload),
+            Frame::Stanza(payload) => self.stanza(now, seat, frame, payload),
             _ => self.count(Counter::DropUnknownElement),
         }
         match self.link(id).map(|link| &link.stage) {
@@ -50,7 +50,7 @@ impl Shard {
     fn throttle(&mut self, id: LinkId, seat: SeatId) {
         let Some(state) = self.seats.get_mut(seat) else { return };
         state.throttled = !state.throttled;
-        let release = if state.throttled {
+        let release = if state.waits() {
             Vec::new()
         } else {
             std::mem::take(&mut state.queue)
@@ -172,7 +172,7 @@ impl Shard {
             return false;
         };
         match (kind, payload.kind) {
-            (SeatKind::Sm, _) => self.observe_sm(now, frame, header, payload),
+            (SeatKind::Sm, _) => self.observe_sm(now, seat, frame, header, payload),
             (SeatKind::C2s, _) => self.observe_client(now, seat, frame, header, payload),
             (SeatKind::Native, PayloadKind::Session) if is_request(payload) => {
                 self.tell_all(
@@ -189,14 +189,22 @@ impl Shard {
     }
 
     /// From sm: answers to jidmesh's own questions stay here, and so does what sm asks every other component.
-    fn observe_sm(&mut self, now: Micros, frame: &[u8], header: &Route<'_>, payload: &Payload<'_>) -> bool {
+    fn observe_sm(
+        &mut self,
+        now: Micros,
+        seat: SeatId,
+        frame: &[u8],
+        header: &Route<'_>,
+        payload: &Payload<'_>,
+    ) -> bool {
         if payload.kind != PayloadKind::Iq {
             return true;
         }
         if let Some(id) = payload.id
             && id.0.starts_with(super::grace::QUESTION_PREFIX)
+            && self.question_answered(now, seat, id.0, !payload.failed)
         {
-            return !self.question_answered(now, id.0, !payload.failed);
+            return false;
         }
         if is_component_disco(frame, header, payload) && header.to.is_some_and(|to| self.is_jabberd2(to)) {
             self.count(Counter::DropDisco);
@@ -229,7 +237,9 @@ impl Shard {
             let alive = header
                 .to
                 .is_some_and(|to| self.names.find(to).is_some_and(|(_, name)| is_sm_id(name)));
-            self.question_answered(now, token.as_bytes(), alive);
+            if !self.question_answered(now, seat, token.as_bytes(), alive) {
+                self.ghost_answered(now, seat, token.as_bytes(), alive);
+            }
             return false;
         }
         let Some(state) = self.seats.get_mut(seat) else {
@@ -249,6 +259,7 @@ impl Shard {
             return self.unknown_client(now, seat, frame, payload);
         };
         client.active = true;
+        client.ending |= payload.kind == PayloadKind::Session && payload.action.is_some_and(|a| a.0 == b"end");
         let (sm, bare) = (client.sm, client.bare.clone());
         let message = match payload.kind {
             PayloadKind::Session if payload.action.is_some_and(|action| action.0 == b"end") => Some(Message::Ending {
@@ -289,26 +300,18 @@ impl Shard {
         false
     }
 
-    /// To jidmesh itself: answers to fences and surrogates. Anything else is nobody's.
+    /// To jidmesh itself: answers of sm to fences and surrogates. For anything else there is nobody of that name.
     fn for_self(&mut self, now: Micros, seat: SeatId, frame: &[u8], header: &Route<'_>) {
-        let Some(payload) = &header.payload else { return };
-        match payload.kind {
-            PayloadKind::Iq => {
-                let parsed = payload
-                    .id
-                    .and_then(|id| id.as_str()?.strip_prefix(FENCE_PREFIX)?.split_once('.'));
-                if let Some((shard, number)) = parsed
-                    && let (Ok(shard), Ok(number)) = (shard.parse::<u16>(), number.parse())
-                    && shard < self.shards
-                {
+        let of_sm = self.names.seat(seat).is_some_and(|view| view.kind == SeatKind::Sm);
+        match header.payload.as_ref().filter(|_| of_sm) {
+            Some(payload) if payload.kind == PayloadKind::Session => self.surrogate_answer(now, seat, payload),
+            Some(payload) => match fence_answered(payload) {
+                Some((shard, number)) if shard < self.shards => {
                     self.tell(now, shard, Message::FenceDone { sm: seat, number });
                 }
-            }
-            PayloadKind::Session => self.surrogate_answer(now, payload),
-            _ => {
-                let _ = frame;
-                self.count(Counter::DropGone);
-            }
+                _ => self.bounce(now, seat, frame, "404"),
+            },
+            None => self.bounce(now, seat, frame, "404"),
         }
     }
 
@@ -326,11 +329,11 @@ impl Shard {
         frame: &[u8],
         header: Option<&Route<'_>>,
     ) {
-        match self.names.seat(target).map(|view| view.home) {
-            Some(home) if home == self.id => self.deliver(now, target, source, frame, header),
-            Some(home) => {
+        match self.names.seat(target).map(|view| (view.home, view.restarts)) {
+            Some((home, _)) if home == self.id => self.deliver(now, target, source, frame, header),
+            Some((home, restarts)) => {
                 self.count(Counter::LaneFrames);
-                self.data[usize::from(home)].push(Verb::Seat(target), source, frame);
+                self.data[usize::from(home)].push(Verb::Seat(target, restarts), source, frame);
             }
             None => self.bounce(now, source, frame, "404"),
         }
@@ -346,7 +349,7 @@ impl Shard {
         if gone
             && let Some(to) = route
                 .to
-                .filter(|to| self.names.find(*to).is_none())
+                .filter(|to| self.names.find(*to).is_none() && to.0 != self.names.own().as_bytes())
                 .and_then(|to| to.unescape())
         {
             // sm still counts on a c2s that is not there: it must end those sessions first, or it delivers to them again.
@@ -580,6 +583,20 @@ enum Filtered {
 /// Ids of fences: this, the asking shard, a dot, the fence's number.
 pub(super) const FENCE_PREFIX: &str = "jidmesh-fence-";
 
+/// Shard and number of the fence that sm answers. It answers for the domain; the address of a user's own iq, whose id he
+/// chooses, has a node part.
+fn fence_answered(payload: &Payload<'_>) -> Option<(u16, u64)> {
+    let of_user = payload
+        .from
+        .is_some_and(|from| from.0.contains(&b'@') || from.0.contains(&b'&'));
+    let answers = matches!(payload.kind_attr.map(|kind| kind.0), Some(b"result" | b"error"));
+    if payload.kind != PayloadKind::Iq || of_user || !answers {
+        return None;
+    }
+    let (shard, number) = payload.id?.as_str()?.strip_prefix(FENCE_PREFIX)?.split_once('.')?;
+    Some((shard.parse().ok()?, number.parse().ok()?))
+}
+
 pub(super) fn token(value: Value<'_>) -> Option<Token> {
     Token::new(value.0)
 }
@@ -637,5 +654,6 @@ pub(super) fn client(token: Token, sm: SeatId, bare: &str) -> Client {
         sm,
         bare: bare.into(),
         active: false,
+        ending: false,
     }
 }

@@ -10,7 +10,7 @@ use crate::table::{SeatId, SeatKind, ShardId, Token};
 use crate::wire::header::{self, Frame, PayloadKind, Route};
 use crate::wire::scan::{Item, Limits, Scanner};
 use crate::wire::{NS_CLIENT, NS_SESSION, edit, foreign};
-use std::net::SocketAddr;
+use rand_core::RngCore;
 
 /// Ids of questions to components that came back. No component makes such ids.
 pub(super) const QUESTION_PREFIX: &[u8] = b"jidmesh-ask-";
@@ -43,13 +43,7 @@ impl Shard {
         let Some(state) = self.seats.get_mut(seat).filter(|state| state.link == Some(id)) else {
             return;
         };
-        let mut queue = Vec::new();
-        for (_, frame) in frames_of(limits, &unsent).filter(|(start, _)| *start >= written) {
-            keep_route(&mut queue, frame);
-        }
-        for (_, frame) in frames_of(limits, &pending) {
-            keep_route(&mut queue, frame);
-        }
+        let mut queue = unwritten(limits, &unsent, written, &pending);
         queue.append(&mut state.queue);
         state.queue = queue;
         state.link = None;
@@ -89,13 +83,31 @@ impl Shard {
         }
     }
 
-    pub(super) fn closing_done(&mut self, _now: Micros, _id: LinkId, remote: SocketAddr) {
-        self.log(Level::Info, Some(remote), "closed".into());
+    /// A link that jidmesh closed did not take these any more. They go before what waits for the component meanwhile; if
+    /// nothing waits any more, they come too late to keep their order, and go back.
+    pub(super) fn left_over(&mut self, now: Micros, seat: SeatId, (unsent, written): (Vec<u8>, usize), pending: &[u8]) {
+        let mut queue = unwritten(self.limits, &unsent, written, pending);
+        if queue.is_empty() {
+            return;
+        }
+        match self.seats.get_mut(seat).filter(|state| state.life != Life::Live) {
+            Some(state) => {
+                queue.append(&mut state.queue);
+                state.queue = queue;
+            }
+            None if self.stopping => {}
+            None => {
+                let kind = self.names.seat(seat).map_or(SeatKind::Native, |view| view.kind);
+                self.give_queue_back(now, &queue, kind);
+            }
+        }
     }
 
     /// Shard 0: a seat has no link for now.
     pub(super) fn seat_lost(&mut self, now: Micros, seat: SeatId) {
         self.tell_all(now, &Message::SeatLive { seat, live: false });
+        // However it came to its end: who contends for it need not wait for the proof.
+        self.contest_answered(now, seat, false);
     }
 
     /// Shard 0: a seat is given up. Its names go first, so that whatever is routed again finds other ways.
@@ -143,11 +155,11 @@ impl Shard {
     pub(super) fn came_back(&mut self, now: Micros, seat: SeatId) {
         self.count(Counter::LinksReturned);
         let shards = self.shards;
+        // Users choose the ids of their own iqs, and sm hands those on: they must not guess this one.
+        let question = Token::new(format!("jidmesh-ask-{:016x}", self.rng.next_u64()).as_bytes());
         let Some(state) = self.seats.get_mut(seat) else { return };
         state.returns += 1;
         state.unclaimed = Some((now + CLAIM_US, state.names.iter().skip(1).cloned().collect()));
-        self.questions += 1;
-        let question = Token::new(format!("jidmesh-ask-{}-{}", seat.number(), self.questions).as_bytes());
         let (name, remote, kind, sample) = (
             state.id.clone(),
             state.remote,
@@ -249,32 +261,27 @@ impl Shard {
         }
     }
 
-    /// A component answered a question. False when the id is of none that is open.
-    pub(super) fn question_answered(&mut self, now: Micros, id: &[u8], alive: bool) -> bool {
-        let asked = self.seats.iter().find_map(|(seat, state)| match &state.life {
-            Life::Asking { question, .. } if question.as_bytes() == id => Some(seat),
-            _ => None,
-        });
-        if let Some(seat) = asked {
-            let Some(state) = self.seats.get(seat) else {
-                return true;
-            };
-            let (name, remote) = (state.id.clone(), state.remote);
-            if alive {
-                self.log(Level::Info, Some(remote), format!("[{name}] kept its sessions"));
-                self.release_queue(now, seat);
-            } else {
-                self.count(Counter::LinksLost);
-                self.log(
-                    Level::Warning,
-                    Some(remote),
-                    format!("[{name}] was restarted: its sessions are ended"),
-                );
-                self.tell_all(now, &Message::Restarted { seat });
-            }
-            return true;
+    /// A component answered a question. False when the id is not of the one that it was asked.
+    pub(super) fn question_answered(&mut self, now: Micros, seat: SeatId, id: &[u8], alive: bool) -> bool {
+        let Some(state) = self.seats.get(seat) else {
+            return false;
+        };
+        if !matches!(&state.life, Life::Asking { question, .. } if question.as_bytes() == id) {
+            return false;
         }
-        self.ghost_answered(now, id, alive);
+        let (name, remote) = (state.id.clone(), state.remote);
+        if alive {
+            self.log(Level::Info, Some(remote), format!("[{name}] kept its sessions"));
+            self.release_queue(now, seat);
+        } else {
+            self.count(Counter::LinksLost);
+            self.log(
+                Level::Warning,
+                Some(remote),
+                format!("[{name}] was restarted: its sessions are ended"),
+            );
+            self.tell_all(now, &Message::Restarted { seat });
+        }
         true
     }
 
@@ -282,6 +289,8 @@ impl Shard {
     pub(super) fn component_restarted(&mut self, now: Micros, seat: SeatId) {
         let Some(view) = self.names.seat(seat) else { return };
         let (kind, name) = (view.kind, view.id.clone());
+        self.names
+            .change_seat(seat, |view| view.restarts = view.restarts.wrapping_add(1));
         // At its home: what waited is taken out before anything new is sent to it.
         let mut queue = Vec::new();
         if let Some(state) = self.seats.get_mut(seat) {
@@ -317,6 +326,7 @@ impl Shard {
     fn drop_clients(&mut self, now: Micros, seat: SeatId) {
         let Some(state) = self.seats.get_mut(seat) else { return };
         state.unproven.clear();
+        state.ghosts.clear();
         for (number, client) in state.clients.drain() {
             let key = SessionKey {
                 c2s: seat,
@@ -487,8 +497,8 @@ impl Shard {
         }
     }
 
-    fn ghost_answered(&mut self, now: Micros, id: &[u8], alive: bool) {
-        let found = self.seats.iter_mut().find_map(|(seat, state)| {
+    pub(super) fn ghost_answered(&mut self, now: Micros, seat: SeatId, id: &[u8], alive: bool) {
+        let found = self.seats.get_mut(seat).and_then(|state| {
             let at = state
                 .ghosts
                 .iter()
@@ -500,9 +510,9 @@ impl Shard {
                 .clients
                 .get_mut(number, &token)
                 .filter(|client| dead && !client.active)?;
-            Some((seat, number, token, client.sm, state.id.clone(), client.bare.clone()))
+            Some((number, token, client.sm, state.id.clone(), client.bare.clone()))
         });
-        let Some((seat, number, token, sm, name, bare)) = found else {
+        let Some((number, token, sm, name, bare)) = found else {
             return;
         };
         self.count(Counter::GhostsCleared);
@@ -644,6 +654,12 @@ pub(super) fn session_payload(
 /// The frames of a piece of output that starts at a frame's border, with their offsets. Ends where it is not such a piece.
 pub(super) fn frames_of(limits: Limits, bytes: &[u8]) -> impl Iterator<Item = (usize, &[u8])> {
     const ROOT: &[u8] = b"<s>";
+    // They passed the limits when they came; what was added on the way, and limits changed since, must not cut them off.
+    let limits = Limits {
+        frame_bytes_max: usize::MAX / 2,
+        depth_max: limits.depth_max.saturating_add(2),
+        ..limits
+    };
     let mut scanner = Scanner::new(limits);
     let mut whole = Vec::with_capacity(ROOT.len() + bytes.len());
     if !bytes.is_empty() {
@@ -661,6 +677,19 @@ pub(super) fn frames_of(limits: Limits, bytes: &[u8]) -> impl Iterator<Item = (u
             }
         }
     })
+}
+
+/// What of a chunk in flight and of the output behind it has not reached the component. A frame that was cut has not: a
+/// component acts on a frame's end.
+fn unwritten(limits: Limits, unsent: &[u8], written: usize, pending: &[u8]) -> Vec<u8> {
+    let mut queue = Vec::new();
+    for (_, frame) in frames_of(limits, unsent).filter(|(start, frame)| start + frame.len() > written) {
+        keep_route(&mut queue, frame);
+    }
+    for (_, frame) in frames_of(limits, pending) {
+        keep_route(&mut queue, frame);
+    }
+    queue
 }
 
 /// Keeps what is addressed to somebody; answers to binds and adverts are made anew for a new link.

@@ -8,8 +8,8 @@ use crate::table::{SeatId, SeatKind, ShardId, Token};
 /// What the receiving shard does with a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Verb {
-    /// Deliver it to this component.
-    Seat(SeatId),
+    /// Deliver it to this component, in the life of it that the sender knew.
+    Seat(SeatId, u16),
     /// Decide for the user it is addressed to.
     User,
     /// Send it back to its sender, this component, with this error code.
@@ -185,6 +185,8 @@ pub(super) enum Message {
         sample: Option<Sampled>,
     },
     SurrogateStarted {
+        sm: SeatId,
+        bare: Box<str>,
         number: u32,
         token: Token,
     },

@@ -30,8 +30,10 @@ mod binding;
 mod delivery;
 mod forward;
 mod grace;
+mod input;
 mod link;
 mod message_log;
+mod negotiate;
 mod placement;
 mod seat;
 mod surrogate;
@@ -199,7 +201,11 @@ impl Shard {
         for (_, batch) in data.drain(..) {
             for (frame, bytes) in batch.iter() {
                 match frame.verb {
-                    Verb::Seat(seat) => self.deliver(now, seat, frame.source, bytes, None),
+                    Verb::Seat(seat, restarts) => {
+                        if !self.is_kept_elsewhere(seat, restarts, bytes) {
+                            self.deliver(now, seat, frame.source, bytes, None);
+                        }
+                    }
                     Verb::User => self.for_user(now, frame.source, bytes),
                     Verb::Bounce(seat, code) => self.bounce(now, seat, bytes, code),
                     Verb::Broadcast => self.broadcast_here(now, frame.source, bytes),
@@ -321,7 +327,12 @@ impl Shard {
             Message::StartDone { bare, c2s, request } => self.start_done(now, &bare, c2s, request),
             Message::EndClient { key, restarted } => self.end_client(now, key, restarted),
             Message::FenceDone { sm, number } => self.fence_done(now, sm, number),
-            Message::SurrogateStarted { number, token } => self.surrogate_started(now, number, token),
+            Message::SurrogateStarted {
+                sm,
+                bare,
+                number,
+                token,
+            } => self.surrogate_started(now, sm, &bare, number, token),
             Message::SurrogateEnded { number } => self.surrogate_ended(now, number),
         }
     }

@@ -328,6 +328,18 @@ impl Shard {
     /// `started` passed on its way to a c2s. The control lane may bring this before data that was sent earlier; that
     /// data then goes to the sm that holds the session already.
     pub(super) fn register(&mut self, now: Micros, bare: &str, sm: SeatId, request: Option<Token>, session: Session) {
+        if self.names.seat(sm).is_none() {
+            // The news that the sm is gone overtook its last words: nobody else will end this session.
+            let key = SessionKey {
+                c2s: session.c2s,
+                number: session.number,
+                token: session.token,
+            };
+            if let Some(home) = self.names.seat(session.c2s).map(|view| view.home) {
+                self.tell(now, home, Message::EndClient { key, restarted: false });
+            }
+            return;
+        }
         self.users.change(bare, |user| {
             if let Some(flux) = &mut user.flux {
                 flux.starts

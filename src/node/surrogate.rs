@@ -76,7 +76,7 @@ impl Shard {
     }
 
     /// An sm answered a surrogate's session control; the shard it belongs to is told.
-    pub(super) fn surrogate_answer(&mut self, now: Micros, payload: &Payload<'_>) {
+    pub(super) fn surrogate_answer(&mut self, now: Micros, sm: SeatId, payload: &Payload<'_>) {
         let Some(number) = payload.c2s.and_then(super::forward::number) else {
             return;
         };
@@ -88,30 +88,40 @@ impl Shard {
         }
         let action = payload.action.map(|action| action.0).unwrap_or_default();
         let message = match (action, payload.sm.and_then(super::forward::token)) {
-            (b"started", Some(token)) if !payload.failed => Message::SurrogateStarted { number, token },
+            (b"started", Some(token)) if !payload.failed => {
+                let target = payload.target.and_then(|target| target.unescape());
+                let bare = target.as_deref().and_then(crate::jid::bare_key).unwrap_or_default();
+                Message::SurrogateStarted {
+                    sm,
+                    bare: bare.into(),
+                    number,
+                    token,
+                }
+            }
             _ => Message::SurrogateEnded { number },
         };
         self.tell(now, shard, message);
     }
 
-    pub(super) fn surrogate_started(&mut self, now: Micros, number: u32, token: Token) {
-        let Some(surrogate) = self.surrogates.flying.get(&number) else {
-            return;
-        };
-        let (sm, bare) = (surrogate.sm, surrogate.bare.clone());
+    pub(super) fn surrogate_started(&mut self, now: Micros, sm: SeatId, bare: &str, number: u32, token: Token) {
+        let end = session_payload("end", number, token.as_str(), None, None);
+        if !self
+            .surrogates
+            .flying
+            .get(&number)
+            .is_some_and(|known| known.sm == sm && *known.bare == *bare)
+        {
+            // It came too late: nobody else would ever end it.
+            return self.hand_sm(now, sm, bare, &end);
+        }
         let mut presence = format!(
             "<presence xmlns='{NS_CLIENT}' xmlns:sc='{NS_SESSION}' type='unavailable' sc:c2s='{number}' sc:sm='"
         )
         .into_bytes();
         edit::escape(token.as_str(), &mut presence);
         presence.extend_from_slice(b"'/>");
-        self.hand_sm(now, sm, &bare, &presence);
-        self.hand_sm(
-            now,
-            sm,
-            &bare,
-            &session_payload("end", number, token.as_str(), None, None),
-        );
+        self.hand_sm(now, sm, bare, &presence);
+        self.hand_sm(now, sm, bare, &end);
     }
 
     pub(super) fn surrogate_ended(&mut self, now: Micros, number: u32) {

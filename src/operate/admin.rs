@@ -57,6 +57,17 @@ pub(super) fn start(path: &Path, reports: Arc<Reports>, log: LogSender) -> io::R
     Ok((acceptor, file))
 }
 
+/// What an operator can do about a socket that cannot be made, as the end of a line.
+pub(super) fn advice(why: &io::Error) -> &'static str {
+    match why.kind() {
+        io::ErrorKind::PermissionDenied | io::ErrorKind::NotFound | io::ErrorKind::ReadOnlyFilesystem => {
+            "; `jidmesh status` cannot work: make the folder for this user (RuntimeDirectory= in a systemd unit), or \
+             name another place in <admin> or with --admin"
+        }
+        _ => "",
+    }
+}
+
 /// The socket's name in the file system, which goes away with this.
 #[derive(Debug)]
 pub struct SocketFile {

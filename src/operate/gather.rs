@@ -5,7 +5,7 @@ use super::{ServeParams, Source};
 use crate::node::counters::{Counter, Counters};
 use crate::node::report::{NameReport, SeatReport, ShardReport};
 use serde::Serialize;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 /// A picture is shown again for so long, milliseconds: however many ask, shards are asked five times a second.
@@ -15,7 +15,7 @@ const ANSWER_MS: u64 = 1_000;
 
 /// The reports of all shards, merged and cached.
 pub struct Reports {
-    params: ServeParams,
+    params: Mutex<ServeParams>,
     source: Source,
     log: LogSender,
     cache: Mutex<Option<(Instant, Arc<NodeStatus>)>>,
@@ -33,11 +33,20 @@ impl Reports {
     /// Nothing is asked before the first [`Reports::get`].
     pub fn new(params: ServeParams, source: Source, log: LogSender) -> Reports {
         Reports {
-            params,
+            params: Mutex::new(params),
             source,
             log,
             cache: Mutex::new(None),
         }
+    }
+
+    /// Another configuration is in force from now on.
+    pub fn set_config_digest(&self, digest: String) {
+        self.params().config_digest = digest;
+    }
+
+    fn params(&self) -> MutexGuard<'_, ServeParams> {
+        self.params.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The node as it is now, or was [`CACHE_MS`] ago. Whoever comes while the shards are asked waits for the same answer.
@@ -49,7 +58,7 @@ impl Reports {
             return status.clone();
         }
         let reports = (self.source)(Duration::from_millis(ANSWER_MS));
-        let status = Arc::new(merge(&self.params, reports, self.log.lost()));
+        let status = Arc::new(merge(&self.params(), reports, self.log.lost()));
         *cache = Some((Instant::now(), status.clone()));
         status
     }

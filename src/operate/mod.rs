@@ -44,14 +44,20 @@ pub struct ServeParams {
 }
 
 /// The running servers. Dropping it stops them, removes the admin socket, and waits for neither client.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Serving {
+    reports: Arc<Reports>,
     acceptors: Vec<Acceptor>,
     socket: Option<admin::SocketFile>,
     metrics: Option<SocketAddr>,
 }
 
 impl Serving {
+    /// Another configuration is in force from now on: its digest, for status.
+    pub fn set_config_digest(&self, digest: String) {
+        self.reports.set_config_digest(digest);
+    }
+
     /// Where the metrics page is really served (the port, when the configuration said 0).
     pub fn metrics_addr(&self) -> Option<SocketAddr> {
         self.metrics
@@ -61,16 +67,24 @@ impl Serving {
 /// Starts admin socket and metrics page, as far as they are configured. What cannot be started is a warning in
 /// the log and left out: routing goes on without it.
 pub fn serve(params: ServeParams, source: Source, log: LogSender) -> Serving {
-    let mut serving = Serving::default();
     let (admin, metrics) = (params.admin.clone(), params.metrics);
     let reports = Arc::new(Reports::new(params, source, log.clone()));
+    let mut serving = Serving {
+        reports: reports.clone(),
+        acceptors: Vec::new(),
+        socket: None,
+        metrics: None,
+    };
     if let Some(path) = admin {
         match admin::start(&path, reports.clone(), log.clone()) {
             Ok((acceptor, socket)) => {
                 serving.acceptors.push(acceptor);
                 serving.socket = Some(socket);
             }
-            Err(why) => warn(&log, format!("no admin socket {}: {why}", path.display())),
+            Err(why) => {
+                let (at, advice) = (path.display(), admin::advice(&why));
+                warn(&log, format!("no admin socket {at}: {why}{advice}"));
+            }
         }
     }
     if let Some(addr) = metrics {

@@ -82,7 +82,7 @@ fn explain(admin: &Path, e: &io::Error) -> String {
     match e.kind() {
         io::ErrorKind::NotFound => format!(
             "there is no admin socket {at}: is jidmesh running? Perhaps its configuration names another one in \
-             <admin>; give that file with -c, as to `jidmesh run`"
+             <admin>: give that file with -c, as to `jidmesh run`. Perhaps it was not allowed to make it: its log says so"
         ),
         io::ErrorKind::PermissionDenied => {
             format!(

@@ -88,8 +88,13 @@ pub fn decide<'a>(route: &Route<'a>, to: Value<'a>, sender: SeatId, names: &Name
     if to.0 == names.own().as_bytes() {
         return Verdict::Own;
     }
+    // Between c2s and sm: out there nobody could do anything with it, and the client would wait for ever.
+    let inside = route
+        .payload
+        .as_ref()
+        .is_some_and(|payload| payload.kind == PayloadKind::Session || payload.c2s.is_some());
     match names.default_route() {
-        Some(seat) if seat != sender => Verdict::Seat(seat),
+        Some(seat) if seat != sender && !inside => Verdict::Seat(seat),
         _ => Verdict::Bounce("404"),
     }
 }

@@ -10,7 +10,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 /// One shard's brain, sans-IO. Every method means what the method of the same name of
-/// [`Shard`](crate::node::Shard) says.
+/// [`Shard`] says.
 #[allow(missing_docs)]
 pub trait Brain: 'static {
     /// A link's state on its way to another shard.

@@ -3,6 +3,7 @@
 use super::sys;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
+use std::time::{Duration, Instant};
 
 /// Oldest kernel on which the runtime works.
 const KERNEL_MIN: (u32, u32) = (5, 8);
@@ -79,7 +80,7 @@ fn bind_one(address: &SocketAddr, all: &[SocketAddr]) -> Result<TcpListener, Str
     let only_v6 = all
         .iter()
         .any(|other| other.is_ipv4() && other.port() == address.port());
-    sys::listen(address, only_v6).map_err(|error| match error.kind() {
+    listen_in_time(address, only_v6).map_err(|error| match error.kind() {
         io::ErrorKind::AddrInUse => {
             let port = address.port();
             format!(
@@ -95,6 +96,23 @@ fn bind_one(address: &SocketAddr, all: &[SocketAddr]) -> Result<TcpListener, Str
         _ => format!("cannot listen on {address}: {error}"),
     })
 }
+
+/// The kernel may hold the sockets of a process that just ended a little longer: a ring is taken down behind it.
+fn listen_in_time(address: &SocketAddr, only_v6: bool) -> io::Result<TcpListener> {
+    let start = Instant::now();
+    loop {
+        match sys::listen(address, only_v6) {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse && start.elapsed() < IN_USE_PATIENCE => {
+                std::thread::sleep(IN_USE_PAUSE);
+            }
+            result => return result,
+        }
+    }
+}
+
+/// How long a port in use is waited for, and how often it is tried.
+const IN_USE_PATIENCE: Duration = Duration::from_secs(2);
+const IN_USE_PAUSE: Duration = Duration::from_millis(50);
 
 #[cfg(test)]
 mod tests {

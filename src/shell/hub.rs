@@ -337,11 +337,6 @@ impl<B: Brain> Hub<B> {
         if written > 0 {
             self.brain.written(self.now, id, written);
         }
-        if let Some((cause, unsent, written)) = broken {
-            self.brain.closed(self.now, id, cause, unsent, written);
-            self.act();
-            return;
-        }
         let mut link = Link::new(Token::NONE, remote, permit);
         link.tls = tls;
         link.meter = meter;
@@ -351,15 +346,47 @@ impl<B: Brain> Hub<B> {
                 .push(Reverse((throttled_until, Alarm::Unthrottle(id.slot, id.generation))));
         }
         self.links.insert(id, link);
-        self.ops.push_back(Op::Add(id, fd));
+        let ended = match broken {
+            None => {
+                self.ops.push_back(Op::Add(id, fd));
+                None
+            }
+            Some(end) => Some((fd, end)),
+        };
         self.act();
+        // What it had read before it ended is handled before its end.
         if !unread.is_empty() {
             self.take_bytes(id, &unread);
+        }
+        if let Some((fd, end)) = ended {
+            return self.end_adopted(id, fd, end);
         }
         self.mark_dirty(id);
         if self.stop_at.is_some() {
             self.begin_close(id, CloseCause::Local);
         }
+    }
+
+    /// Ends a link that came to its end on its way here, unless it is on its way to yet another shard.
+    fn end_adopted(&mut self, id: LinkId, fd: OwnedFd, (cause, unsent, written): (CloseCause, Vec<u8>, usize)) {
+        let Some(mut link) = self.links.remove(&id) else { return };
+        let Fate::Moving { to, cargo, .. } = link.fate else {
+            self.brain.closed(self.now, id, cause, unsent, written);
+            return self.act();
+        };
+        let handover = Box::new(Handover {
+            fd,
+            remote: link.remote,
+            permit: link.permit,
+            cargo,
+            tls: link.tls.take(),
+            meter: link.meter,
+            throttled_until: 0,
+            unread: link.unread,
+            written: 0,
+            broken: Some((cause, unsent, written)),
+        });
+        self.send_link(to, handover);
     }
 
     pub(super) fn log(&self, level: Level, remote: std::net::SocketAddr, text: String) {

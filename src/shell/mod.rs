@@ -15,6 +15,8 @@
 //! call that may wait for a disk or for another machine inside an executor.
 
 mod accept;
+#[cfg(test)]
+mod adopted;
 mod brain;
 mod checks;
 mod control;
@@ -35,6 +37,6 @@ pub use brain::Brain;
 pub use control::Control;
 pub use driver::DriverKind;
 pub use journal::{Journal, Stderr};
-pub use run::run;
+pub use run::{Given, run};
 pub use start::{Running, Setup, StartError, start};
 pub use tls::load_pem;

@@ -231,12 +231,7 @@ impl<B: Brain> Hub<B> {
                     written: link.moved_written,
                     broken: broken.map(|cause| (cause, unsent, written)),
                 });
-                // What the brain said in the same turn goes first, as it was decided first.
-                self.give_control();
-                if let Err(Message::Link(handover)) = self.lanes.send(to, Message::Link(handover)) {
-                    // Nobody is there to take it: this shard itself was meant, or that one has ended.
-                    self.adopt(*handover);
-                }
+                self.send_link(to, handover);
             }
             Fate::Gone(cause) | Fate::Closing { cause, .. } => {
                 self.hang_up(&fd, &cause);
@@ -248,6 +243,16 @@ impl<B: Brain> Hub<B> {
                 self.brain.closed(self.now, id, CloseCause::Local, unsent, written);
                 self.act();
             }
+        }
+    }
+
+    /// Sends a link to its new home.
+    pub(super) fn send_link(&mut self, to: ShardId, handover: Box<Handover<B::Cargo>>) {
+        // What the brain said in the same turn goes first, as it was decided first.
+        self.give_control();
+        if let Err(Message::Link(handover)) = self.lanes.send(to, Message::Link(handover)) {
+            // Nobody is there to take it: this shard itself was meant, or that one has ended.
+            self.adopt(*handover);
         }
     }
 

@@ -7,7 +7,7 @@
 use super::brain::Brain;
 use super::driver::Driver;
 use super::hub::Hub;
-use super::sys::Doorbell;
+use super::sys::{Doorbell, Sleep};
 use std::time::Duration;
 
 /// The longest wait inside the driver.
@@ -25,7 +25,7 @@ pub(crate) async fn pump<B: Brain, D: Driver>(hub: &mut Hub<B>, driver: &mut D, 
             driver.turn(Duration::ZERO, reads, hub);
             idle = false;
         } else {
-            bell.announce_sleep();
+            bell.announce(if idle { Sleep::Executor } else { Sleep::Driver });
             let patience = if hub.quiet() {
                 hub.patience(HEARTBEAT)
             } else {

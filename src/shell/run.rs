@@ -6,7 +6,7 @@ use super::journal::{Journal, line};
 use super::start::{Running, Setup, start};
 use super::sys::Signals;
 use super::{checks, sys, tls};
-use crate::config::{ADMIN_DEFAULT, Config, LogTarget, Shards};
+use crate::config::{ADMIN_DEFAULT, Config, LogTarget, Problem, Severity, Shards};
 use crate::node::Shard;
 use crate::node::api::{Level, LogLine, ShardId};
 use crate::operate::log::{self, LogSender};
@@ -38,14 +38,28 @@ impl Journal for LogSender {
     }
 }
 
-/// Runs a node until SIGTERM or SIGINT; SIGHUP reads the configuration at `path` again. Everything that prevents the
-/// start is said on standard error and in the log.
-pub fn run(config: Config, path: Option<PathBuf>) -> ExitCode {
+/// What the command line has to say beside the configuration.
+#[derive(Debug, Default)]
+pub struct Given {
+    /// The configuration file, which SIGHUP reads again.
+    pub path: Option<PathBuf>,
+    /// Where to make the admin socket, whatever the configuration says.
+    pub admin: Option<PathBuf>,
+    /// Problems of the configuration that the operator has seen: the log shall have them too.
+    pub warnings: Vec<Problem>,
+}
+
+/// Runs a node until SIGTERM or SIGINT; SIGHUP reads the configuration again. Everything that prevents the start is
+/// said on standard error and in the log.
+pub fn run(config: Config, given: Given) -> ExitCode {
     let started = Instant::now();
     // Before any thread: they inherit that the signals are for this one.
     let signals = Signals::block();
     let log = log::start(log_target(&config), "jidmesh");
-    let outcome = Process::start(config, path, log.clone(), started).map(|process| process.serve(&signals));
+    if config.log != LogTarget::Stdout {
+        given.warnings.iter().for_each(|warning| log.send(problem("", warning)));
+    }
+    let outcome = Process::start(config, given, log.clone(), started).map(|process| process.serve(&signals));
     let code = match outcome {
         Ok(code) => code,
         Err(why) => {
@@ -56,6 +70,15 @@ pub fn run(config: Config, path: Option<PathBuf>) -> ExitCode {
     };
     log.flush(LOG_FLUSH);
     code
+}
+
+/// A problem of the configuration as a line of the log, whose level says how grave it is.
+fn problem(what: &str, problem: &Problem) -> LogLine {
+    let level = match problem.severity {
+        Severity::Warning => Level::Warning,
+        Severity::Error => Level::Error,
+    };
+    line(level, format!("{what}{}", problem.plain()))
 }
 
 fn log_target(config: &Config) -> log::LogTarget {
@@ -89,16 +112,17 @@ fn driver() -> Result<DriverKind, String> {
 
 /// A running node.
 struct Process {
-    config: Arc<Config>,
+    /// What the process was started with: some settings stay in force until the next start.
+    initial: Arc<Config>,
     path: Option<PathBuf>,
     log: LogSender,
     running: Running,
-    _serving: Serving,
+    serving: Serving,
     _pidfile: Option<PidFile>,
 }
 
 impl Process {
-    fn start(config: Config, path: Option<PathBuf>, log: LogSender, started: Instant) -> Result<Process, String> {
+    fn start(config: Config, given: Given, log: LogSender, started: Instant) -> Result<Process, String> {
         checks::kernel()?;
         let shards = shards(&config);
         for warning in checks::limits(shards, config.io.max_fds)? {
@@ -124,7 +148,7 @@ impl Process {
             Shard::new(shard, shards, Arc::clone(&shared), own(seed, shard))
         })
         .map_err(|error| error.to_string())?;
-        let serving = serve_operator(&config, shards, started, running.control(), &log);
+        let serving = serve_operator(&config, given.admin, shards, started, running.control(), &log);
         let addresses: Vec<String> = config.local.iter().map(ToString::to_string).collect();
         let text = format!(
             "listening on {}, {shards} shard(s), {} links at most",
@@ -133,17 +157,17 @@ impl Process {
         );
         log.send(line(Level::Notice, text));
         Ok(Process {
-            config,
-            path,
+            initial: config,
+            path: given.path,
             log,
             running,
-            _serving: serving,
+            serving,
             _pidfile: pidfile,
         })
     }
 
     /// Until a signal ends it.
-    fn serve(mut self, signals: &Signals) -> ExitCode {
+    fn serve(self, signals: &Signals) -> ExitCode {
         loop {
             match signals.wait(WATCH_S) {
                 Some(libc::SIGTERM | libc::SIGINT) => break,
@@ -173,7 +197,7 @@ impl Process {
     }
 
     /// Reads the configuration again. With an error nothing changes, except that the log is opened anew.
-    fn reload(&mut self) {
+    fn reload(&self) {
         self.log.reopen();
         let Some(path) = self.path.clone() else {
             return self.log.send(line(
@@ -184,20 +208,24 @@ impl Process {
         match read_again(&path) {
             Ok((config, warnings, tls)) => {
                 for warning in warnings {
-                    self.log.send(line(Level::Warning, warning));
+                    self.log.send(problem("", &warning));
                 }
-                if config.local != self.config.local || config.tuning != self.config.tuning {
-                    let text = "reload: changed addresses and <tuning> take effect at the next start";
+                let later = fixed_at_start(&self.initial, &config);
+                if !later.is_empty() {
+                    let text = format!(
+                        "reload: what changed in {} takes effect at the next start",
+                        later.join(", ")
+                    );
                     self.log.send(line(Level::Warning, text));
                 }
-                self.config = Arc::new(config);
-                self.running.control().reload(&self.config, tls.as_ref());
+                self.serving.set_config_digest(config.digest());
+                self.running.control().reload(&Arc::new(config), tls.as_ref());
                 self.log
                     .send(line(Level::Notice, format!("reloaded {}", path.display())));
             }
             Err(problems) => {
-                for problem in problems {
-                    self.log.send(line(Level::Error, format!("reload: {problem}")));
+                for found in problems {
+                    self.log.send(problem("reload: ", &found));
                 }
                 self.log.send(line(Level::Error, "reload: nothing was changed"));
             }
@@ -205,25 +233,40 @@ impl Process {
     }
 }
 
-type Reread = (Config, Vec<String>, Option<Arc<rustls::ServerConfig>>);
-
-fn read_again(path: &Path) -> Result<Reread, Vec<String>> {
-    let loaded = Config::load(path).map_err(|problems| problems.iter().map(ToString::to_string).collect::<Vec<_>>())?;
-    let tls = loaded
-        .config
-        .pemfile
-        .as_deref()
-        .map(tls::load_pem)
-        .transpose()
-        .map_err(|why| vec![why])?;
-    Ok((
-        loaded.config,
-        loaded.warnings.iter().map(ToString::to_string).collect(),
-        tls,
-    ))
+/// The sections that differ and that only a start reads.
+fn fixed_at_start(initial: &Config, now: &Config) -> Vec<&'static str> {
+    [
+        ("<id>", initial.id != now.id),
+        ("<local><ip> and <port>", initial.local != now.local),
+        ("<pidfile>", initial.pidfile != now.pidfile),
+        ("<log>", initial.log != now.log),
+        ("<admin>", initial.admin != now.admin),
+        ("<metrics>", initial.metrics != now.metrics),
+        ("<tuning>", initial.tuning != now.tuning),
+    ]
+    .into_iter()
+    .filter_map(|(section, differs)| differs.then_some(section))
+    .collect()
 }
 
-fn serve_operator(config: &Config, shards: u16, started: Instant, control: Control, log: &LogSender) -> Serving {
+type Reread = (Config, Vec<Problem>, Option<Arc<rustls::ServerConfig>>);
+
+fn read_again(path: &Path) -> Result<Reread, Vec<Problem>> {
+    let loaded = Config::load(path)?;
+    let tls = loaded.config.pemfile.as_deref().map(tls::load_pem).transpose();
+    let tls = tls.map_err(|why| vec![Problem::error(path, 0, why)])?;
+    Ok((loaded.config, loaded.warnings, tls))
+}
+
+fn serve_operator(
+    config: &Config,
+    admin: Option<PathBuf>,
+    shards: u16,
+    started: Instant,
+    control: Control,
+    log: &LogSender,
+) -> Serving {
+    let admin = admin.or_else(|| config.admin.clone());
     let source: Source = Arc::new(move |timeout| control.reports(timeout));
     let params = ServeParams {
         node: config
@@ -233,7 +276,7 @@ fn serve_operator(config: &Config, shards: u16, started: Instant, control: Contr
         config_digest: config.digest(),
         shards,
         started,
-        admin: Some(config.admin.clone().unwrap_or_else(|| PathBuf::from(ADMIN_DEFAULT))),
+        admin: Some(admin.unwrap_or_else(|| PathBuf::from(ADMIN_DEFAULT))),
         metrics: config.metrics,
     };
     operate::serve(params, source, log.clone())

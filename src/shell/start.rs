@@ -3,7 +3,7 @@
 use super::accept::Door;
 use super::brain::Brain;
 use super::control::Control;
-use super::driver::{Driver, DriverKind, Ready};
+use super::driver::{Driver, DriverKind, Ready, Ring};
 use super::hub::{Context, Hub};
 use super::journal::{Journal, line};
 use super::sys::Doorbell;
@@ -158,10 +158,19 @@ impl Drop for Farewell {
 impl Seed {
     async fn grow<B: Brain>(self, hub: &mut Hub<B>) {
         let _farewell = Farewell(self.shard, self.ending.clone());
-        let driver = match self.kind {
-            DriverKind::Glommio => Ready::new(Arc::clone(&self.bell)),
-        };
-        match driver {
+        if self.kind != DriverKind::Glommio {
+            match Ring::new(Arc::clone(&self.bell)) {
+                Ok(mut driver) => return self.run(hub, &mut driver).await,
+                Err(error) if self.kind == DriverKind::Ring => {
+                    return drop(self.ready.send(Err((self.shard, format!("completion ring: {error}")))));
+                }
+                Err(error) => {
+                    let text = format!("no completion ring ({error}): links are served by readiness instead");
+                    hub.context.journal.log(line(Level::Notice, text));
+                }
+            }
+        }
+        match Ready::new(Arc::clone(&self.bell)) {
             Ok(mut driver) => self.run(hub, &mut driver).await,
             Err(error) => drop(self.ready.send(Err((self.shard, error.to_string())))),
         }

@@ -4,7 +4,7 @@ use std::io;
 use std::mem::{size_of, zeroed};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
-use std::sync::atomic::{AtomicBool, Ordering, fence};
+use std::sync::atomic::{AtomicU8, Ordering, fence};
 
 /// Turns the kernel's -1 into the error it stands for.
 fn checked(result: libc::c_int) -> io::Result<libc::c_int> {
@@ -20,51 +20,89 @@ fn counted(result: libc::ssize_t) -> io::Result<usize> {
     usize::try_from(result).map_err(|_| io::Error::last_os_error())
 }
 
+/// Where the owner of a doorbell sleeps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub(crate) enum Sleep {
+    /// It does not.
+    Awake,
+    /// In its driver.
+    Driver,
+    /// In its executor.
+    Executor,
+}
+
 /// Wakes a shard that sleeps, and costs one load when it does not.
 ///
 /// The sleeper announces its sleep and then looks at its queues once more; the sender fills a queue and then looks at
 /// the announcement. A full fence between the two steps on both sides makes sure that one of them sees the other.
+///
+/// There are two descriptors, one for each place to sleep at: the ring driver polls the inner one in its ring, and the
+/// same ring rings the outer one. Were they one, each signal would cause another.
 pub(crate) struct Doorbell {
-    fd: OwnedFd,
-    asleep: AtomicBool,
+    inner: OwnedFd,
+    outer: OwnedFd,
+    sleep: AtomicU8,
 }
 
 impl Doorbell {
     pub(crate) fn new() -> io::Result<Doorbell> {
-        // SAFETY: no pointers; the descriptor returned is new and owned by nobody else.
-        let fd = unsafe { OwnedFd::from_raw_fd(checked(libc::eventfd(0, libc::EFD_NONBLOCK | libc::EFD_CLOEXEC))?) };
         Ok(Doorbell {
-            fd,
-            asleep: AtomicBool::new(false),
+            inner: eventfd()?,
+            outer: eventfd()?,
+            sleep: AtomicU8::new(Sleep::Awake as u8),
         })
     }
 
     /// To be called after something was put into a queue of the sleeper.
     pub(crate) fn ring(&self) {
         fence(Ordering::SeqCst);
-        if self.asleep.load(Ordering::Relaxed) && self.asleep.swap(false, Ordering::Relaxed) {
-            let one = 1u64.to_ne_bytes();
-            // SAFETY: eight readable bytes. A full counter (never) would mean that it rings already.
-            unsafe { libc::write(self.fd.as_raw_fd(), one.as_ptr().cast(), one.len()) };
+        let awake = Sleep::Awake as u8;
+        if self.sleep.load(Ordering::Relaxed) == awake {
+            return;
         }
+        let fd = match self.sleep.swap(awake, Ordering::Relaxed) {
+            place if place == Sleep::Driver as u8 => &self.inner,
+            place if place == Sleep::Executor as u8 => &self.outer,
+            _ => return,
+        };
+        let one = 1u64.to_ne_bytes();
+        // SAFETY: eight readable bytes. A full counter (never) would mean that it rings already.
+        unsafe { libc::write(fd.as_raw_fd(), one.as_ptr().cast(), one.len()) };
     }
 
     /// The owner is about to sleep; it must look at its queues once more before it does.
-    pub(crate) fn announce_sleep(&self) {
-        self.asleep.store(true, Ordering::Relaxed);
+    pub(crate) fn announce(&self, place: Sleep) {
+        self.sleep.store(place as u8, Ordering::Relaxed);
         fence(Ordering::SeqCst);
     }
 
     /// The owner is awake.
     pub(crate) fn awake(&self) {
-        self.asleep.store(false, Ordering::Relaxed);
+        self.sleep.store(Sleep::Awake as u8, Ordering::Relaxed);
+    }
+
+    /// Rings when the owner sleeps in its driver.
+    pub(crate) fn inner(&self) -> BorrowedFd<'_> {
+        self.inner.as_fd()
+    }
+
+    /// Rings when the owner sleeps in its executor.
+    pub(crate) fn outer(&self) -> BorrowedFd<'_> {
+        self.outer.as_fd()
+    }
+
+    /// Makes the outer descriptor unreadable until it rings again.
+    pub(crate) fn hush(&self) {
+        let mut count = 0u64;
+        // SAFETY: eight writable bytes. With nothing to read it fails, and nothing is lost.
+        unsafe { libc::read(self.outer.as_raw_fd(), (&raw mut count).cast(), size_of::<u64>()) };
     }
 }
 
-impl AsFd for Doorbell {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.fd.as_fd()
-    }
+fn eventfd() -> io::Result<OwnedFd> {
+    // SAFETY: no pointers; the descriptor returned is new and owned by nobody else.
+    Ok(unsafe { OwnedFd::from_raw_fd(checked(libc::eventfd(0, libc::EFD_NONBLOCK | libc::EFD_CLOEXEC))?) })
 }
 
 /// An epoll instance, edge-triggered throughout.
@@ -177,7 +215,9 @@ pub(crate) fn set_nodelay(fd: BorrowedFd<'_>) {
     set_option(fd, libc::IPPROTO_TCP, libc::TCP_NODELAY, 1);
 }
 
-/// Acknowledge now: components leave Nagle on and would wait. The kernel forgets it, so it is set after each read.
+/// Acknowledge now: components leave Nagle on and would wait. The kernel forgets it, so it is set after each read that
+/// emptied the socket. Links that are never written to need it too: after two segments of one size the kernel takes
+/// that size for a full one, and a full one alone is acknowledged late.
 pub(crate) fn set_quickack(fd: BorrowedFd<'_>) {
     set_option(fd, libc::IPPROTO_TCP, libc::TCP_QUICKACK, 1);
 }

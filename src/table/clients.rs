@@ -15,6 +15,8 @@ pub struct Client {
     pub bare: Box<str>,
     /// The client sent something in this session: it is no ghost.
     pub active: bool,
+    /// Its `end` passed: its c2s does not know it any more, and soon its sm will not.
+    pub ending: bool,
 }
 
 /// All clients of one c2s.
@@ -77,11 +79,12 @@ impl Clients {
         Some(client)
     }
 
-    /// Any one session.
+    /// Any one session that its c2s still holds, as far as is known.
     pub fn any(&self) -> Option<(u32, &Client)> {
-        self.by_number
-            .iter()
-            .find_map(|(number, clients)| Some((*number, clients.first()?)))
+        self.by_number.iter().find_map(|(number, clients)| {
+            let client = clients.iter().find(|client| !client.ending)?;
+            Some((*number, client))
+        })
     }
 
     /// Takes all sessions out.

@@ -15,6 +15,8 @@ pub struct SeatView {
     pub kind: SeatKind,
     /// Its link is there (not in its grace period).
     pub live: bool,
+    /// How often its component turned out to be another process than before.
+    pub restarts: u16,
     /// Its first name: the id under which others address it.
     pub id: Box<str>,
 }

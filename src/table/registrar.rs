@@ -246,7 +246,8 @@ impl Registrar {
             return Err(Refusal::Conflict);
         }
         match names.get(&key) {
-            Some(_) if multi == Multi::No => Err(Refusal::Conflict),
+            // Who shares a name shares it as its holders do: a domain of sm is no external component's to join.
+            Some((_, name)) if multi == Multi::No || multi != name.multi => Err(Refusal::Conflict),
             _ => Ok(Granted {
                 key: key.into_owned(),
                 multi,
@@ -261,6 +262,7 @@ pub fn new_seat(home: ShardId, kind: SeatKind, id: &str) -> SeatView {
         home,
         kind,
         live: true,
+        restarts: 0,
         id: id.into(),
     }
 }

@@ -212,13 +212,15 @@ impl Users {
             .collect()
     }
 
-    /// Any one session at this sm.
+    /// Any one session that this sm still holds, as far as is known: none of a user about whom something is in flight.
     pub fn any_session_at(&self, sm: SeatId) -> Option<(&str, &User, &Session)> {
         if self.load(sm) == 0 {
             return None;
         }
         self.users.iter().find_map(|(key, user)| {
-            (user.sm == Some(sm)).then(|| user.sessions.first().map(|session| (&**key, user, session)))?
+            let settled = user.sm == Some(sm) && user.flux.as_ref().is_none_or(|flux| flux.starts.is_empty());
+            let session = user.sessions.iter().find(|session| settled && !session.ending)?;
+            Some((&**key, user, session))
         })
     }
 

@@ -173,6 +173,11 @@ impl Accept {
         self.header.is_some()
     }
 
+    /// Bytes of routes kept until it is known whose they are.
+    pub fn kept_bytes(&self) -> usize {
+        self.early.len()
+    }
+
     /// Failed authentications so far.
     pub fn failures(&self) -> u8 {
         self.failures

@@ -3,6 +3,7 @@
 pub mod tag;
 #[cfg(test)]
 mod tests;
+mod usual;
 
 use super::value::Value;
 use super::{NS_ACCEPT, NS_CLIENT, NS_COMPONENT, NS_SESSION, NS_STREAM};
@@ -134,27 +135,22 @@ pub enum HeaderError {
     TooManyAttributes,
 }
 
-/// What jabberd2 begins nearly every frame with: the name and the namespace need not be read.
-const ROUTE_HEAD: &[u8] = b"<route xmlns='http://jabberd.jabberstudio.org/ns/component/1.0'";
-
 /// Reads the start tags of one whole frame, as the scanner delimited it, and of its first child.
 ///
 /// An element is one of the component protocol only if the frame itself declares its namespace.
 ///
 /// # Errors
 /// The frame can't be routed; see [`HeaderError`].
+#[inline]
 pub fn read(frame: &[u8]) -> Result<Frame<'_>, HeaderError> {
-    if frame.starts_with(ROUTE_HEAD) && frame.get(ROUTE_HEAD.len()) == Some(&b' ') {
-        let mut tag = Tag::default();
-        tag.fill_behind(frame, ROUTE_HEAD)?;
-        if tag.end < frame.len() || tag.empty {
-            return route(frame, &tag);
-        }
+    match usual::route(frame) {
+        Some(route) => Ok(route),
+        None => read_any(frame),
     }
-    read_any(frame)
 }
 
 /// [`read`] without the short cut.
+#[inline(never)]
 fn read_any(frame: &[u8]) -> Result<Frame<'_>, HeaderError> {
     let mut tag = Tag::default();
     tag.fill(frame, 0)?;

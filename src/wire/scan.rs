@@ -3,11 +3,13 @@
 //! It knows all of XML's structure (RFC 6120 11 forbids parts of it) but neither names, namespaces nor entities:
 //! for those see [`super::validate`]. Whatever it lets through has the same frame borders for every XML parser that
 //! does not refuse it. Two machines share one state: `bytes` knows everything, one byte a step; `blocks` knows the
-//! form nearly all frames have, 64 bytes a step, and leaves the rest to `bytes`.
+//! form nearly all frames have, 64 bytes a step, and leaves the rest to `bytes`. Before both stands `routes`, for senders
+//! that are [trusted](Scanner::trust).
 
 mod blocks;
 mod bytes;
 mod lanes;
+mod routes;
 #[cfg(test)]
 mod tests;
 
@@ -143,6 +145,7 @@ enum Phase {
 pub struct Scanner {
     limits: Limits,
     path: Path,
+    trusted: bool,
     phase: Phase,
     state: State,
     utf8: Utf8,
@@ -160,6 +163,66 @@ pub struct Scanner {
     depth: u32,
     /// The root's qualified name, for the close tag.
     root: Vec<u8>,
+    /// Frames found and not yet told; all the fields above speak of what stands behind them.
+    ahead: Ahead,
+}
+
+/// Frames that are found before they are asked for.
+const AHEAD_MAX: usize = 16;
+
+/// Frames, each right behind the one before it, in a run that was scanned at once: a block of bytes may hold the end
+/// of one frame and the start of the next, and is looked at once for both.
+#[derive(Clone, Debug, Default)]
+struct Ahead {
+    /// Where the first frame starts that is not yet told.
+    start: usize,
+    ends: [usize; AHEAD_MAX],
+    /// Ends told.
+    told: usize,
+    /// Ends noted.
+    noted: usize,
+}
+
+impl Ahead {
+    #[inline(always)]
+    fn note(&mut self, start: usize, end: usize) {
+        if self.noted == 0 {
+            self.start = start;
+        }
+        self.ends[self.noted] = end;
+        self.noted += 1;
+    }
+
+    #[inline(always)]
+    fn is_full(&self) -> bool {
+        self.noted >= AHEAD_MAX
+    }
+
+    #[inline(always)]
+    fn is_empty(&self) -> bool {
+        self.told == self.noted
+    }
+
+    #[inline(always)]
+    fn tell(&mut self) -> Option<Item> {
+        if self.is_empty() {
+            return None;
+        }
+        let end = self.ends[self.told];
+        let start = std::mem::replace(&mut self.start, end);
+        self.told += 1;
+        if self.is_empty() {
+            (self.told, self.noted) = (0, 0);
+        }
+        Some(Item::Frame { start, end })
+    }
+
+    fn consume(&mut self, n: usize) {
+        self.start = self.start.saturating_sub(n);
+        for end in &mut self.ends[self.told..self.noted] {
+            *end -= n.min(*end);
+        }
+    }
 }
 
 impl Scanner {
@@ -177,6 +240,7 @@ impl Scanner {
                 ..limits
             },
             path,
+            trusted: false,
             phase: Phase::Prolog,
             state: State::Text,
             utf8: Utf8::default(),
@@ -187,9 +251,17 @@ impl Scanner {
             matched: 0,
             depth: 0,
             root: Vec::new(),
+            ahead: Ahead::default(),
         };
         scanner.restart();
         scanner
+    }
+
+    /// Is the sender trusted to write well-formed XML? Then the grammar inside its routes is not checked (characters and
+    /// size are), which makes most frames three times as cheap; what a parser accepts has the same borders either way.
+    /// [`Path::Bytes`] trusts nobody.
+    pub fn trust(&mut self, trusted: bool) {
+        self.trusted = trusted;
     }
 
     /// The path taken.
@@ -202,8 +274,16 @@ impl Scanner {
     ///
     /// # Errors
     /// The stream can't go on; every later call answers the same.
+    #[inline]
     pub fn next(&mut self, buf: &[u8]) -> Result<Option<Item>, ScanError> {
         debug_assert!(buf.len() >= self.at, "bytes were taken away without consume()");
+        match self.ahead.tell() {
+            Some(frame) => Ok(Some(frame)),
+            None => self.search(buf),
+        }
+    }
+
+    fn search(&mut self, buf: &[u8]) -> Result<Option<Item>, ScanError> {
         if let Phase::Failed(error) = self.phase {
             return Err(error);
         }
@@ -230,6 +310,7 @@ impl Scanner {
     /// The caller removed `n` bytes from the front of its buffer: at most [`Scanner::unfinished_start`].
     pub fn consume(&mut self, n: usize) {
         debug_assert!(n <= self.unfinished_start(), "an unfinished item was taken away");
+        self.ahead.consume(n);
         self.at -= n.min(self.at);
         self.start = self.start.saturating_sub(n);
         self.mark = self.mark.saturating_sub(n);
@@ -238,18 +319,28 @@ impl Scanner {
         }
     }
 
-    /// How many bytes of the buffer have been looked at.
+    /// How many bytes of the buffer have been looked at; frames in them may still have to be asked for.
     pub fn seen(&self) -> usize {
         self.at
     }
 
     /// Bytes before this offset are not needed any more: finished items, and what stands between items.
     pub fn unfinished_start(&self) -> usize {
-        if self.stop == usize::MAX { self.at } else { self.start }
+        match self.stop {
+            _ if !self.ahead.is_empty() => self.ahead.start,
+            usize::MAX => self.at,
+            _ => self.start,
+        }
     }
 
     /// A new XML document follows behind the last item (RFC 6120 4.3.3): declaration and open tag are expected again.
     pub fn restart(&mut self) {
+        self.at = if self.ahead.is_empty() {
+            self.at
+        } else {
+            self.ahead.start
+        };
+        self.ahead = Ahead::default();
         self.phase = Phase::Prolog;
         self.state = State::Text;
         self.utf8 = Utf8::default();
@@ -266,12 +357,20 @@ impl Scanner {
     #[inline(always)]
     unsafe fn advance<L: Lanes>(&mut self, buf: &[u8]) -> Result<Option<Item>, ScanError> {
         while self.at < buf.len() {
+            if self.trusted {
+                // SAFETY: the caller grants the features.
+                unsafe { self.routes::<L>(buf) };
+                if let Some(frame) = self.ahead.tell() {
+                    return Ok(Some(frame));
+                }
+            }
             let bytes = if self.fit_for_blocks(buf) {
                 // SAFETY: the caller grants the features.
-                match unsafe { self.blocks::<L>(buf) }? {
-                    Exit::Found(item) => return Ok(Some(item)),
-                    Exit::More => return Ok(None),
-                    Exit::Careful(bytes) => bytes,
+                let exit = unsafe { self.blocks::<L>(buf) };
+                match (self.ahead.tell(), exit) {
+                    (Some(frame), _) => return Ok(Some(frame)),
+                    (None, Exit::Done) => continue,
+                    (None, Exit::Careful(bytes)) => bytes,
                 }
             } else {
                 // In a comment or its like there is little hope that the next byte is different.
@@ -290,13 +389,6 @@ impl Scanner {
     fn begin(&mut self, at: usize) {
         self.start = at;
         self.stop = at.saturating_add(self.limits.frame_bytes_max);
-    }
-
-    /// The frame at hand ends before `end`.
-    #[inline(always)]
-    fn finish_frame(&mut self, end: usize) -> Item {
-        (self.at, self.stop, self.depth, self.state) = (end, usize::MAX, 0, State::Text);
-        Item::Frame { start: self.start, end }
     }
 }
 

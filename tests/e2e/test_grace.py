@@ -425,6 +425,24 @@ def test_a_message_to_a_session_of_a_lost_c2s_is_not_lost(machine):
     run(play(machine(c2ss=["c2s1", "c2s2"])))
 
 
+def test_a_restart_of_the_router_is_a_clean_cut(machine):
+    """Nothing is known of the sessions any more: clients are closed and log in again, no contact keeps a ghost, nobody is a zombie."""
+    async def play(stack):
+        alice, bob = await couple(stack)
+        await asyncio.to_thread(stack.processes["router"].restart)
+        for client in (alice, bob):
+            await client.until(lambda client=client: client.closed or None, "the close", 15)
+        await asyncio.to_thread(stack.wait_login)
+        again = [await Client("%s@example.net/r" % name, port=5222, label=name + "2").login() for name in ("alice", "bob")]
+        await settle(again)
+        again[0].chat("bob@example.net/r", "after the restart")
+        await again[1].until(lambda: again[1].bodies() == ["after the restart"], "the message")
+        for one, other in (again, again[::-1]):
+            assert one.find("presence", from_=other.boundjid.full) is not None
+
+    run(play(machine()))
+
+
 def test_a_start_is_always_answered(machine):
     """c2s waits for ever otherwise: sm is there and silent, then gone."""
     machine(sms=[], c2ss=[])

@@ -149,6 +149,7 @@ def test_a_shared_name_is_withdrawn_when_its_last_holder_goes(stack):
         assert one.bind("shared.test", multi=True).get("error") is None
         assert two.bind("shared.test", multi=True).get("error") is None
         watch.next_of(lambda frame: frame.is_presence("shared.test", "available"))
+        watch.drain()
         one.unbind("shared.test")
         assert not [frame for frame in watch.frames() if frame.is_presence("shared.test", "unavailable")]
         two.unbind("shared.test")

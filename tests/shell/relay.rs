@@ -1,7 +1,7 @@
 //! A small brain for the shell's tests: echoes, relays by name, moves and closes links as their peers ask.
 //!
 //! A link's first line says what it wants: `echo`, `hop` (echo, moving to the next shard again and again), `tls`
-//! (then echo), `close N` (N bytes, then close), `name X` (be addressed as X), `to X` (all bytes go to X), `probe`.
+//! (then echo), `ask` (a dot for each question mark), `close N` (N bytes, then close), `name X` (be addressed as X), `to X` (all bytes go to X), `probe`.
 
 use jidmesh::config::Config;
 use jidmesh::node::api::{Action, CloseCause, LinkId, Micros, ShardId};
@@ -31,6 +31,7 @@ enum Mode {
     Fresh,
     Echo,
     Hop,
+    Ask,
     To(String),
     Sink,
 }
@@ -121,6 +122,7 @@ impl Relay {
         match verb {
             "echo" => Mode::Echo,
             "hop" => Mode::Hop,
+            "ask" => Mode::Ask,
             "to" => Mode::To(rest.to_owned()),
             "name" => {
                 self.names.insert(rest.to_owned(), (self.me, id));
@@ -205,6 +207,12 @@ impl Brain for Relay {
         }
         match mode {
             Mode::Echo => self.output(id, bytes),
+            Mode::Ask => {
+                let questions = bytes.iter().filter(|&&byte| byte == b'?').count();
+                if questions > 0 {
+                    self.output(id, &vec![b'.'; questions]);
+                }
+            }
             Mode::Hop => {
                 self.output(id, bytes);
                 let (next, alone) = ((self.me + 1) % self.shards, self.shards == 1);

@@ -26,7 +26,21 @@ fn the_first_bind_is_answered_before_any_advert() {
             assert_eq!(read.matches(&advert(name)).count(), 1, "{read}");
         }
         assert!(!read.contains(&advert("c2s")));
-        assert_eq!(normal(&world.take(sm)), advert("c2s"));
+        assert!(normal(&world.take(sm)).ends_with(&advert("c2s")));
+    }
+}
+
+#[test]
+fn what_a_new_seat_may_hold_of_a_former_life_is_ended() {
+    for shards in [1, 2] {
+        let mut world = World::new(shards);
+        let sm = world.component(&["sm", "*example.net"]);
+        let c2s = world.component(&["c2s"]);
+        let gone = |name: &str| format!("<presence xmlns='{COMP}' type='unavailable' from='{name}'/>");
+        let read = normal(&world.take(c2s));
+        assert!(read.contains(&(gone("example.net") + &advert("example.net"))), "{read}");
+        let read = normal(&world.take(sm));
+        assert!(read.contains(&(gone("c2s") + &advert("c2s"))), "{read}");
     }
 }
 
@@ -201,7 +215,7 @@ fn log_in(world: &mut World, remote: &str) -> Result<(), String> {
 }
 
 #[test]
-fn the_well_known_secret_is_taken_from_this_machine_only() {
+fn the_well_known_secret_is_taken_from_loopback_only() {
     let mut world = World::new(2);
     assert_eq!(log_in(&mut world, "127.0.0.1:1"), Ok(()));
     assert_eq!(log_in(&mut world, "[::1]:1"), Ok(()));
@@ -222,6 +236,23 @@ fn the_well_known_secret_is_taken_from_this_machine_only() {
         log_in(&mut changed, "192.0.2.1:1").is_err(),
         "a wrong password is one anywhere"
     );
+    assert!(
+        !changed.log.iter().any(|line| line.text.contains("default secret")),
+        "and has nothing to do with the default one"
+    );
+}
+
+#[test]
+fn a_xep0114_component_away_from_loopback_is_told_why_in_the_log() {
+    let mut world = World::new(1);
+    let end = world.accept("192.0.2.1:1");
+    world.send(
+        end,
+        "<stream:stream xmlns='jabber:component:accept' xmlns:stream='http://etherx.jabber.org/streams' to='x.test'>",
+    );
+    assert!(!world.is_open(end));
+    let told = |line: &crate::node::api::LogLine| line.text.contains("<local><secret>") && line.remote.is_some();
+    assert!(world.log.iter().any(told), "{:?}", world.log);
 }
 
 #[test]
@@ -235,4 +266,45 @@ fn an_unfinished_handshake_is_ended_in_time() {
         read.starts_with("<stream:stream") && read.contains("connection-timeout"),
         "{read}"
     );
+}
+
+#[test]
+fn frames_may_be_split_anywhere() {
+    let frames: Vec<String> = [10, 3_000, 1, 70_000, 500]
+        .iter()
+        .map(|n| route("a", "b", &format!("<x xmlns='u:t'>{}</x>", "y".repeat(*n))))
+        .collect();
+    let sent = frames.concat();
+    for step in [1, 7, 100, 2_047, 2_048, 2_049, 5_000, 65_536] {
+        let mut world = World::new(2);
+        let (a, b) = (world.component(&["a"]), world.component(&["b"]));
+        world.take(b);
+        for part in sent.as_bytes().chunks(step) {
+            world.send(a, std::str::from_utf8(part).unwrap());
+        }
+        assert!(world.take(b) == sent, "in steps of {step}");
+    }
+}
+
+#[test]
+fn frames_behind_a_bind_wait_for_its_answer_and_none_is_lost() {
+    for shards in [1, 2, 3] {
+        for step in [1, 50, 300, 10_000] {
+            let mut world = World::new(shards);
+            let b = world.component(&["b"]);
+            let a = world.connect("jabberd");
+            world.take(b);
+            let frame = |n: u32, from: &str| route(from, "b", &format!("<x xmlns='u:t'>{n}</x>"));
+            // The component is an sm from its second bind on: its link is scanned with trust.
+            let sent = bind("a") + &bind("*d") + &frame(1, "a") + &bind("c") + &frame(2, "c") + &frame(3, "a");
+            for part in sent.as_bytes().chunks(step) {
+                world.send(a, std::str::from_utf8(part).unwrap());
+            }
+            let read = world.take(b);
+            assert!(
+                read.contains(&frame(1, "a")) && read.ends_with(&(frame(2, "c") + &frame(3, "a"))),
+                "{shards} {step}: {read}"
+            );
+        }
+    }
 }

@@ -1,6 +1,7 @@
 //! The brain of one node, with its shards' lanes and links played by hand.
 #![allow(clippy::unwrap_used)]
 
+mod attack;
 mod binding;
 mod grace;
 mod placement;

@@ -21,6 +21,13 @@ pub(super) struct World {
     by_link: HashMap<(ShardId, LinkId), End>,
     pub(super) log: Vec<LogLine>,
     pub(super) alive: bool,
+    /// Links that move stay under way until [`World::let_move`].
+    pub(super) hold_moves: bool,
+    moving: Vec<(ShardId, Action)>,
+    /// Probes find no link.
+    pub(super) probes_lost: bool,
+    /// This component reads nothing.
+    pub(super) stuck: Option<End>,
 }
 
 impl World {
@@ -42,6 +49,10 @@ impl World {
             by_link: HashMap::new(),
             log: Vec::new(),
             alive: true,
+            hold_moves: false,
+            moving: Vec::new(),
+            probes_lost: false,
+            stuck: None,
         }
     }
 
@@ -49,6 +60,32 @@ impl World {
     pub(super) fn connect(&mut self, user: &str) -> End {
         let link = self.shards[0].opened_as(self.now, user);
         self.end_of(link)
+    }
+
+    /// An authenticated XEP-0114 link of this name.
+    pub(super) fn foreign(&mut self, name: &str) -> End {
+        let link = self.shards[0].opened_foreign_as(self.now, name);
+        let end = self.end_of(link);
+        self.settle();
+        end
+    }
+
+    /// Links that were held back arrive.
+    pub(super) fn let_move(&mut self) {
+        self.hold_moves = false;
+        for (shard, action) in std::mem::take(&mut self.moving) {
+            self.act(shard, action);
+        }
+        self.settle();
+    }
+
+    /// The component's socket breaks while this chunk is being written.
+    pub(super) fn cut_writing(&mut self, end: End, chunk: &[u8], written: usize) {
+        if let Some((shard, link)) = self.ends[end.0].take() {
+            self.by_link.remove(&(shard, link));
+            self.shards[usize::from(shard)].closed(self.now, link, CloseCause::Reset, chunk.to_vec(), written);
+        }
+        self.settle();
     }
 
     fn end_of(&mut self, link: LinkId) -> End {
@@ -70,6 +107,13 @@ impl World {
             self.shards[usize::from(shard)].received(self.now, link, bytes.as_bytes());
         }
         self.settle();
+    }
+
+    /// The component's bytes are handled, but nothing that follows from them has reached another shard yet.
+    pub(super) fn send_unsettled(&mut self, end: End, bytes: &str) {
+        if let Some((shard, link)) = self.ends[end.0] {
+            self.shards[usize::from(shard)].received(self.now, link, bytes.as_bytes());
+        }
     }
 
     pub(super) fn is_open(&self, end: End) -> bool {
@@ -174,6 +218,8 @@ impl World {
 
     fn act(&mut self, shard: ShardId, action: Action) {
         match action {
+            Action::Output(link) if self.stuck.is_some() && self.by_link.get(&(shard, link)) == self.stuck.as_ref() => {
+            }
             Action::Output(link) => {
                 let mut chunk = Vec::new();
                 self.shards[usize::from(shard)].take_output(link, &mut chunk);
@@ -189,6 +235,7 @@ impl World {
                 }
                 self.shards[usize::from(shard)].closed(self.now, link, CloseCause::Local, Vec::new(), 0);
             }
+            action @ Action::Move { .. } if self.hold_moves => self.moving.push((shard, action)),
             Action::Move { link, to, cargo } => {
                 let end = self.by_link.remove(&(shard, link)).unwrap();
                 let new = self.shards[usize::from(to)].adopt(self.now, cargo);
@@ -196,6 +243,7 @@ impl World {
                 self.by_link.insert((to, new), end);
                 self.act(to, Action::Output(new));
             }
+            Action::Probe(_) if self.probes_lost => {}
             Action::Probe(link) => {
                 let alive = self.alive;
                 self.shards[usize::from(shard)].probed(self.now, link, alive);

@@ -4,9 +4,14 @@
 //! one write in flight for each link; after [`Driver::release`] a link causes exactly one more event,
 //! [`Events::released`]. Must never be added: anything that knows what the bytes mean.
 
+mod done;
+mod listeners;
 mod ready;
+mod ring;
+mod sleeper;
 
 pub(crate) use ready::Ready;
+pub(crate) use ring::Ring;
 
 use crate::node::api::{CloseCause, LinkId};
 use std::io;
@@ -27,15 +32,29 @@ pub enum DriverKind {
     /// Readiness (epoll) with non-blocking calls; the executor sleeps on it. Any kernel that glommio runs on.
     #[default]
     Glommio,
+    /// A completion ring of the shard's own, from Linux 6.1 on.
+    Ring,
+    /// The ring where the kernel has it, else readiness.
+    Auto,
 }
 
 impl DriverKind {
     /// The driver of this name.
     pub fn named(name: &str) -> Option<DriverKind> {
         match name {
-            "glommio" | "auto" => Some(DriverKind::Glommio),
+            "glommio" => Some(DriverKind::Glommio),
+            "ring" => Some(DriverKind::Ring),
+            "auto" => Some(DriverKind::Auto),
             _ => None,
         }
+    }
+}
+
+/// What an error of a socket means for the link.
+fn cause_of(error: &io::Error) -> CloseCause {
+    match error.kind() {
+        io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe => CloseCause::Reset,
+        _ => CloseCause::Error(error.to_string()),
     }
 }
 
@@ -75,7 +94,7 @@ pub(crate) trait Events {
     fn write_done(&mut self, link: LinkId, chunk: Vec<u8>);
     /// The link has come to its end: nothing more is read or written. The answer is [`Driver::release`].
     fn broken(&mut self, link: LinkId, cause: CloseCause);
-    /// The answer to [`Driver::release`].
+    /// The answer to [`Driver::release`], in this turn or a later one.
     fn released(&mut self, link: LinkId, released: Released);
     /// A connection was accepted.
     fn accepted(&mut self, fd: OwnedFd, remote: SocketAddr);
@@ -97,7 +116,7 @@ pub(crate) trait Driver {
     fn set_reading(&mut self, token: Token, reading: bool);
     /// Writes the chunk; the former must be done.
     fn write(&mut self, token: Token, chunk: Vec<u8>);
-    /// Lets the link go, with what is unwritten of its chunk.
+    /// Lets the link go, with what is unwritten of its chunk. To be told so twice is no harm.
     fn release(&mut self, token: Token);
     /// The link's socket.
     fn socket(&self, token: Token) -> Option<BorrowedFd<'_>>;

@@ -4,18 +4,17 @@
 //! always there never yields; one epoll set costs less and leaves the order of reading to us. The executor sleeps on
 //! the set's descriptor.
 
-use super::{Driver, Events, READ_BYTES, Released, TURN_ACCEPTS, TURN_BYTES, Token};
+use super::done::{Done, report};
+use super::listeners::{LISTENERS_MAX, Listeners};
+use super::sleeper::Sleeper;
+use super::{Driver, Events, READ_BYTES, Released, TURN_BYTES, Token, cause_of};
 use crate::node::api::{CloseCause, LinkId};
 use crate::shell::sys::{self, Doorbell, Epoll};
-use futures_lite::io::AsyncRead;
 use std::collections::VecDeque;
-use std::future::{Future, poll_fn};
 use std::io;
 use std::net::TcpListener;
-use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd};
-use std::pin::Pin;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
-use std::task::Poll;
 use std::time::Duration;
 
 /// Events taken from the kernel at once.
@@ -23,9 +22,7 @@ const EVENTS: usize = 256;
 /// Token of the doorbell; link tokens have a slot below `u32::MAX - LISTENERS_MAX`.
 const BELL: u64 = u64::MAX;
 /// Tokens from here on are listeners.
-const LISTENERS: u64 = u64::MAX - LISTENERS_MAX;
-/// Listeners a shard may have.
-const LISTENERS_MAX: u64 = 64;
+const LISTENERS: u64 = u64::MAX - LISTENERS_MAX as u64;
 
 /// The readiness driver.
 pub(crate) struct Ready {
@@ -35,11 +32,10 @@ pub(crate) struct Ready {
     /// Readable links that are to be read, in turn; each at most once.
     queue: VecDeque<Token>,
     done: VecDeque<Done>,
-    listeners: Vec<Listener>,
+    listeners: Listeners,
     buffer: Vec<u8>,
     events: Vec<libc::epoll_event>,
-    /// What the executor sleeps on; made when it first sleeps and again after each event.
-    sleeper: Option<glommio::net::TcpStream>,
+    sleeper: Sleeper,
     _bell: Arc<Doorbell>,
 }
 
@@ -66,33 +62,21 @@ struct Socket {
     written: usize,
 }
 
-struct Listener {
-    listener: TcpListener,
-    waiting: bool,
-}
-
-/// What happened while no events could be reported.
-enum Done {
-    Took(LinkId, usize),
-    Complete(LinkId, Vec<u8>),
-    Broken(LinkId, CloseCause),
-    Released(LinkId, Released),
-}
-
 impl Ready {
     pub(crate) fn new(bell: Arc<Doorbell>) -> io::Result<Ready> {
         let epoll = Epoll::new()?;
-        epoll.add(bell.as_fd(), BELL, libc::EPOLLIN)?;
+        epoll.add(bell.inner(), BELL, libc::EPOLLIN)?;
+        epoll.add(bell.outer(), BELL, libc::EPOLLIN)?;
         Ok(Ready {
             epoll,
             sockets: Vec::new(),
             free: Vec::new(),
             queue: VecDeque::new(),
             done: VecDeque::new(),
-            listeners: Vec::new(),
+            listeners: Listeners::default(),
             buffer: vec![0; READ_BYTES],
             events: vec![libc::epoll_event { events: 0, u64: 0 }; EVENTS],
-            sleeper: None,
+            sleeper: Sleeper::default(),
             _bell: bell,
         })
     }
@@ -112,10 +96,7 @@ impl Ready {
             return;
         }
         if number >= LISTENERS {
-            if let Some(listener) = self.listeners.get_mut((number - LISTENERS) as usize) {
-                listener.waiting = true;
-            }
-            return;
+            return self.listeners.note((number - LISTENERS) as usize);
         }
         let token = Token {
             slot: number as u32,
@@ -198,7 +179,9 @@ impl Ready {
                     Ok(bytes) => {
                         // A short read has emptied the socket, and the next byte makes a new edge.
                         socket.readable = bytes == buffer.len() || socket.ending;
-                        sys::set_quickack(socket.fd.as_fd());
+                        if bytes < buffer.len() {
+                            sys::set_quickack(socket.fd.as_fd());
+                        }
                         read = bytes;
                         events.received(link, &buffer[..bytes]);
                         self.enqueue(token);
@@ -214,42 +197,6 @@ impl Ready {
         }
         self.buffer = buffer;
         read
-    }
-
-    fn accept(&mut self, events: &mut impl Events) {
-        for listener in &mut self.listeners {
-            for _ in 0..TURN_ACCEPTS {
-                if !listener.waiting {
-                    break;
-                }
-                match sys::accept(listener.listener.as_fd()) {
-                    Ok((fd, remote)) => events.accepted(fd, remote),
-                    Err(error) if gone_meanwhile(&error) => {}
-                    Err(error) => {
-                        listener.waiting = false;
-                        if error.kind() != io::ErrorKind::WouldBlock {
-                            events.accept_failed(error);
-                        }
-                    }
-                }
-            }
-        }
-    }
-}
-
-/// A connection that ended before it was accepted is no failure of the listener.
-fn gone_meanwhile(error: &io::Error) -> bool {
-    matches!(
-        error.kind(),
-        io::ErrorKind::ConnectionAborted | io::ErrorKind::Interrupted
-    )
-}
-
-/// What an error of a socket means for the link.
-pub(super) fn cause_of(error: &io::Error) -> CloseCause {
-    match error.kind() {
-        io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe => CloseCause::Reset,
-        _ => CloseCause::Error(error.to_string()),
     }
 }
 
@@ -289,17 +236,11 @@ impl Driver for Ready {
     }
 
     fn listen(&mut self, listener: TcpListener) -> io::Result<()> {
-        let index = self.listeners.len() as u64;
-        if index >= LISTENERS_MAX {
-            return Err(io::Error::other("too many addresses to listen on"));
+        let number = self.listeners.add(listener)?;
+        match self.listeners.fd(number) {
+            Some(fd) => self.epoll.add(fd, LISTENERS + number as u64, libc::EPOLLIN),
+            None => Ok(()),
         }
-        listener.set_nonblocking(true)?;
-        self.epoll.add(listener.as_fd(), LISTENERS + index, libc::EPOLLIN)?;
-        self.listeners.push(Listener {
-            listener,
-            waiting: true,
-        });
-        Ok(())
     }
 
     fn unlisten(&mut self) {
@@ -307,9 +248,7 @@ impl Driver for Ready {
     }
 
     fn accept_again(&mut self) {
-        for listener in &mut self.listeners {
-            listener.waiting = true;
-        }
+        self.listeners.note_all();
     }
 
     fn set_reading(&mut self, token: Token, reading: bool) {
@@ -358,20 +297,11 @@ impl Driver for Ready {
     }
 
     fn busy(&self, reads: bool) -> bool {
-        !self.done.is_empty()
-            || (reads && !self.queue.is_empty())
-            || self.listeners.iter().any(|listener| listener.waiting)
+        !self.done.is_empty() || (reads && !self.queue.is_empty()) || self.listeners.waiting()
     }
 
     fn reap(&mut self, events: &mut impl Events) {
-        while let Some(done) = self.done.pop_front() {
-            match done {
-                Done::Took(link, bytes) => events.written(link, bytes),
-                Done::Complete(link, chunk) => events.write_done(link, chunk),
-                Done::Broken(link, cause) => events.broken(link, cause),
-                Done::Released(link, released) => events.released(link, released),
-            }
-        }
+        report(&mut self.done, events);
     }
 
     fn turn(&mut self, wait: Duration, reads: bool, events: &mut impl Events) -> bool {
@@ -388,7 +318,7 @@ impl Driver for Ready {
         self.events = edges;
         let mut any = count > 0 || !self.done.is_empty();
         self.reap(events);
-        self.accept(events);
+        self.listeners.accept(events);
         let (mut links, mut bytes) = (if reads { self.queue.len() } else { 0 }, 0);
         while links > 0 && bytes < TURN_BYTES {
             let Some(token) = self.queue.pop_front() else { break };
@@ -400,26 +330,6 @@ impl Driver for Ready {
     }
 
     async fn park(&mut self, wait: Duration) {
-        let mut sleeper = match self.sleeper.take() {
-            Some(sleeper) => sleeper,
-            None => match sys::duplicate(self.epoll.as_fd()) {
-                // SAFETY: the descriptor was duplicated for this and belongs to nobody else.
-                Ok(fd) => unsafe { glommio::net::TcpStream::from_raw_fd(fd) },
-                Err(_) => return,
-            },
-        };
-        let mut timer = glommio::timer::Timer::new(wait);
-        let fired = poll_fn(|context| {
-            // The runtime polls any descriptor that it takes for a stream; the read that follows the event
-            // fails, as an epoll set cannot be read, and that failure is the wake-up.
-            if Pin::new(&mut sleeper).poll_read(context, &mut [0]).is_ready() {
-                return Poll::Ready(true);
-            }
-            Pin::new(&mut timer).poll(context).map(|_| false)
-        })
-        .await;
-        if !fired {
-            self.sleeper = Some(sleeper);
-        }
+        self.sleeper.sleep(self.epoll.as_fd(), wait).await;
     }
 }

@@ -83,15 +83,6 @@ impl<'a> Tag<'a> {
         self.attributes(frame, insert_at)
     }
 
-    /// A tag that is known to begin with `head`: a name without prefix, and the declaration of its namespace.
-    #[inline]
-    pub(super) fn fill_behind(&mut self, frame: &'a [u8], head: &'static [u8]) -> Result<(), HeaderError> {
-        (self.insert_at, self.name) = (6, &frame[1..6]);
-        (self.attrs.count, self.attrs.seen) = (1, name_bit(b"xmlns"));
-        self.attrs.namespace = Some(Value(&frame[b"<route xmlns='".len()..head.len() - 1]));
-        self.attributes(frame, head.len())
-    }
-
     /// Prefix (empty if there is none) and local name.
     #[inline]
     pub(super) fn split_name(&self) -> (&'a [u8], &'a [u8]) {

@@ -226,6 +226,52 @@ fn first_children() {
     );
 }
 
+/// The usual forms take the short cut, and what only looks like one gets what it deserves.
+#[test]
+fn usual_heads() {
+    let usual = |frame: &str| {
+        let _ = both(frame);
+        usual::route(frame.as_bytes()).is_some()
+    };
+    let client = "xmlns='jabber:client'";
+    for stanza in [
+        format!(
+            "<message {client} from='alice@example.net/one' id='753b2b5e' to='bob@example.net' type='chat'><body>it's</body></message>"
+        ),
+        format!("<presence {client} to='a'/>"),
+        format!(
+            "<presence {client} xml:lang='en' id='a-value-longer-than-one-block-of-sixty-four-bytes-is-read-all-the-same' to='a'></presence>"
+        ),
+        format!("<iq xmlns:sc='{SESS}' {client} sc:sm='2fcc' sc:c2s='9' type='get' id='1'><query xmlns='u'/></iq>"),
+        format!("<iq {client} xmlns:sm='{SESS}' sm:c2s='9' sm:sm='2fcc'/>"),
+    ] {
+        for head in ["from='sm' to='c2s'", "to='c2s' from='sm' type='log' error='404'"] {
+            assert!(usual(&format!("<route {COMP} {head}>{stanza}</route>")), "{stanza}");
+        }
+    }
+    for stanza in [
+        format!("<presencx {client}/>"),
+        format!("<presenc' {client} a='b'/>"),
+        format!("<messages {client}/>"),
+        format!("<message {client} to='a' to='b'/>"),
+        format!("<message {client} {client}/>"),
+        format!("<message {client} to=\"a\"/>"),
+        format!("<message {client} to = 'a'/>"),
+        format!("<message {client} sc:sm='1' xmlns:sc='{SESS}'/>"),
+        format!("<message {client} \0\0\0sm='1'/>"),
+        format!("<message {client} sc:failed='1' xmlns:sc='{SESS}'/>"),
+        format!("<message {client} to='a"),
+        "<message to='a'/>".to_string(),
+        String::new(),
+        "text".to_string(),
+    ] {
+        assert!(
+            !usual(&format!("<route {COMP} from='sm' to='c2s'>{stanza}</route>")),
+            "{stanza}"
+        );
+    }
+}
+
 proptest::proptest! {
     #![proptest_config(proptest::prelude::ProptestConfig::with_cases(3000))]
 
@@ -234,6 +280,7 @@ proptest::proptest! {
     fn the_short_cut_changes_nothing(picks in proptest::collection::vec(0..PARTS.len(), 0..14)) {
         let tail: String = picks.iter().map(|&i| PARTS[i]).collect();
         let _ = both(&format!("<route {COMP}{tail}"));
+        let _ = both(&format!("<route {COMP} to='a' from='b'><message xmlns='jabber:client'{tail}</route>"));
     }
 }
 
@@ -261,4 +308,10 @@ const PARTS: &[&str] = &[
     "'",
     "\n",
     " c:route='1'",
+    "<presence xmlns='jabber:client'",
+    "<iq xmlns='jabber:client'",
+    " xmlns:sm='http://jabberd.jabberstudio.org/ns/session/1.0'",
+    " sm:c2s='2'",
+    " xml:lang='en'",
+    "</message></route>",
 ];

@@ -35,6 +35,52 @@ pub(super) trait Lanes {
     /// As for the trait.
     unsafe fn high(v: Self::V) -> u64;
 
+    /// Control characters and bytes of 0x80 and above.
+    ///
+    /// # Safety
+    /// As for the trait.
+    #[inline(always)]
+    unsafe fn odd(v: Self::V) -> u64 {
+        // SAFETY: granted by the caller.
+        unsafe { Self::le(v, 0x1f) | Self::high(v) }
+    }
+
+    /// Bytes of 0x40 and above: what names begin with, and not `!`, `/` and `?`.
+    ///
+    /// # Safety
+    /// As for the trait.
+    #[inline(always)]
+    unsafe fn letters(v: Self::V) -> u64 {
+        // SAFETY: granted by the caller.
+        unsafe { !Self::le(v, 0x3f) }
+    }
+
+    /// Holds the block neither `<` nor `>` nor [odd](Lanes::odd) bytes?
+    ///
+    /// # Safety
+    /// As for the trait.
+    #[inline(always)]
+    unsafe fn is_text(v: Self::V) -> bool {
+        // SAFETY: granted by the caller.
+        unsafe { Self::eq(v, b'<') | Self::eq(v, b'>') | Self::odd(v) == 0 }
+    }
+
+    /// The `k`-th lowest bit of a mask alone, counted from 1; zero if there are fewer.
+    ///
+    /// # Safety
+    /// As for the trait.
+    #[inline(always)]
+    unsafe fn nth(mask: u64, k: u32) -> u64 {
+        let mut rest = mask;
+        for _ in 1..k {
+            rest &= rest.wrapping_sub(1);
+            if rest == 0 {
+                break;
+            }
+        }
+        rest & rest.wrapping_neg()
+    }
+
     /// Bit i of the result is the parity of bits 0 to i.
     ///
     /// # Safety
@@ -115,6 +161,16 @@ impl Lanes for Words {
     unsafe fn high(v: [u64; 8]) -> u64 {
         gather(v, |w| w)
     }
+
+    #[inline(always)]
+    unsafe fn is_text(v: [u64; 8]) -> bool {
+        // A borrow sets top bits only above a byte that is counted itself, so what is asked here is exact: is there any?
+        let special = |w: u64| {
+            let angles = (w | (ONES * 0x02)) ^ (ONES * 0x3e);
+            (angles.wrapping_sub(ONES) & !angles) | w.wrapping_sub(ONES * 0x20) | w
+        };
+        v.into_iter().fold(0, |any, w| any | special(w)) & HIGH == 0
+    }
 }
 
 #[cfg(target_arch = "x86_64")]
@@ -166,6 +222,29 @@ pub(super) mod x86 {
         unsafe fn high(v: Self::V) -> u64 {
             // SAFETY: as above.
             unsafe { mask4(v) }
+        }
+
+        #[inline(always)]
+        unsafe fn odd(v: Self::V) -> u64 {
+            // Bytes of 0x80 and above are negative.
+            // SAFETY: as above.
+            unsafe { mask4(v.map(|x| _mm_cmplt_epi8(x, _mm_set1_epi8(0x20)))) }
+        }
+
+        #[inline(always)]
+        unsafe fn is_text(v: Self::V) -> bool {
+            // `<` and `>` differ in one bit.
+            // SAFETY: as above.
+            unsafe {
+                let (bit, gt, first) = (_mm_set1_epi8(0x02), _mm_set1_epi8(0x3e), _mm_set1_epi8(0x20));
+                let special =
+                    v.map(|x| _mm_or_si128(_mm_cmpeq_epi8(_mm_or_si128(x, bit), gt), _mm_cmplt_epi8(x, first)));
+                let any = _mm_or_si128(
+                    _mm_or_si128(special[0], special[1]),
+                    _mm_or_si128(special[2], special[3]),
+                );
+                _mm_movemask_epi8(any) == 0
+            }
         }
     }
 
@@ -219,9 +298,42 @@ pub(super) mod x86 {
         }
 
         #[inline(always)]
+        unsafe fn odd(v: Self::V) -> u64 {
+            // Bytes of 0x80 and above are negative.
+            // SAFETY: as above.
+            unsafe {
+                let first = _mm256_set1_epi8(0x20);
+                mask2([_mm256_cmpgt_epi8(first, v[0]), _mm256_cmpgt_epi8(first, v[1])])
+            }
+        }
+
+        #[inline(always)]
+        unsafe fn is_text(v: Self::V) -> bool {
+            // `<` and `>` differ in one bit.
+            // SAFETY: as above.
+            unsafe {
+                let (bit, gt, first) = (_mm256_set1_epi8(0x02), _mm256_set1_epi8(0x3e), _mm256_set1_epi8(0x20));
+                let special = |x| {
+                    _mm256_or_si256(
+                        _mm256_cmpeq_epi8(_mm256_or_si256(x, bit), gt),
+                        _mm256_cmpgt_epi8(first, x),
+                    )
+                };
+                let any = _mm256_or_si256(special(v[0]), special(v[1]));
+                _mm256_testz_si256(any, any) != 0
+            }
+        }
+
+        #[inline(always)]
         unsafe fn parity(mask: u64) -> u64 {
             // SAFETY: the caller grants PCLMULQDQ.
             unsafe { parity_clmul(mask) }
+        }
+
+        #[inline(always)]
+        unsafe fn nth(mask: u64, k: u32) -> u64 {
+            // SAFETY: the caller grants BMI2.
+            unsafe { nth_pdep(mask, k) }
         }
     }
 
@@ -232,6 +344,16 @@ pub(super) mod x86 {
         // SAFETY: the caller grants AVX2.
         let m = unsafe { [_mm256_movemask_epi8(v[0]), _mm256_movemask_epi8(v[1])] };
         u64::from(m[0].cast_unsigned()) | u64::from(m[1].cast_unsigned()) << 32
+    }
+
+    /// # Safety
+    /// The CPU must have BMI2.
+    #[inline(always)]
+    unsafe fn nth_pdep(mask: u64, k: u32) -> u64 {
+        // No mask has more bits than 64.
+        let which = if k > 64 { 0 } else { 1 << (k - 1) };
+        // SAFETY: the caller grants BMI2.
+        unsafe { _pdep_u64(which, mask) }
     }
 
     /// # Safety
@@ -276,9 +398,38 @@ pub(super) mod x86 {
         }
 
         #[inline(always)]
+        unsafe fn odd(v: Self::V) -> u64 {
+            // Bytes of 0x80 and above are negative.
+            // SAFETY: as above.
+            unsafe { _mm512_cmplt_epi8_mask(v, _mm512_set1_epi8(0x20)) }
+        }
+
+        #[inline(always)]
+        unsafe fn letters(v: Self::V) -> u64 {
+            // SAFETY: as above.
+            unsafe { _mm512_test_epi8_mask(v, _mm512_set1_epi8(0xc0_u8.cast_signed())) }
+        }
+
+        #[inline(always)]
+        unsafe fn is_text(v: Self::V) -> bool {
+            // `<` and `>` differ in one bit.
+            // SAFETY: as above.
+            unsafe {
+                let angles = _mm512_cmpeq_epi8_mask(_mm512_or_si512(v, _mm512_set1_epi8(0x02)), _mm512_set1_epi8(0x3e));
+                _kortestz_mask64_u8(angles, _mm512_cmplt_epi8_mask(v, _mm512_set1_epi8(0x20))) != 0
+            }
+        }
+
+        #[inline(always)]
         unsafe fn parity(mask: u64) -> u64 {
             // SAFETY: the caller grants PCLMULQDQ.
             unsafe { parity_clmul(mask) }
+        }
+
+        #[inline(always)]
+        unsafe fn nth(mask: u64, k: u32) -> u64 {
+            // SAFETY: the caller grants BMI2.
+            unsafe { nth_pdep(mask, k) }
         }
 
         #[inline(always)]

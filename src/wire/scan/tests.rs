@@ -14,7 +14,17 @@ type Outcome = (Vec<Item>, Option<ScanError>);
 
 /// Shows the bytes in pieces, consumes after each piece as a reader would; offsets are of the whole input.
 fn run(path: Path, input: &[u8], cuts: &[usize], limits: Limits) -> Outcome {
+    run_with(Scanner::with_path(limits, path), input, cuts)
+}
+
+/// The same for a trusted sender.
+fn run_trusted(path: Path, input: &[u8], cuts: &[usize], limits: Limits) -> Outcome {
     let mut scanner = Scanner::with_path(limits, path);
+    scanner.trust(true);
+    run_with(scanner, input, cuts)
+}
+
+fn run_with(mut scanner: Scanner, input: &[u8], cuts: &[usize]) -> Outcome {
     let (mut items, mut base, mut shown) = (Vec::new(), 0, 0);
     let ends = cuts.iter().copied().filter(|&c| c < input.len()).chain([input.len()]);
     for end in ends {
@@ -48,7 +58,10 @@ fn shifted(item: Item, by: usize) -> Item {
     }
 }
 
-/// The outcome, equal for all paths and for two ways of cutting.
+/// Inputs up to so long are cut at every place.
+const SHORT: usize = 300;
+
+/// The outcome, equal for all paths and all ways of cutting.
 fn outcome(body: &str) -> Outcome {
     let input = [OPEN.as_bytes(), body.as_bytes()].concat();
     let every_byte: Vec<usize> = (0..input.len()).collect();
@@ -66,6 +79,10 @@ fn outcome(body: &str) -> Outcome {
             "{} byte by byte: {body}",
             path.name()
         );
+        for cut in OPEN.len()..input.len().min(SHORT) {
+            let got = run(path, &input, &[cut], LIMITS);
+            assert_eq!(got, expected, "{} cut at {cut}: {body}", path.name());
+        }
     }
     expected
 }
@@ -327,6 +344,119 @@ fn close_and_restart() {
     }
 }
 
+/// Children of a route, well-formed, with all that might be taken for the route's end.
+const CONTENTS: &[&str] = &[
+    "",
+    "text",
+    "<message xmlns='jabber:client' to='a' from=\"b\"><body>some words, it's \"so\" &lt;</body></message>",
+    "<a/>",
+    "<a b='/>' c='>' d='x > y'/>",
+    "<resource>r</resource>",
+    "<routes></routes>",
+    "<routex/>",
+    "<r></r>",
+    "<ro/>",
+    "<route/>",
+    "<route a='b'></route>",
+    "<route><route></route ></route>",
+    "<x:route xmlns:x='u'></x:route>",
+    "<![CDATA[</route>]]>",
+    "<!-- </route> -->",
+    "<?p </route>?>",
+    "\u{e9}\u{20ac}\u{1F600}",
+    "\n\t",
+    "a run of text that is longer than a whole block of sixty-four bytes, with nothing in it at all",
+    "<x>\u{20ac}\u{20ac}\u{20ac}\u{20ac}\u{20ac}\u{20ac}\u{20ac}\u{20ac}\u{20ac}\u{20ac}\u{20ac}\u{20ac}\u{20ac}\u{20ac}\u{20ac}\u{20ac}\u{20ac}\u{20ac}\u{20ac}\u{20ac}\u{20ac}\u{20ac}\u{20ac}</x>",
+];
+
+/// Start tags of frames; those of one kind of route close by the same end tag.
+const STARTS: &[(&str, &str)] = &[
+    (
+        "<route xmlns='http://jabberd.jabberstudio.org/ns/component/1.0' from='a' to='b'>",
+        "</route>",
+    ),
+    ("<route a='b'>", "</route>"),
+    ("<route a='/' >", "</route>"),
+    ("<route a='b>' c=\"it's/\">", "</route>"),
+    ("<route a='>'>", "</route >"),
+    ("<route \u{e9}='\u{20ac}'>", "</route>"),
+    ("<route a='/>'>", "</route>"),
+    ("<route>", "</route>"),
+    ("<routes >", "</routes>"),
+    ("<presence to='route'>", "</presence>"),
+];
+
+#[test]
+fn trusted_routes() {
+    let empty = "<route a='b'/><route a='b' /><presence></presence><route a='/'/>";
+    for (start, end) in STARTS {
+        for content in CONTENTS {
+            let body = format!("{empty}{start}{content}{end}{start}{end} <a/>{start}<y/>{content}<z></z>{end}{empty}");
+            let input = [OPEN.as_bytes(), body.as_bytes()].concat();
+            let expected = run(Path::Bytes, &input, &[], LIMITS);
+            assert_eq!((expected.0.len(), expected.1), (13, None), "{body}");
+            for path in Path::available() {
+                assert_eq!(
+                    run_trusted(path, &input, &[], LIMITS),
+                    expected,
+                    "{}: {body}",
+                    path.name()
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn no_trust_in_characters_and_sizes() {
+    let head = "<route a='b'><x>";
+    for path in Path::available() {
+        let trusted = |body: &[u8]| run_trusted(path, &[OPEN.as_bytes(), body].concat(), &[], LIMITS);
+        for pad in 0..200 {
+            for bad in [
+                &b"\xc3"[..],
+                b"\xe2\x82",
+                b"\xff",
+                b"\x01",
+                b"\0",
+                b"\xef\xbf\xbf",
+                b"\xed\xa0\x80",
+            ] {
+                let text = "y".repeat(pad);
+                let inside = [head.as_bytes(), text.as_bytes(), bad, b"</x></route>"].concat();
+                assert_eq!(
+                    trusted(&inside).1,
+                    Some(ScanError::BadCharacter),
+                    "{} {bad:x?} {pad}",
+                    path.name()
+                );
+                let in_tag = [b"<route a='", text.as_bytes(), bad, b"'><x/></route>"].concat();
+                assert_eq!(
+                    trusted(&in_tag).1,
+                    Some(ScanError::BadCharacter),
+                    "{} {bad:x?} {pad}",
+                    path.name()
+                );
+            }
+        }
+        let sized = |n: usize| format!("{head}{}</x></route>", "x".repeat(n - head.len() - 12));
+        let max = LIMITS.frame_bytes_max;
+        assert_eq!(trusted(sized(max).as_bytes()).1, None);
+        assert_eq!(trusted(sized(max + 1).as_bytes()).1, Some(ScanError::TooLarge));
+        // What breaks the borders is refused all the same.
+        for body in [
+            "<route a='b'></route>x",
+            "<route a='b'></route></a>",
+            "<route a='b'/><!DOCTYPE a>",
+        ] {
+            assert!(trusted(body.as_bytes()).1.is_some(), "{body}");
+        }
+        // A parser stops here at the mismatch; no frame behind it may be swallowed.
+        let mismatch = trusted(b"<route a='b'><x></route><route a='b'></route>").0;
+        assert!(path == Path::Bytes || mismatch.len() == 3, "{}", path.name());
+    }
+}
+
 /// Pieces from which both plausible and broken input is made.
 const PIECES: &[&str] = &[
     "<route xmlns='http://jabberd.jabberstudio.org/ns/component/1.0' from='a' to='b'>",
@@ -397,6 +527,29 @@ proptest! {
         let expected = run(Path::Bytes, &input, &[], LIMITS);
         for path in Path::available() {
             prop_assert_eq!(&run(path, &input, &cuts, LIMITS), &expected, "{}", path.name());
+        }
+    }
+
+    /// Of what is well-formed a trusted sender's frames have the same borders, wherever cut.
+    #[test]
+    fn trust_changes_no_border(frames in prop::collection::vec((0..STARTS.len(), prop::collection::vec(0..CONTENTS.len(), 0..4)), 0..12),
+        cuts in prop::collection::vec(0..3000usize, 0..6))
+    {
+        let mut body = String::new();
+        for (kind, contents) in &frames {
+            let (start, end) = STARTS[*kind];
+            body += start;
+            body.extend(contents.iter().map(|&i| CONTENTS[i]));
+            body += end;
+        }
+        let input = [OPEN.as_bytes(), body.as_bytes()].concat();
+        let mut cuts = cuts;
+        cuts.sort_unstable();
+        let expected = run(Path::Bytes, &input, &[], LIMITS);
+        prop_assert_eq!(expected.1, None);
+        for path in Path::available() {
+            prop_assert_eq!(&run_trusted(path, &input, &cuts, LIMITS), &expected, "{}", path.name());
+            prop_assert_eq!(&run_trusted(path, &input, &[], LIMITS), &expected, "{}", path.name());
         }
     }
 

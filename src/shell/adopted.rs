@@ -1,0 +1,138 @@
+//! What becomes of a link that ended on its way between two shards. The sockets of the other tests cannot time that.
+#![allow(clippy::unwrap_used)]
+
+use super::accept::Door;
+use super::brain::Brain;
+use super::control::Control;
+use super::hub::{Context, Hub};
+use super::journal::Stderr;
+use super::lanes;
+use super::link::Handover;
+use super::sys::Doorbell;
+use crate::config::{Config, Io};
+use crate::node::api::{Action, CloseCause, LinkId, Micros, ShardId};
+use crate::node::report::ShardReport;
+use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::time::Instant;
+
+/// Writes down what it is told.
+#[derive(Default)]
+struct Recorder {
+    told: Vec<String>,
+    move_on: bool,
+    actions: Vec<Action<()>>,
+}
+
+impl Brain for Recorder {
+    type Cargo = ();
+    type Control = ();
+    type Data = ();
+
+    fn opened(&mut self, _: Micros, _: SocketAddr) -> LinkId {
+        unreachable!("nobody connects")
+    }
+    fn received(&mut self, _: Micros, link: LinkId, bytes: &[u8]) {
+        self.told.push(format!("received {}", String::from_utf8_lossy(bytes)));
+        if self.move_on {
+            let (to, cargo) = (1, Box::new(()));
+            self.actions.push(Action::Move { link, to, cargo });
+        }
+    }
+    fn tls_started(&mut self, _: Micros, _: LinkId) {}
+    fn closed(&mut self, _: Micros, _: LinkId, cause: CloseCause, unsent: Vec<u8>, written: usize) {
+        self.told
+            .push(format!("closed {cause:?} {written} of {}", unsent.len()));
+    }
+    fn adopt(&mut self, _: Micros, _: Box<()>) -> LinkId {
+        self.told.push("adopted".to_owned());
+        LinkId { slot: 0, generation: 1 }
+    }
+    fn probed(&mut self, _: Micros, _: LinkId, _: bool) {}
+    fn take_output(&mut self, _: LinkId, _: &mut Vec<u8>) {}
+    fn written(&mut self, _: Micros, _: LinkId, _: usize) {}
+    fn take_actions(&mut self, into: &mut Vec<Action<()>>) {
+        into.append(&mut self.actions);
+    }
+    fn take_control(&mut self, _: ShardId) -> Vec<()> {
+        Vec::new()
+    }
+    fn take_data(&mut self, _: ShardId) -> Option<()> {
+        None
+    }
+    fn lanes(&mut self, _: Micros, _: &mut Vec<(ShardId, Vec<()>)>, _: &mut Vec<(ShardId, ())>) {}
+    fn tick(&mut self, _: Micros) {}
+    fn deadline(&self) -> Option<Micros> {
+        None
+    }
+    fn reload(&mut self, _: Micros, _: Arc<Config>) {}
+    fn shutdown(&mut self, _: Micros) {}
+    fn report(&self) -> ShardReport {
+        ShardReport::default()
+    }
+}
+
+/// Two shards; a link comes to the first.
+fn hubs(move_on: bool) -> (Hub<Recorder>, lanes::Lanes<Recorder>) {
+    let bells: Vec<_> = (0..2).map(|_| Arc::new(Doorbell::new().unwrap())).collect();
+    let (_, mut commands) = Control::new(&bells);
+    let mut ways = lanes::mesh::<Recorder>(&bells);
+    let second = ways.pop().unwrap();
+    let context = Context {
+        journal: Arc::new(Stderr),
+        tls: None,
+        started: Instant::now(),
+    };
+    let brain = Recorder {
+        move_on,
+        ..Recorder::default()
+    };
+    let door = Door::new(&Io::default(), Arc::default());
+    let hub = Hub::new(brain, ways.pop().unwrap(), door, context, commands.remove(0));
+    (hub, second)
+}
+
+fn handover(hub: &mut Hub<Recorder>) -> Handover<()> {
+    let (here, _there) = std::os::unix::net::UnixStream::pair().unwrap();
+    Handover {
+        fd: OwnedFd::from(here),
+        remote: SocketAddr::from(([127, 0, 0, 1], 1)),
+        permit: hub.door.admit([127, 0, 0, 1].into(), 0).unwrap(),
+        cargo: Box::new(()),
+        tls: None,
+        meter: Default::default(),
+        throttled_until: 0,
+        unread: b"last words".to_vec(),
+        written: 0,
+        broken: Some((CloseCause::Reset, b"abc".to_vec(), 1)),
+    }
+}
+
+#[test]
+fn what_was_read_before_the_end_is_handled_before_it() {
+    let (mut hub, _second) = hubs(false);
+    let handover = handover(&mut hub);
+    hub.adopt(handover);
+    assert_eq!(
+        hub.brain.told,
+        ["adopted", "received last words", "closed Reset 1 of 3"]
+    );
+    assert!(hub.links.is_empty() && hub.ops.is_empty());
+}
+
+#[test]
+fn a_link_that_goes_on_takes_its_end_along() {
+    let (mut hub, mut second) = hubs(true);
+    let handover = handover(&mut hub);
+    hub.adopt(handover);
+    assert_eq!(hub.brain.told, ["adopted", "received last words"]);
+    assert!(hub.links.is_empty());
+    let mut arrived = lanes::Arrived::new();
+    second.drain(&mut arrived);
+    let Some((0, lanes::Message::Link(link))) = arrived.messages.pop() else {
+        panic!("the link did not come")
+    };
+    assert_eq!(link.broken, Some((CloseCause::Reset, b"abc".to_vec(), 1)));
+    assert!(link.unread.is_empty(), "it was handled");
+}
