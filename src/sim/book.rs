@@ -22,8 +22,8 @@ pub(super) struct Message {
     pub(super) missed: bool,
     /// The client that said it, until his sm has it.
     said_by: Option<usize>,
-    /// The sm it was said to.
-    said_to: String,
+    /// The sm-side id it was said with.
+    said_in: String,
     /// How often an sm worked on it for its receiver: more than once when it was given to him again.
     worked_on: u32,
 }
@@ -88,18 +88,23 @@ impl Book {
         self.messages[number].bounced = true;
     }
 
-    /// A client says a message.
-    pub(super) fn said_by(&mut self, number: usize, client: usize, sm: &str) {
+    /// A client says a message, in the session with this sm-side id.
+    pub(super) fn said_by(&mut self, number: usize, client: usize, token: &str) {
         self.messages[number].said_by = Some(client);
-        self.messages[number].said_to = sm.into();
+        self.messages[number].said_in = token.into();
     }
 
-    /// An sm is no more, and what was said to it and it has not got goes nowhere.
-    pub(super) fn deaf(&mut self, sm: &str) {
-        let unheard = |message: &&mut Message| message.said_by.is_some() && message.said_to == sm;
+    /// A message that never reached the sm of its sender, whose session there is over.
+    pub(super) fn is_unheard(&self, message: &Message) -> bool {
+        message.said_by.is_some() && self.over.contains(&message.said_in)
+    }
+
+    /// Nobody is there who could store, deliver or return what `which` says of under-way messages.
+    pub(super) fn nobody_there(&mut self, which: impl Fn(&Message) -> bool) {
+        let under_way = |message: &&mut Message| message.delivered.is_empty() && which(message);
         self.messages
             .iter_mut()
-            .filter(unheard)
+            .filter(under_way)
             .for_each(|message| message.missed = true);
     }
 
@@ -108,7 +113,7 @@ impl Book {
         self.messages[number].said_by = None;
     }
 
-    /// The session of a client is over at his sm: what he said and it has not got goes nowhere.
+    /// A client was thrown out: what he said and his sm has not got may go nowhere.
     pub(super) fn speechless(&mut self, client: usize) {
         let unheard = self
             .messages

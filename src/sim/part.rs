@@ -1,7 +1,7 @@
 //! A component as a process: it runs, connects, logs in, binds, loses its link, comes back, dies.
 
 use super::c2s::C2s;
-use super::peer::Peer;
+use super::peer::{PEER_JID, Peer};
 use super::plan::Fault;
 use super::sm::Sm;
 use super::text::{self, DOMAIN, Seen};
@@ -121,7 +121,7 @@ impl World {
             .down_since
             .is_some_and(|since| since + GIVEN_UP_US < self.now)
         {
-            self.sm_unheard(part);
+            self.was_given_up(part);
         }
         self.parts[part].down_since = None;
         let it = &mut self.parts[part];
@@ -137,6 +137,18 @@ impl World {
         it.frozen_until = it.frozen_until.max(self.now + RETRY_US);
         let (at, life) = (it.frozen_until, it.life);
         self.at(at, Event::Connect(part, life));
+    }
+
+    /// It was away for so long that what was meant for it, or what it would have been told, went nowhere.
+    fn was_given_up(&mut self, part: usize) {
+        let others = |world: &World| world.parts.iter().filter(|part| part.is_sm() && part.online).count();
+        match &self.parts[part].body {
+            Body::Sm(_) if others(self) == 0 => self.book.nobody_there(|_| true),
+            Body::Peer(_) => self
+                .book
+                .nobody_there(|message| message.from == PEER_JID || message.to == PEER_JID),
+            _ => {}
+        }
     }
 
     /// The component learns that its link is over.
@@ -176,6 +188,7 @@ impl World {
         it.gone = away.is_none();
         it.phase = Phase::Down;
         it.frozen_until = 0;
+        it.down_since = Some(self.now);
         let life = it.life;
         let conn = it.conn.take();
         match &it.body {

@@ -57,8 +57,6 @@ pub(super) struct Client {
     pub(super) available_since: Micros,
     /// Who is online, as it was told.
     pub(super) picture: BTreeSet<String>,
-    /// Its sm has ended its session.
-    pub(super) over: bool,
     /// When it asked, and was not answered yet.
     pub(super) asked: Option<Micros>,
 }
@@ -132,7 +130,6 @@ impl World {
             available: false,
             available_since: 0,
             picture: BTreeSet::new(),
-            over: false,
             asked: None,
         });
         self.people[person].client = Some(client);
@@ -153,17 +150,6 @@ impl World {
         self.clients[client].state = State::Out;
         if why != LEAVES {
             // Thrown out, it knows that what it said last may not have arrived.
-            self.book.speechless(client);
-        }
-    }
-
-    /// The sm ended this session.
-    pub(super) fn session_over(&mut self, token: &str, number: u32, jid: &str) {
-        let client = self.clients.iter().rposition(|it| {
-            it.jid == jid && it.number == number && matches!(&it.state, State::On { token: own, .. } if own == token)
-        });
-        if let Some(client) = client {
-            self.clients[client].over = true;
             self.book.speechless(client);
         }
     }
@@ -194,11 +180,8 @@ impl World {
         let from = self.clients[client].jid.clone();
         let number = self.book.message(&from, &to);
         self.summary.messages += 1;
-        if let State::On { sm, .. } = &self.clients[client].state {
-            self.book.said_by(number, client, sm);
-        }
-        if self.clients[client].over {
-            self.book.speechless(client);
+        if let State::On { token, .. } = &self.clients[client].state {
+            self.book.said_by(number, client, token);
         }
         self.client_writes(client, &message(None, &to, number, "chat"));
     }

@@ -172,6 +172,7 @@ impl World {
             available: false,
             priority: 0,
         };
+        self.book.over.remove(&token);
         self.sm(part).sessions.insert(token.clone(), session);
         self.part_writes(
             part,
@@ -189,7 +190,6 @@ impl World {
         }
         self.sm(part).sessions.remove(token);
         self.book.over.insert(token.to_owned());
-        self.session_over(token, session.number, &session.jid);
     }
 
     fn sm_c2s_gone(&mut self, part: usize, c2s: &str) {
@@ -463,19 +463,12 @@ impl World {
     /// The process ends: what it had read and not served is lost with it.
     pub(super) fn sm_dies(&mut self, part: usize) {
         let sm = std::mem::take(self.sm(part));
-        self.sm_unheard(part);
         self.book.over.extend(sm.sessions.into_keys());
         for seen in sm.inbox {
             if let Seen::Route(routed) = seen {
                 self.lost_by(part, &routed.raw);
             }
         }
-    }
-
-    /// What clients said to this sm, and it has not got, it will not get.
-    pub(super) fn sm_unheard(&mut self, part: usize) {
-        let name = self.parts[part].name.clone();
-        self.book.deaf(&name);
     }
 
     /// SIGTERM: sessions are ended and contacts told, before the link is closed.
