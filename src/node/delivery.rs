@@ -94,10 +94,24 @@ impl Shard {
         }
         // A stanza that sm gives back: it does not know this session. c2s would hand it to the client as if it were
         // incoming; an error on the route ends the client instead.
-        self.count(Counter::ZombiesCleared);
-        if let (Some(token), Some(number)) = (payload.sm.and_then(token), payload.c2s.and_then(number)) {
-            self.forget_client(now, SessionKey { c2s, number, token });
+        let key = payload
+            .sm
+            .and_then(token)
+            .zip(payload.c2s.and_then(number))
+            .map(|(token, number)| SessionKey { c2s, number, token });
+        if let Some(key) = key {
+            let known = self.forget_client(now, key);
+            let Some(state) = self.seats.get_mut(c2s) else {
+                return false;
+            };
+            if !known && state.is_dismissed(key.number, &key.token) {
+                // `ended` or `replaced` passed before. c2s looks at the number alone, which may be another client's now.
+                self.count(Counter::DropGone);
+                return false;
+            }
+            state.dismiss(now, key.number, key.token);
         }
+        self.count(Counter::ZombiesCleared);
         if !payload.failed_prefixed && route.error.is_none() {
             self.put(c2s, |out| edit::with_error(frame, route, "404", out));
         }
@@ -135,6 +149,9 @@ impl Shard {
             (b"ended" | b"replaced", _) | (b"end", true) => {
                 if let Some(key) = key {
                     self.forget_client(now, key);
+                    if let Some(state) = self.seats.get_mut(c2s) {
+                        state.dismiss(now, key.number, key.token);
+                    }
                 }
             }
             (b"start" | b"create" | b"started" | b"created", _) => {
@@ -197,19 +214,20 @@ impl Shard {
         );
     }
 
-    /// A session ended: here and at its owner.
-    pub(super) fn forget_client(&mut self, now: Micros, key: SessionKey) {
-        let Some(state) = self.seats.get_mut(key.c2s) else {
-            return;
-        };
-        if let Some(client) = state.clients.remove(key.number, &key.token) {
-            self.count(Counter::SessionsEnded);
-            self.tell(
-                now,
-                self.owner(&client.bare),
-                Message::Unregister { bare: client.bare, key },
-            );
-        }
+    /// A session ended: here and at its owner. False when it is not known.
+    pub(super) fn forget_client(&mut self, now: Micros, key: SessionKey) -> bool {
+        let client = self
+            .seats
+            .get_mut(key.c2s)
+            .and_then(|state| state.clients.remove(key.number, &key.token));
+        let Some(client) = client else { return false };
+        self.count(Counter::SessionsEnded);
+        self.tell(
+            now,
+            self.owner(&client.bare),
+            Message::Unregister { bare: client.bare, key },
+        );
+        true
     }
 
     /// Appends to a seat's output, within its limit; beyond it, messages and iqs go back to their sender.

@@ -251,6 +251,11 @@ impl Shard {
             token,
         };
         let Some(client) = state.clients.get_mut(number, &token) else {
+            if payload.kind != PayloadKind::Session && state.is_dismissed(number, &token) {
+                // Said before its c2s heard that its session is over. An error would close whoever has the number now.
+                self.count(Counter::DropGone);
+                return false;
+            }
             return self.unknown_client(now, seat, frame, payload);
         };
         client.active = true;

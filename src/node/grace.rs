@@ -344,13 +344,13 @@ impl Shard {
 
     /// A c2s's home: the sm of this session is lost.
     pub(super) fn end_client(&mut self, now: Micros, key: SessionKey, _restarted: bool) {
-        let _ = now;
         let Some(state) = self.seats.get_mut(key.c2s) else {
             return;
         };
         let Some(client) = state.clients.remove(key.number, &key.token) else {
             return;
         };
+        state.dismiss(now, key.number, key.token);
         let name = state.id.clone();
         self.count(Counter::SessionsEnded);
         let domain = super::placement::domain_of(&client.bare);

@@ -12,6 +12,11 @@ use crate::wire::value::Value;
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 
+/// How long a dismissed client is remembered, microseconds, and how many of one c2s: what it said before it was closed
+/// is under way no longer than this.
+const DISMISSED_US: Micros = 60_000_000;
+const DISMISSED_MAX: usize = 4_096;
+
 /// Whether a seat's component is there.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Life {
@@ -51,6 +56,8 @@ pub(super) struct Seat {
     pub(super) clients: Clients,
     /// Sessions whose clients have sent nothing yet: (registered at, number, sm-side id), oldest first.
     pub(super) unproven: VecDeque<(Micros, u32, Token)>,
+    /// Clients that sm ended or replaced lately, and when: c2s knows, and what they said before is nobody's.
+    pub(super) dismissed: VecDeque<(Micros, u32, Token)>,
     /// Questions about possible ghosts: (bogus id, number, sm-side id).
     pub(super) ghosts: Vec<(Token, u32, Token)>,
     /// Names of its former life that it has not bound again, and until when it may.
@@ -84,6 +91,7 @@ impl Seat {
             greeted: false,
             clients: Clients::default(),
             unproven: VecDeque::new(),
+            dismissed: VecDeque::new(),
             ghosts: Vec::new(),
             unclaimed: None,
             complained_at: None,
@@ -108,6 +116,22 @@ impl Seat {
         }
         let Some(text) = from.unescape() else { return false };
         crate::jid::domain_key(&text).is_some_and(|key| self.names.iter().any(|name| **name == *key))
+    }
+
+    /// c2s is told that this client's session is over: it closes the client, whose number is free at once.
+    pub(super) fn dismiss(&mut self, now: Micros, number: u32, token: Token) {
+        let old = |(at, ..): &(Micros, u32, Token)| at + DISMISSED_US <= now;
+        while self.dismissed.front().is_some_and(old) || self.dismissed.len() >= DISMISSED_MAX {
+            self.dismissed.pop_front();
+        }
+        self.dismissed.push_back((now, number, token));
+    }
+
+    /// c2s was told, or is being told, that this client's session is over.
+    pub(super) fn is_dismissed(&self, number: u32, token: &Token) -> bool {
+        self.dismissed
+            .iter()
+            .any(|(_, other, of)| *other == number && of == token)
     }
 
     /// Frames go to the queue, not to the link.

@@ -3,6 +3,9 @@
 //! While there is traffic, the thread waits in the driver (cheap, and woken by anything that concerns the shard). After
 //! a tick without any it goes to sleep in the executor, which wakes by the driver's descriptor or a timer. A
 //! heartbeat bounds the harm of a wake-up that the runtime loses.
+//!
+//! A busy pump never gives the executor a pass, as no other task lives there. Whoever adds one must make the pump await
+//! a short timer once a millisecond: yielding alone does not reach the runtime's reactor.
 
 use super::brain::Brain;
 use super::driver::Driver;

@@ -18,8 +18,14 @@ pub(super) struct Message {
     pub(super) bounced: bool,
     /// Inside a broken connection or a dead process.
     pub(super) lost: bool,
-    /// Thrown away by a c2s whose client had just left.
+    /// Thrown away by a c2s whose client had just left, or said by a client whose session was over already.
     pub(super) missed: bool,
+    /// The client that said it, until his sm has it.
+    said_by: Option<usize>,
+    /// The sm-side id it was said with.
+    said_in: String,
+    /// How often an sm worked on it for its receiver: more than once when it was given to him again.
+    worked_on: u32,
 }
 
 /// The book.
@@ -31,6 +37,8 @@ pub(super) struct Book {
     lost_starts: BTreeSet<String>,
     /// When presence about one user, meant for another, was lost.
     lost_presence: BTreeMap<(String, String), Micros>,
+    /// Sm-side ids of sessions that are over.
+    pub(super) over: BTreeSet<String>,
     /// Presence of a client was lost on its way to his sm.
     pub(super) lost_change: bool,
 }
@@ -49,7 +57,8 @@ impl Book {
     /// A message reached somebody. `several`: it may reach several of his resources.
     pub(super) fn delivered(&mut self, number: usize, to: &str, several: bool) -> Result<(), String> {
         let message = &mut self.messages[number];
-        if message.delivered.iter().any(|other| other == to || !several) {
+        let again = several && message.worked_on > 1;
+        if message.delivered.iter().any(|other| other == to && !again || !several) {
             let before = &message.delivered;
             return Err(format!(
                 "P2: message {number} from {} to {} reached {to} after {before:?}",
@@ -60,7 +69,7 @@ impl Book {
         // sm hands what names a session to it before its first presence; what was stored for want of one comes later.
         let key = (message.from.clone(), message.to.clone(), to.into());
         let last = self.last.entry(key).or_insert(number);
-        let overtaken = message.stored && message.to.contains('/');
+        let overtaken = message.stored && message.to.contains('/') || message.worked_on > 1;
         if *last > number && !message.lost && !overtaken {
             return Err(format!(
                 "P3: {to} got message {number} of {} after {last}",
@@ -77,6 +86,45 @@ impl Book {
 
     pub(super) fn bounced(&mut self, number: usize) {
         self.messages[number].bounced = true;
+    }
+
+    /// A client says a message, in the session with this sm-side id.
+    pub(super) fn said_by(&mut self, number: usize, client: usize, token: &str) {
+        self.messages[number].said_by = Some(client);
+        self.messages[number].said_in = token.into();
+    }
+
+    /// A message that never reached the sm of its sender, whose session there is over.
+    pub(super) fn is_unheard(&self, message: &Message) -> bool {
+        message.said_by.is_some() && self.over.contains(&message.said_in)
+    }
+
+    /// Nobody is there who could store, deliver or return what `which` says of under-way messages.
+    pub(super) fn nobody_there(&mut self, which: impl Fn(&Message) -> bool) {
+        let under_way = |message: &&mut Message| message.delivered.is_empty() && which(message);
+        self.messages
+            .iter_mut()
+            .filter(under_way)
+            .for_each(|message| message.missed = true);
+    }
+
+    /// His sm has it.
+    pub(super) fn heard(&mut self, number: usize) {
+        self.messages[number].said_by = None;
+    }
+
+    /// A client was thrown out: what he said and his sm has not got may go nowhere.
+    pub(super) fn speechless(&mut self, client: usize) {
+        let unheard = self
+            .messages
+            .iter_mut()
+            .filter(|message| message.said_by == Some(client));
+        unheard.for_each(|message| message.missed = true);
+    }
+
+    /// The receiver's sm works on a message.
+    pub(super) fn worked_on(&mut self, number: usize) {
+        self.messages[number].worked_on += 1;
     }
 
     pub(super) fn missed(&mut self, number: usize) {

@@ -1,7 +1,7 @@
 //! A component as a process: it runs, connects, logs in, binds, loses its link, comes back, dies.
 
 use super::c2s::C2s;
-use super::peer::Peer;
+use super::peer::{PEER_JID, Peer};
 use super::plan::Fault;
 use super::sm::Sm;
 use super::text::{self, DOMAIN, Seen};
@@ -12,6 +12,9 @@ use crate::wire::scan::{Item, Scanner};
 
 /// jabberd2's components sleep so long before each attempt to come back, whole process and all.
 const RETRY_US: Micros = 2_000_000;
+
+/// A component that was away for so long may have been given up.
+const GIVEN_UP_US: Micros = 8_000_000;
 
 /// What a component is.
 #[derive(Debug)]
@@ -47,6 +50,8 @@ pub(super) struct Part {
     /// Bytes of an unfinished frame.
     pub(super) buf: Vec<u8>,
     pub(super) frozen_until: Micros,
+    /// When it lost its link.
+    down_since: Option<Micros>,
     /// No connection comes about before this time.
     pub(super) cut_off_until: Micros,
 }
@@ -65,6 +70,7 @@ impl Part {
             online: false,
             buf: Vec::new(),
             frozen_until: 0,
+            down_since: None,
             cut_off_until: 0,
         }
     }
@@ -111,6 +117,13 @@ impl World {
         login.start(&mut out);
         let conn = self.connect(part);
         self.note(|| format!("part {part} connects as conn {conn}"));
+        if self.parts[part]
+            .down_since
+            .is_some_and(|since| since + GIVEN_UP_US < self.now)
+        {
+            self.was_given_up(part);
+        }
+        self.parts[part].down_since = None;
         let it = &mut self.parts[part];
         it.conn = Some(conn);
         it.phase = Phase::LoggingIn(login);
@@ -124,6 +137,18 @@ impl World {
         it.frozen_until = it.frozen_until.max(self.now + RETRY_US);
         let (at, life) = (it.frozen_until, it.life);
         self.at(at, Event::Connect(part, life));
+    }
+
+    /// It was away for so long that what was meant for it, or what it would have been told, went nowhere.
+    fn was_given_up(&mut self, part: usize) {
+        let others = |world: &World| world.parts.iter().filter(|part| part.is_sm() && part.online).count();
+        match &self.parts[part].body {
+            Body::Sm(_) if others(self) == 0 => self.book.nobody_there(|_| true),
+            Body::Peer(_) => self
+                .book
+                .nobody_there(|message| message.from == PEER_JID || message.to == PEER_JID),
+            _ => {}
+        }
     }
 
     /// The component learns that its link is over.
@@ -142,6 +167,7 @@ impl World {
         it.phase = Phase::Down;
         it.online = false;
         it.buf.clear();
+        it.down_since = it.down_since.or(Some(self.now));
         if matches!(it.body, Body::Impostor) {
             it.running = false;
             it.gone = true;
@@ -162,6 +188,7 @@ impl World {
         it.gone = away.is_none();
         it.phase = Phase::Down;
         it.frozen_until = 0;
+        it.down_since = Some(self.now);
         let life = it.life;
         let conn = it.conn.take();
         match &it.body {
@@ -238,8 +265,11 @@ impl World {
         let used = scanner.unfinished_start();
         scanner.consume(used);
         it.buf.drain(..used);
+        let life = self.parts[part].life;
         for frame in frames {
-            self.part_frame(part, &frame);
+            if self.parts[part].life == life {
+                self.part_frame(part, &frame);
+            }
         }
         if closed && let Some(conn) = self.parts[part].conn {
             self.part_end(conn);
@@ -334,8 +364,9 @@ impl World {
                 self.kill(part, in_order, Some(away));
             }
             Fault::Stop => self.stop_in_order(part),
-            Fault::Freeze => {
-                let long = self.rng.between(1_000, 15_000_000);
+            Fault::Freeze | Fault::LongFreeze => {
+                let most = if fault == Fault::Freeze { 3_000_000 } else { 15_000_000 };
+                let long = self.rng.between(1_000, most);
                 self.parts[part].frozen_until = self.now + long;
             }
             Fault::Impostor => {

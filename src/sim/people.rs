@@ -61,6 +61,9 @@ pub(super) struct Client {
     pub(super) asked: Option<Micros>,
 }
 
+/// Why a client is out that was not thrown out.
+const LEAVES: &str = "it leaves";
+
 /// A client gives up a login that takes longer.
 const PATIENCE_US: Micros = 40_000_000;
 
@@ -93,7 +96,7 @@ impl World {
             (State::Waits { .. }, Mood::Busy) if self.rng.chance(2) => self.leaves(client),
             (State::Waits { .. } | State::Out, _) => {}
             (State::On { .. }, Mood::Busy) => self.does_something(person, client),
-            (State::On { .. }, Mood::Quiet | Mood::Dawn) => self.asks(client),
+            (State::On { .. }, Mood::Quiet | Mood::Dawn) => self.all_ask(client),
             (State::On { .. }, Mood::Dusk) => self.leaves(client),
         }
     }
@@ -145,6 +148,10 @@ impl World {
     pub(super) fn client_out(&mut self, client: usize, why: &str) {
         self.note(|| format!("client {client} is out: {why}"));
         self.clients[client].state = State::Out;
+        if why != LEAVES {
+            // Thrown out, it knows that what it said last may not have arrived.
+            self.book.speechless(client);
+        }
     }
 
     fn does_something(&mut self, person: usize, client: usize) {
@@ -173,6 +180,9 @@ impl World {
         let from = self.clients[client].jid.clone();
         let number = self.book.message(&from, &to);
         self.summary.messages += 1;
+        if let State::On { token, .. } = &self.clients[client].state {
+            self.book.said_by(number, client, token);
+        }
         self.client_writes(client, &message(None, &to, number, "chat"));
     }
 
@@ -198,13 +208,24 @@ impl World {
         self.client_writes(client, &ping(&format!("p{client}")));
     }
 
+    /// Every client of this name asks, also one that was left behind.
+    fn all_ask(&mut self, client: usize) {
+        let jid = self.clients[client].jid.clone();
+        for other in 0..self.clients.len() {
+            let it = &self.clients[other];
+            if it.jid == jid && matches!(it.state, State::On { .. }) && self.part_is_busy(it.c2s).is_none() {
+                self.asks(other);
+            }
+        }
+    }
+
     /// With a word or without: c2s ends the session either way.
     fn leaves(&mut self, client: usize) {
         if matches!(self.clients[client].state, State::On { .. }) && self.rng.chance(50) {
             self.becomes(client, false);
         }
         let it = &self.clients[client];
-        self.c2s_closes(it.c2s, it.number, "it leaves");
+        self.c2s_closes(it.c2s, it.number, LEAVES);
     }
 
     fn gives_up(&mut self, client: usize) {

@@ -17,8 +17,10 @@ pub(super) enum Fault {
     LateRestart,
     /// The process is asked to stop, and does so in order; started again later.
     Stop,
-    /// The process does nothing for a while.
+    /// The process does nothing for a while, shorter than anybody's patience.
     Freeze,
+    /// The same, for longer than a fence is waited for.
+    LongFreeze,
     /// One shard does nothing for a while.
     FreezeShard,
     /// Somebody else wants the component's name.
@@ -27,13 +29,14 @@ pub(super) enum Fault {
     Gone,
 }
 
-const FAULTS: [Fault; 9] = [
+const FAULTS: [Fault; 10] = [
     Fault::Cut,
     Fault::LongCut,
     Fault::Restart,
     Fault::LateRestart,
     Fault::Stop,
     Fault::Freeze,
+    Fault::LongFreeze,
     Fault::FreezeShard,
     Fault::Impostor,
     Fault::Gone,

@@ -172,6 +172,7 @@ impl World {
             available: false,
             priority: 0,
         };
+        self.book.over.remove(&token);
         self.sm(part).sessions.insert(token.clone(), session);
         self.part_writes(
             part,
@@ -188,6 +189,7 @@ impl World {
             self.sm_announces(part, &session.jid, "unavailable", None);
         }
         self.sm(part).sessions.remove(token);
+        self.book.over.insert(token.to_owned());
     }
 
     fn sm_c2s_gone(&mut self, part: usize, c2s: &str) {
@@ -229,6 +231,11 @@ impl World {
             return;
         };
         let Some(session) = self.sm(part).sessions.get(&token).cloned() else {
+            if self.book.over.contains(&token)
+                && let Some(message) = routed.message()
+            {
+                self.book.missed(message);
+            }
             let stanza = routed
                 .raw
                 .split_once('>')
@@ -253,6 +260,7 @@ impl World {
             (PayloadKind::Presence, None) => self.sm_client_available(part, &token, priority_of(&routed.raw)),
             (PayloadKind::Message, Some(to)) => {
                 let Some(number) = routed.message() else { return };
+                self.book.heard(number);
                 let stanza = message(Some(&session.jid), to, number, "chat");
                 let domain = bare(to).split('@').nth(1).unwrap_or(to);
                 self.part_writes(part, route(&name, domain, &stanza));
@@ -381,6 +389,9 @@ impl World {
         if routed.kind() == "error" {
             self.book.bounced(number);
         }
+        if routed.kind() != "error" {
+            self.book.worked_on(number);
+        }
         let of_user: Vec<(String, Session)> = self
             .sm(part)
             .sessions
@@ -452,6 +463,7 @@ impl World {
     /// The process ends: what it had read and not served is lost with it.
     pub(super) fn sm_dies(&mut self, part: usize) {
         let sm = std::mem::take(self.sm(part));
+        self.book.over.extend(sm.sessions.into_keys());
         for seen in sm.inbox {
             if let Seen::Route(routed) = seen {
                 self.lost_by(part, &routed.raw);

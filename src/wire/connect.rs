@@ -55,6 +55,7 @@ impl std::fmt::Debug for Connecting {
 
 /// What [`Connect::feed`] came to.
 #[derive(Debug)]
+#[allow(clippy::large_enum_variant)] // given once a connection, and taken apart at once
 pub enum ConnectStep {
     /// More input is needed.
     Need,

@@ -203,7 +203,7 @@ def test_a_message_to_a_component_that_is_away_is_kept_until_it_returns(machine)
     machine(sms=[], c2ss=[])
     with Native(name="a.test") as one:
         two = Native(name="b.test")
-        two.drain()
+        two.drain(), one.drain()
         two.close()
         time.sleep(0.2)
         for number in range(100):
