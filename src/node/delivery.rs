@@ -147,7 +147,8 @@ impl Shard {
             }
             // An `end` that failed: sm knows nothing of the session.
             (b"ended" | b"replaced", _) | (b"end", true) => {
-                if let Some(key) = key {
+                // Its sm knows best: one JID started twice within a second at two sm gets one sm-side id at both.
+                if let Some(key) = key.filter(|key| self.serves(sm, key)) {
                     self.forget_client(now, key);
                     if let Some(state) = self.seats.get_mut(c2s) {
                         state.dismiss(now, key.number, key.token);
@@ -173,6 +174,15 @@ impl Shard {
             }
             _ => {}
         }
+    }
+
+    /// The session is not known to be another sm's.
+    fn serves(&self, sm: SeatId, key: &SessionKey) -> bool {
+        let client = self
+            .seats
+            .get(key.c2s)
+            .and_then(|state| state.clients.get(key.number, &key.token));
+        client.is_none_or(|client| client.sm == sm)
     }
 
     fn session_started(
