@@ -38,7 +38,7 @@ pub mod node;
 pub mod operate;
 pub mod route;
 pub mod shell;
-#[cfg(any(test, feature = "sim"))]
+#[cfg(all(test, feature = "sim"))]
 pub mod sim;
 pub mod table;
 pub mod wire;

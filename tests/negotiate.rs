@@ -278,7 +278,7 @@ fn a_close_before_authentication_is_answered() {
 #[test]
 fn frames_before_authentication_end_the_stream() {
     for frame in [
-        "<route xmlns='http://jabberd.jabberstudio.org/ns/component/1.0' to='a' from='b'/>",
+        "<bind xmlns='http://jabberd.jabberstudio.org/ns/component/1.0' name='a'/>",
         "<auth/>",
         "<starttls xmlns='urn:ietf:params:xml:ns:xmpp-tls'/>",
     ] {
@@ -291,6 +291,17 @@ fn frames_before_authentication_end_the_stream() {
         );
         assert_eq!(failure.kind, FailureKind::Auth);
     }
+}
+
+/// A c2s that comes back writes what its clients sent right behind its header.
+#[test]
+fn routes_before_authentication_are_kept_and_not_answered() {
+    let route = "<route xmlns='http://jabberd.jabberstudio.org/ns/component/1.0' to='a' from='b'/>";
+    let mut server = Server::new(config());
+    server.ask(OPEN);
+    assert_eq!(server.ask(route.repeat(3)), "");
+    let (_, failure) = server.fails("<bind xmlns='http://jabberd.jabberstudio.org/ns/component/1.0' name='a'/>");
+    assert_eq!(failure.kind, FailureKind::Auth);
 }
 
 #[test]

@@ -314,8 +314,10 @@ fn what_another_sm_says_of_a_session_ends_nothing() {
     let sm = site.login(9, "juliet@example.net/balcony", TOKEN);
     let other = 1 - sm;
     let failed = control("end", 9, TOKEN).replacen("action", "sc:failed='1' action", 1);
-    site.world.send(site.sms[other], &route(&format!("sm{}", other + 1), "c2s", &failed));
+    site.world
+        .send(site.sms[other], &route(&format!("sm{}", other + 1), "c2s", &failed));
     assert_eq!(site.world.sessions(), 1);
-    site.world.send(site.sms[sm], &route(&format!("sm{}", sm + 1), "c2s", &failed));
+    site.world
+        .send(site.sms[sm], &route(&format!("sm{}", sm + 1), "c2s", &failed));
     assert_eq!(site.world.sessions(), 0);
 }

@@ -71,7 +71,13 @@ fn promises_hold_in_every_simulated_run() {
     );
     failures.sort_by_key(|failure| failure.seed);
     for failure in failures.iter().skip(1) {
-        println!("seed {} at {} us, faults {:?}: {}", failure.seed, failure.micros, super::plan::Plan::of(failure.seed).faults, failure.what[0]);
+        println!(
+            "seed {} at {} us, faults {:?}: {}",
+            failure.seed,
+            failure.micros,
+            super::plan::Plan::of(failure.seed).faults,
+            failure.what[0]
+        );
     }
     if let Some(failure) = failures.first() {
         panic!(
