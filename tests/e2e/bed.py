@@ -4,6 +4,7 @@ Every wait has a limit, only processes started here are ended, and a test that f
 """
 
 import base64
+import json
 import os
 import re
 import shutil
@@ -262,6 +263,15 @@ class Stack:
         for name in os.listdir(self.folder):
             if name.endswith((".log", ".xml", ".txt")):
                 shutil.copy(os.path.join(self.folder, name), os.path.join(target, name))
+
+    def status(self):
+        """What the admin socket answers. jidmesh only."""
+        with socket.socket(socket.AF_UNIX) as link:
+            link.settimeout(5)
+            link.connect(self.folder + "/admin.sock")
+            link.sendall(b'{"cmd":"status"}\n')
+            with link.makefile("r", encoding="utf-8") as answer:
+                return json.loads(answer.readline())
 
     def metrics(self):
         """The metrics page: {'name{labels}': value}. jidmesh only."""

@@ -91,7 +91,7 @@ class Client(slixmpp.ClientXMPP):
             left = end - time.monotonic()
             if left <= 0:
                 raise AssertionError("%s: not within %.1f s: %s; seen last: %s" % (
-                    self.label, limit_s, what, [ET.tostring(xml)[:600] for _, xml in self.seen[-5:]]))
+                    self.label, limit_s, what() if callable(what) else what, [ET.tostring(xml)[:600] for _, xml in self.seen[-5:]]))
             try:
                 await asyncio.wait_for(self.news.wait(), left)
             except asyncio.TimeoutError:

@@ -28,6 +28,7 @@ def pytest_configure(config):
         pytest.exit("run these tests with `tests/run e2e [pytest arguments]`: they need a cage of their own", 2)
     config.addinivalue_line("markers", "jidmesh: the test names jidmesh itself, without the parameter `router`")
     config.addinivalue_line("markers", "mesh: needs several machines")
+    config.addinivalue_line("markers", "full: runs with --full only")
     config.addinivalue_line("markers", "pending: of a part that is not finished; runs only when -m chooses tests")
     config.addinivalue_line("markers", "only(*routers): the test has a meaning on these routers alone")
     logging.getLogger("asyncio").setLevel(logging.CRITICAL + 1)
@@ -48,7 +49,7 @@ def pytest_collection_modifyitems(config, items):
     stock_only = set(config.getoption("--router") or ["jidmesh"]) == {"stock"}
     chosen = config.getoption("-m")
     gone = [item for item in items if "NOTSET" in item.nodeid or stock_only and item.get_closest_marker("jidmesh")
-            or not chosen and item.get_closest_marker("pending")]
+            or not chosen and item.get_closest_marker("pending") or not config.getoption("--full") and item.get_closest_marker("full")]
     if gone:
         config.hook.pytest_deselected(items=gone)
         items[:] = [item for item in items if item not in gone]
