@@ -271,7 +271,7 @@ class Stack:
             link.connect(self.folder + "/admin.sock")
             link.sendall(b'{"cmd":"status"}\n')
             with link.makefile("r", encoding="utf-8") as answer:
-                return json.loads(answer.readline())
+                return json.loads(answer.readline())["status"]
 
     def metrics(self):
         """The metrics page: {'name{labels}': value}. jidmesh only."""
