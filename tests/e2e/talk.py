@@ -98,3 +98,76 @@ def told(contact, jid, since=0):
 def not_disturbed(*clients):
     for client in clients:
         assert not client.find("event"), "%s noticed: %s" % (client.label, client.find("event").attrib)
+
+
+class Phone:
+    """A device that logs in again when it is disconnected, as real ones do. `streams`: its clients, the present one last."""
+
+    def __init__(self, machines, jid, where, again=True):
+        self.machines, self.jid, self.where, self.again = machines, jid, where, again
+        self.streams = []
+        self.watch = None
+
+    @property
+    def client(self):
+        return self.streams[-1]
+
+    async def on(self, limit_s=20.0):
+        """Logs in, trying again until the limit, and from now on whenever it is disconnected."""
+        end = time.monotonic() + limit_s
+        while True:
+            client = self.machines.client(self.jid, self.where, label="%s@%s-%d" % (self.jid, self.where, len(self.streams)))
+            self.streams.append(client)
+            try:
+                await client.login(limit_s=max(1.0, end - time.monotonic()))
+                break
+            except (ConnectionError, asyncio.TimeoutError):
+                client.vanish()
+                if time.monotonic() > end:
+                    raise
+                await asyncio.sleep(0.2)
+        if self.again:
+            self.watch = asyncio.ensure_future(self._stay())
+        return self
+
+    async def _stay(self):
+        await self.client.until(lambda: self.client.closed, "the end", 3600)
+        await asyncio.sleep(0.2)
+        await self.on()
+
+    def off(self):
+        if self.watch:
+            self.watch.cancel()
+
+    def lives(self):
+        return bool(self.streams) and not self.client.closed and self.client.sessionstarted
+
+
+def wrong_pictures(phones):
+    """Where what a client was last told of a contact's device is not the truth. All are contacts of all; the same JID once only."""
+    wrong = []
+    lives = {phone.client.boundjid.full for phone in phones if phone.lives()}
+    known = {phone.client.boundjid.full for phone in phones}
+    for phone in phones:
+        for jid in known - {phone.client.boundjid.full} if phone.lives() else ():
+            truth = "available" if jid in lives else "unavailable"
+            heard = truth_of(phone.client, jid)
+            if heard != truth and (heard, truth) != (None, "unavailable"):
+                wrong.append("%s thinks of %s: %s" % (phone.client.label, jid, heard))
+    return wrong
+
+
+async def unreached(phones):
+    """Pairs of devices between which no message passes, each way, within a second."""
+    alive = [phone.client for phone in phones if phone.lives()]
+    mark = "reach %d" % time.monotonic_ns()
+    for one in alive:
+        for other in alive:
+            if one is not other:
+                one.chat(other.boundjid.full, "%s from %s" % (mark, one.label))
+    missing = [(one, other) for one in alive for other in alive if one is not other]
+    end = time.monotonic() + 1
+    while missing and time.monotonic() < end:
+        await asyncio.sleep(0.05)
+        missing = [(one, other) for one, other in missing if other.find("message", body="%s from %s" % (mark, one.label)) is None]
+    return ["%s to %s" % (one.label, other.label) for one, other in missing]
