@@ -26,7 +26,7 @@ class Client(slixmpp.ClientXMPP):
         self.seen = []
         self.news = asyncio.Event()
         self.number = 0
-        self.closed = False
+        self.closed, self.ended = False, asyncio.Event()
         self.enable_starttls = self.enable_direct_tls = False
         self.enable_plaintext = True
         self.plugin["feature_mechanisms"].unencrypted_plain = True
@@ -71,6 +71,7 @@ class Client(slixmpp.ClientXMPP):
     def _closed(self, _reason):
         if not self.closed:
             self.closed = True
+            self.ended.set()
             self._note("closed", "")
 
     def _record(self, xml):
@@ -133,7 +134,14 @@ class Client(slixmpp.ClientXMPP):
         self.connect(*self.address)
         await asyncio.wait_for(started, limit_s)
         if presence:
-            await self.get_roster(timeout=limit_s)
+            roster = asyncio.ensure_future(self.get_roster(timeout=limit_s))
+            end = asyncio.ensure_future(self.ended.wait())
+            await asyncio.wait({roster, end}, return_when=asyncio.FIRST_COMPLETED)
+            end.cancel()
+            if not roster.done():
+                roster.cancel()
+                raise ConnectionError("%s: closed right after its login" % self.label)
+            await roster
             self.send_presence()
         return self
 

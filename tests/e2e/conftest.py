@@ -97,7 +97,11 @@ def _beds(request, make):
     folder = tempfile.mkdtemp(prefix="test-", dir=os.environ["JIDMESH_CAGE"])
 
     def factory(start=True, **settings):
-        one = make(tempfile.mkdtemp(dir=folder), **settings)
+        own = tempfile.mkdtemp(dir=folder)
+        # Foreign servers run as users of their own.
+        for path in (folder, own):
+            os.chmod(path, 0o755)
+        one = make(own, **settings)
         made.append(one)
         if start:
             one.start()

@@ -4,6 +4,8 @@ import asyncio
 import re
 import time
 
+from slixmpp.exceptions import IqTimeout
+
 from client import settle
 
 RATE = 200
@@ -121,7 +123,10 @@ class Phone:
             try:
                 await client.login(limit_s=max(1.0, end - time.monotonic()))
                 break
-            except (ConnectionError, asyncio.TimeoutError):
+            except (ConnectionError, asyncio.TimeoutError, IqTimeout):
+                if not self.again and client.find("event", detail="conflict") is not None:
+                    # It was let in, and pushed out by another.
+                    return self
                 client.vanish()
                 if time.monotonic() > end:
                     raise

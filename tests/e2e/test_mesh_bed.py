@@ -10,6 +10,7 @@ import time
 import pytest
 
 import bed
+from capture import Capture
 from client import settle
 from database import Sqlite
 from mesh import DOMAIN, NAMES, number_of
@@ -151,6 +152,20 @@ def test_resets_reset_and_altered_bytes_are_altered(wires):
     bed.wait_for("the reset", lambda: echoes(link) in (ConnectionResetError, BrokenPipeError), 0.5)
     fault.join()
     assert echoes(connect(machines.places["m2"], "m1")) == b"x", "new connections work again"
+
+
+def test_the_capture_sees_every_byte_and_what_the_dialling_side_said(wires):
+    machines, _ = wires
+    sent = os.urandom(50_000)
+    with Capture(machines.hub, machines.places["m1"]) as capture:
+        link = connect(machines.places["m2"], "m1", limit_s=5)
+        link.sendall(sent)
+        got = b""
+        while len(got) < len(sent):
+            got += link.recv(65536)
+        link.close()
+        bed.wait_for("the last byte is seen", lambda: capture.dialled(5348) == [(NETWORK + "12", NETWORK + "11", sent)])
+    assert sent[:100] in capture.bytes()
 
 
 def test_a_machine_that_dies_silently_says_nothing_and_comes_back(mesh):
