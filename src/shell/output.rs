@@ -28,6 +28,7 @@ impl<B: Brain> Hub<B> {
                 Action::Pause(id) => self.set_paused(id, true),
                 Action::Resume(id) => self.set_paused(id, false),
                 Action::Move { link, to, cargo } => self.begin_move(link, to, cargo),
+                Action::Dial { link, host, port } => self.dial(link, host, port),
                 Action::Probe(id) => self.ops.push_back(Op::Probe(id)),
                 Action::Log(line) => self.context.journal.log(line),
                 Action::Append { file, bytes, stamped } => self.context.journal.append(file, bytes, stamped),
