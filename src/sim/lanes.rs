@@ -145,7 +145,7 @@ impl World {
                     self.note(|| format!("shard {shard}: {}", line.text));
                 }
             }
-            Action::StartTls(_) | Action::Append { .. } => {}
+            Action::StartTls(_) | Action::Append { .. } | Action::Dial { .. } => {}
         }
     }
 
