@@ -29,7 +29,7 @@ def run(coroutine, limit_s=160):
 
 
 SHAPES = [pytest.param(dict(router="stock", names=("m1",)), id="one-stock-node"),
-          pytest.param(dict(router="jidmesh", names=("m1",)), id="one-node"),
+          pytest.param(dict(router="jidmesh", names=("m1",)), id="one-node", marks=pytest.mark.full),
           pytest.param(dict(router="jidmesh"), id="three-nodes", marks=PENDING)]
 
 

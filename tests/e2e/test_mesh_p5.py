@@ -151,3 +151,28 @@ def test_two_machines_that_cannot_reach_each_other_use_the_third(mesh, full):
                     assert "unavailable" not in states, "%s was told that %s is away" % (client.label, other.label)
 
     run(play())
+
+
+def test_a_node_that_reaches_no_peer_serves_its_users_and_says_so(mesh):
+    machines = mesh(start=False)
+    machines["m1"].start_all()
+    machines["m1"].wait_login()
+    machines["m1"].add_users("ann", "bob")
+
+    async def play():
+        start = time.monotonic()
+        ann, bob = [await machines.client(user + "/r", "m1").login() for user in ("ann", "bob")]
+        assert time.monotonic() - start < 2, "nobody waits for a node that is not there"
+        talk = Talk(ann, bob)
+        await asyncio.sleep(1)
+        await talk.stop()
+        await talk.check()
+        not_disturbed(ann, bob)
+
+    run(play())
+    assert "m2.example.net" in machines["m1"].status()["health"], machines["m1"].status()["health"]
+    assert "m2.example.net" in machines["m1"].router.log()
+    for name in ("m2", "m3"):
+        machines[name].start_all()
+    machines.wait_ready()
+    assert machines["m1"].status()["health"] == "ok"

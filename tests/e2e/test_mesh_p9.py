@@ -76,7 +76,7 @@ async def talk_with(pu, users, base, count=20):
 
 
 @pytest.mark.parametrize("domain, tls", [("chat.example.org", False), ("secure.example.org", True)], ids=["plain", "tls"])
-def test_one_s2s_carries_all_to_a_domain_and_another_takes_over(outside, domain, tls):
+def test_one_s2s_carries_all_to_a_domain_and_another_takes_over(outside, full, domain, tls):
     machines, prosody, far_client = outside(domain, tls)
     names = ["u" + name for name in NAMES]
     machines["m1"].add_users(*names)
@@ -91,6 +91,8 @@ def test_one_s2s_carries_all_to_a_domain_and_another_takes_over(outside, domain,
         assert len(first) == 1, "one machine carries all: %s" % first
         if tls:
             assert "TLSv1" in prosody.own_log(), "TLS was used"
+            if not full:
+                return
         # Its machine dies: another takes over.
         carrier = first[0]
         others = [name for name in NAMES if name != carrier]

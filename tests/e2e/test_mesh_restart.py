@@ -36,7 +36,7 @@ class Letters(Post):
         return super().received()
 
 
-@pytest.mark.parametrize("how", ["stop", "kill"])
+@pytest.mark.parametrize("how", [pytest.param("stop"), pytest.param("kill", marks=pytest.mark.full)])
 def test_a_rolling_restart_of_all_nodes(mesh, how):
     machines = mesh()
     users = ["a1", "a2", "a3", "b1", "b2", "b3"]
