@@ -147,6 +147,8 @@ async def log_in_twice(machines, users):
         await clients[1].until(lambda: "friend@far.example" in clients[1].client_roster, "the roster push")
         for client in clients:
             await client.logout()
+        # Else c2s may give the next client a number that it is about to close.
+        await asyncio.sleep(0.1)
 
 
 def frames_from_c2s(machine):
