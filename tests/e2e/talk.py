@@ -9,6 +9,24 @@ from slixmpp.exceptions import IqTimeout
 from client import settle
 
 RATE = 200
+RUN_LIMIT_S = 150
+END_LIMIT_S = 3
+
+
+def run(coroutine, limit_s=RUN_LIMIT_S):
+    """As `asyncio.run`, within a limit; and a task that does not end when it is told to holds nobody up."""
+    loop = asyncio.new_event_loop()
+    asyncio.set_event_loop(loop)
+    try:
+        return loop.run_until_complete(asyncio.wait_for(coroutine, limit_s))
+    finally:
+        left = asyncio.all_tasks(loop)
+        for task in left:
+            task.cancel()
+        if left:
+            loop.run_until_complete(asyncio.wait(left, timeout=END_LIMIT_S))
+        asyncio.set_event_loop(None)
+        loop.close()
 
 
 class Talk:

@@ -15,12 +15,9 @@ from client import settle
 from database import Sqlite
 from mesh import DOMAIN, NAMES, number_of
 from place import NETWORK, alter_byte, clear_faults, reset_peers
+from talk import run
 
 pytestmark = pytest.mark.mesh
-
-
-def run(coroutine, limit_s=60):
-    return asyncio.run(asyncio.wait_for(coroutine, limit_s))
 
 
 def login_everywhere(machines):

@@ -11,7 +11,7 @@ from client import Client, settle
 from mesh import OUTSIDE, hosts
 from place import NETWORK, Place
 from prosody import Prosody
-from talk import Post, Talk, in_order_once, not_disturbed, told, truth_of
+from talk import Post, Talk, in_order_once, not_disturbed, run, told, truth_of
 
 pytestmark = [pytest.mark.mesh, pytest.mark.pending, pytest.mark.timeout(180)]
 # P4: a silent machine is found within 5 s, a lost process at the end of its grace period; then 3 s for the first 1000 sessions.
@@ -28,10 +28,6 @@ DEATHS = {
     "c2s": (lambda machines: machines["m2"].processes["c2s"].kill(), GRACE_S),
 }
 FAR = "pu@chat.example.org"
-
-
-def run(coroutine, limit_s=150):
-    return asyncio.run(asyncio.wait_for(coroutine, limit_s))
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import pytest
 
 from client import settle
 from mesh import NAMES
-from talk import Phone, Talk, in_order_once, not_disturbed, told, unreached, wrong_pictures
+from talk import Phone, Talk, in_order_once, not_disturbed, run, told, unreached, wrong_pictures
 
 pytestmark = [pytest.mark.mesh, pytest.mark.pending, pytest.mark.timeout(240)]
 # P5: 5 s, and the kernel's connect time.
@@ -15,10 +15,6 @@ HEAL_S, CONNECT_S = 5.0, 1.5
 # What a busy two-core machine adds, and the answer to the question.
 SLACK_S = 3.0
 USERS = ("ann", "bob", "cid", "sam", "tim", "eve")
-
-
-def run(coroutine, limit_s=200):
-    return asyncio.run(asyncio.wait_for(coroutine, limit_s))
 
 
 def both_ways(machines):

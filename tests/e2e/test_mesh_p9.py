@@ -17,14 +17,10 @@ from client import Client, settle
 from mesh import NAMES, OUTSIDE, hosts
 from place import NETWORK, Place
 from prosody import Prosody, pem_file
-from talk import Talk, in_order_once, not_disturbed
+from talk import Talk, in_order_once, not_disturbed, run
 
 pytestmark = [pytest.mark.mesh, pytest.mark.pending, pytest.mark.timeout(180)]
 MUC = "conference.example.net"
-
-
-def run(coroutine, limit_s=150):
-    return asyncio.run(asyncio.wait_for(coroutine, limit_s))
 
 
 @pytest.fixture
