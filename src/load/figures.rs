@@ -34,6 +34,8 @@ pub(super) struct Figures {
     pub(super) generator_busy: f64,
     /// The router could have done more: this generator is what was measured.
     pub(super) generator_is_the_limit: bool,
+    /// Where the workload is logins.
+    pub(super) logins_per_s: Option<f64>,
     /// Frames that came back as errors, where the workload provokes that.
     pub(super) bounced: u64,
     /// Frames that neither arrived nor came back, where the workload provokes that.

@@ -128,7 +128,8 @@ impl Link {
     }
 
     /// Reads once, `most` bytes at most, and tells what came; gives the number of bytes, 0 when there was nothing.
-    pub(super) fn read(&mut self, most: usize, book: &Book, sink: &mut impl Sink) -> Result<usize, String> {
+    /// Without a book all frames are other frames.
+    pub(super) fn read(&mut self, most: usize, book: Option<&Book>, sink: &mut impl Sink) -> Result<usize, String> {
         let mut buffer = std::mem::take(&mut self.waiting);
         let room = most.min(READ_BYTES);
         if buffer.len() < self.filled + room {
@@ -149,7 +150,10 @@ impl Link {
     }
 
     /// Tells all whole frames; gives how many bytes they were.
-    fn cut(&mut self, bytes: &[u8], book: &Book, sink: &mut impl Sink) -> Result<usize, String> {
+    fn cut(&mut self, bytes: &[u8], book: Option<&Book>, sink: &mut impl Sink) -> Result<usize, String> {
+        let Some(book) = book else {
+            return self.scan(bytes, None, sink);
+        };
         let mut at = 0;
         while at < bytes.len() {
             match book.front(&bytes[at..], &mut self.guess) {
@@ -158,20 +162,21 @@ impl Link {
                     at += len;
                 }
                 Front::Short => return Ok(at),
-                Front::Other => return Ok(at + self.scan(&bytes[at..], book, sink)?),
+                Front::Other => return Ok(at + self.scan(&bytes[at..], Some(book), sink)?),
             }
         }
         Ok(at)
     }
 
     /// The same for frames that are not as they were sent: each is taken apart.
-    fn scan(&mut self, bytes: &[u8], book: &Book, sink: &mut impl Sink) -> Result<usize, String> {
+    fn scan(&mut self, bytes: &[u8], book: Option<&Book>, sink: &mut impl Sink) -> Result<usize, String> {
         let mut scanner = self.pristine.clone();
         loop {
             match scanner.next(bytes) {
                 Ok(Some(Item::Frame { start, end })) => {
                     let frame = &bytes[start..end];
-                    match book.same(frame).map_err(|why| format!("at {}: {why}", self.id))? {
+                    let known = book.map_or(Ok(None), |book| book.same(frame));
+                    match known.map_err(|why| format!("at {}: {why}", self.id))? {
                         Some(known) => sink.known(known, end - start, &mut self.out)?,
                         None => sink.other(frame, &mut self.out)?,
                     }

@@ -37,6 +37,8 @@ use std::io::IsTerminal;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use workload::fair::{self, FairArgs};
+use workload::logins::{LoginsArgs, Storm};
 use workload::pairs::{self, PingArgs, PipeArgs};
 use workload::users::{self, UsersArgs};
 
@@ -55,6 +57,10 @@ enum Command {
     Ping(Against<PingArgs>),
     /// Traffic between users who are logged in.
     Users(Against<UsersArgs>),
+    /// Logins and logouts, as fast as it goes or at a rate.
+    Logins(Against<LoginsArgs>),
+    /// Polite links beside one that floods, or that does not read.
+    Fair(Against<FairArgs>),
     /// Starts jabberd2-router and jidmesh on private ports and measures both, in turn.
     Compare(CompareArgs),
 }
@@ -174,6 +180,8 @@ pub fn main(args: Args) -> ExitCode {
         Command::Pipe(args) => pipe(&args),
         Command::Ping(args) => ping(&args),
         Command::Users(args) => users(&args),
+        Command::Logins(args) => logins(&args),
+        Command::Fair(args) => fair(&args),
         Command::Compare(args) => compare::run(&args),
     };
     match result {
@@ -208,5 +216,15 @@ fn ping(args: &Against<PingArgs>) -> Result<String, String> {
 
 fn users(args: &Against<UsersArgs>) -> Result<String, String> {
     let (plan, links) = users::users(&args.workload, &args.routers(), args.how.progress())?;
+    args.report(&[args.measure(plan, links)?])
+}
+
+fn logins(args: &Against<LoginsArgs>) -> Result<String, String> {
+    let mut storm = Storm::new(&args.workload, &args.routers(), args.how.cpu.first().copied())?;
+    args.report(&[storm.measure(&args.pid, &args.how.timing())?])
+}
+
+fn fair(args: &Against<FairArgs>) -> Result<String, String> {
+    let (plan, links) = fair::fair(&args.workload, &args.routers())?;
     args.report(&[args.measure(plan, links)?])
 }

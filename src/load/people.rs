@@ -1,7 +1,7 @@
 //! Users: where each is connected, which sm serves him, and logging them in and out as c2s and sm do it.
 
 use super::answer;
-use super::book::{Book, Known};
+use super::book::Known;
 use super::component::excerpt;
 use super::figures;
 use super::link::{Link, Out, Sink};
@@ -19,7 +19,7 @@ pub(super) const DOMAIN: &str = "example.net";
 /// Nothing has moved for so long: something was lost, seconds.
 const STALL_S: u64 = 10;
 /// The longest wait for something to happen, milliseconds.
-const WAIT_MS: u64 = 50;
+pub(super) const WAIT_MS: u64 = 50;
 
 /// Where a user's login stands; every frame takes it exactly one step further.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,6 +51,8 @@ pub(super) struct People {
     /// When each login or logout began, microseconds on `clock`.
     begun_us: Vec<u64>,
     clock: Instant,
+    /// When anything was written or read last.
+    moved: Instant,
     /// Logins and logouts that have begun and not ended.
     pub(super) in_flight: u64,
     pub(super) frames: u64,
@@ -76,6 +78,7 @@ impl People {
             homes: vec![u16::MAX; count],
             begun_us: vec![0; count],
             clock: Instant::now(),
+            moved: Instant::now(),
             in_flight: 0,
             frames: 0,
             bytes: 0,
@@ -112,6 +115,11 @@ impl People {
         format!("{user:040x}")
     }
 
+    /// How many users there are.
+    pub(super) fn count(&self) -> usize {
+        self.steps.len()
+    }
+
     pub(super) fn is_out(&self, user: usize) -> bool {
         self.steps[user] == Step::Out
     }
@@ -120,9 +128,10 @@ impl People {
         self.steps[user] == Step::In
     }
 
-    /// Sends `start`.
-    pub(super) fn log_in(&mut self, user: usize, links: &mut [Link]) {
+    /// Sends `start`, which was due so long ago.
+    pub(super) fn log_in(&mut self, user: usize, late_us: u64, links: &mut [Link]) {
         self.begin(user, Step::Out, Step::Starting);
+        self.begun_us[user] = self.begun_us[user].saturating_sub(late_us);
         let c2s = self.c2s(user);
         let (id, target, number) = (People::session(user), People::full(user), self.number(user));
         let extra = SessionExtra {
@@ -170,10 +179,10 @@ impl People {
         let (mut next, mut told) = (0, Instant::now());
         while next < self.steps.len() || self.in_flight > 0 {
             while next < self.steps.len() && self.in_flight < window {
-                self.log_in(next, links);
+                self.log_in(next, 0, links);
                 next += 1;
             }
-            self.turn(links, &mut poll)?;
+            self.turn(links, &mut poll, WAIT_MS)?;
             if progress && told.elapsed() > Duration::from_secs(1) {
                 told = Instant::now();
                 eprintln!("logins: {next} of {}", self.steps.len());
@@ -182,32 +191,29 @@ impl People {
         Ok(())
     }
 
-    /// Writes what waits, reads what is there; waits a little if nothing is.
+    /// Writes what waits, reads what is there; waits so long if nothing is.
     ///
     /// # Errors
     /// A frame was lost, came twice, or to the wrong place.
-    pub(super) fn turn(&mut self, links: &mut [Link], poll: &mut Poll) -> Result<(), String> {
-        let end = Instant::now() + Duration::from_secs(STALL_S);
-        loop {
-            let mut moved = false;
-            for link in links.iter_mut().filter(|link| link.out.len() > 0) {
-                moved |= link.flush()? > 0;
-            }
-            for (key, link) in links.iter().enumerate() {
-                poll.want(link.fd(), key, true, link.out.len() > 0)?;
-            }
-            for at in 0..poll.wait(if moved { 0 } else { WAIT_MS })? {
-                let link = poll.ready(at);
-                let mut desk = Desk { people: self, link };
-                moved |= links[link].read(usize::MAX, &Book::default(), &mut desk)? > 0;
-            }
-            if moved {
-                return Ok(());
-            }
-            if Instant::now() > end {
-                return Err(format!("{} logins or logouts hang: a frame was lost", self.in_flight));
-            }
+    pub(super) fn turn(&mut self, links: &mut [Link], poll: &mut Poll, wait_ms: u64) -> Result<(), String> {
+        let mut moved = false;
+        for link in links.iter_mut().filter(|link| link.out.len() > 0) {
+            moved |= link.flush()? > 0;
         }
+        for (key, link) in links.iter().enumerate() {
+            poll.want(link.fd(), key, true, link.out.len() > 0)?;
+        }
+        for at in 0..poll.wait(if moved { 0 } else { wait_ms })? {
+            let link = poll.ready(at);
+            let mut desk = Desk { people: self, link };
+            moved |= links[link].read(usize::MAX, None, &mut desk)? > 0;
+        }
+        if moved || self.in_flight == 0 {
+            self.moved = Instant::now();
+        } else if self.moved.elapsed() > Duration::from_secs(STALL_S) {
+            return Err(format!("{} logins or logouts hang: a frame was lost", self.in_flight));
+        }
+        Ok(())
     }
 
     fn step(&mut self, user: usize, from: Step, to: Step, frame: &[u8]) -> Result<(), String> {
@@ -250,8 +256,9 @@ impl Sink for Desk<'_> {
             (PayloadKind::Session, "ended") if is_c2s => self.ended(frame, payload),
             (PayloadKind::Presence, _) if !is_c2s => {
                 let user = index(payload.sm)?;
-                self.people.in_flight -= 1;
-                self.people.step(user, Step::Greeting, Step::In, frame)
+                self.people
+                    .step(user, Step::Greeting, Step::In, frame)
+                    .map(|()| self.people.in_flight -= 1)
             }
             (PayloadKind::Iq, _) if !is_c2s => return answer::to_router(frame, out),
             _ => Err(format!("not expected here: {}", excerpt(frame))),

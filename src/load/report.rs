@@ -24,6 +24,9 @@ pub(super) fn table(figures: &[Figures]) -> String {
             f.generator_busy * 100.0,
             if f.generator_is_the_limit { " and the limit" } else { "" },
         );
+        if let Some(logins) = f.logins_per_s {
+            let _ = writeln!(out, "  {logins:.0} logins/s");
+        }
         if f.bounced + f.undelivered > 0 {
             let _ = writeln!(
                 out,

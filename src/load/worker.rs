@@ -219,7 +219,7 @@ impl Worker {
             link: *index,
             now_ns,
         };
-        let read = link.read(most, &plan.book, &mut arrivals)?;
+        let read = link.read(most, Some(&plan.book), &mut arrivals)?;
         self.tally.settle(now_ns);
         Ok(read)
     }

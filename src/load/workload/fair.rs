@@ -1,7 +1,7 @@
 //! One component that asks too much, or takes too little, beside others that behave.
 
-use super::pairs::{self, PipeArgs};
 use super::Sending;
+use super::pairs::{self, PipeArgs};
 use crate::load::component::Router;
 use crate::load::link::Link;
 use crate::load::plan::{Pace, Plan, Reading};

@@ -2,12 +2,12 @@
 
 use super::users::connect_all;
 use crate::load::component::Router;
+use crate::load::cpu;
 use crate::load::engine::Timing;
 use crate::load::figures::{Figures, Latency, Meter};
 use crate::load::link::Link;
-use crate::load::people::People;
+use crate::load::people::{People, WAIT_MS};
 use crate::load::poll::Poll;
-use crate::load::cpu;
 use std::time::{Duration, Instant};
 
 /// `jidmesh load logins`: users log in (start, started, first presence) and out (end, ended). As many are logged in as
@@ -116,7 +116,8 @@ impl Storm {
             if elapsed >= seconds && self.people.in_flight == 0 {
                 return Ok(());
             }
-            self.people.turn(&mut self.links, &mut self.poll)?;
+            let wait_ms = if self.args.rate.is_some() { 1 } else { WAIT_MS };
+            self.people.turn(&mut self.links, &mut self.poll, wait_ms)?;
             if progress && told.elapsed() > Duration::from_secs(1) {
                 told = Instant::now();
                 eprintln!("{elapsed:.0} s, {:.0} logins/s", (self.came - before) as f64 / elapsed);

@@ -3,6 +3,8 @@
 //! For: traffic that real components make, one kind a file. Invariants: a workload is the same at every run (its random
 //! choices have fixed seeds), and every frame of it can be checked. Must never be added: threads, clocks, figures.
 
+pub(super) mod fair;
+pub(super) mod logins;
 pub(super) mod pairs;
 pub(super) mod users;
 

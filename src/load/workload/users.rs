@@ -100,7 +100,7 @@ fn plan(args: &UsersArgs, people: &People, links: &[Link]) -> Plan {
             if args.whole {
                 script.whole(from, lane, &mut order);
             } else {
-                script.from_sm(from, lane, &mut order);
+                script.routed(from, lane, &mut order);
             }
         }
         lanes.push(Lane {
@@ -139,7 +139,7 @@ struct Script<'a> {
 
 impl Script<'_> {
     /// What an sm sends to the domain: one frame, or one to each contact.
-    fn from_sm(&mut self, from: usize, lane: usize, order: &mut Vec<u32>) {
+    fn routed(&mut self, from: usize, lane: usize, order: &mut Vec<u32>) {
         let shape = self.mix.draw(&mut self.rng).clone();
         for _ in 0..fan_out(&shape) {
             let to = self.somebody();
@@ -161,12 +161,12 @@ impl Script<'_> {
             .iter()
             .map(|(to, _)| self.leg_down(&shape, from, *to, lane))
             .collect();
-        let routed: Vec<u32> = contacts
+        let up: Vec<u32> = contacts
             .iter()
             .zip(deliveries)
             .map(|((to, jid), down)| self.leg_sm(&shape, from, *to, jid, lane, down..down + 1))
             .collect();
-        let then = routed[0]..routed[0] + routed.len() as u32;
+        let then = up[0]..up[0] + up.len() as u32;
         let to = (shape.element != "presence").then(|| contacts[0].1.clone());
         order.push(self.leg_up(&shape, from, to.as_deref(), lane, then));
     }
