@@ -3,8 +3,9 @@
 use super::component::excerpt;
 use super::link::Out;
 use crate::wire::NS_CLIENT;
-use crate::wire::edit;
-use crate::wire::header::{self, Frame, PayloadKind};
+use crate::wire::edit::{self, SessionExtra};
+use crate::wire::header::{self, Frame, Payload, PayloadKind, Route};
+use crate::wire::value::Value;
 
 /// A frame that is not the workload's: questions are answered as an sm answers them, adverts are nothing to us.
 ///
@@ -16,28 +17,57 @@ pub(super) fn to_router(frame: &[u8], out: &mut Out) -> Result<(), String> {
             if route.error.is_some() {
                 return Err(format!("this came back as an error: {}", excerpt(frame)));
             }
-            let Some(payload) = route.payload else { return Ok(()) };
-            let asks = payload.kind == PayloadKind::Iq && payload.kind_attr.is_some_and(|kind| kind.is("get"));
-            let [Some(to), Some(from), Some(id)] = [route.to, route.from, payload.id].map(|v| v?.as_str()) else {
-                return Ok(());
-            };
-            if asks {
-                let [stanza_to, stanza_from] = [payload.to, payload.from].map(|v| v?.as_str());
-                let mut answer = format!("<iq xmlns='{NS_CLIENT}' type='result'");
-                for (name, value) in [("to", stanza_from), ("from", stanza_to), ("id", Some(id))] {
-                    if let Some(value) = value {
-                        answer += &format!(" {name}='{value}'");
-                    }
+            let Some(payload) = &route.payload else { return Ok(()) };
+            match payload.kind {
+                PayloadKind::Iq if is(payload.kind_attr, "get") => iq(&route, payload, out),
+                PayloadKind::Session if is(payload.action, "start") => {
+                    session(&route, payload, "started", payload.id, out)
                 }
-                answer += "></iq>";
-                edit::route(&mut out.bytes, from, to, answer.as_bytes());
-                out.framed();
+                PayloadKind::Session if is(payload.action, "end") => session(&route, payload, "ended", payload.sm, out),
+                _ => {}
             }
             Ok(())
         }
         Ok(Frame::StreamError) => Err(format!("the router ends the stream: {}", excerpt(frame))),
         _ => Ok(()),
     }
+}
+
+fn is(value: Option<Value<'_>>, text: &str) -> bool {
+    value.is_some_and(|value| value.is(text))
+}
+
+fn iq(route: &Route<'_>, payload: &Payload<'_>, out: &mut Out) {
+    let [Some(to), Some(from), Some(id)] = [route.to, route.from, payload.id].map(|v| v?.as_str()) else {
+        return;
+    };
+    let [stanza_to, stanza_from] = [payload.to, payload.from].map(|v| v?.as_str());
+    let mut answer = format!("<iq xmlns='{NS_CLIENT}' type='result'");
+    for (name, value) in [("to", stanza_from), ("from", stanza_to), ("id", Some(id))] {
+        if let Some(value) = value {
+            answer += &format!(" {name}='{value}'");
+        }
+    }
+    answer += "></iq>";
+    edit::route(&mut out.bytes, from, to, answer.as_bytes());
+    out.framed();
+}
+
+/// A session that the router itself begins or ends, to tell a user's contacts that he is gone.
+fn session(route: &Route<'_>, payload: &Payload<'_>, action: &str, session: Option<Value<'_>>, out: &mut Out) {
+    let [Some(to), Some(from), Some(c2s), Some(session)] =
+        [route.to, route.from, payload.c2s, session].map(|v| v?.as_str())
+    else {
+        return;
+    };
+    let [id, target] = [payload.id, payload.target].map(|v| v?.as_str());
+    let extra = SessionExtra {
+        id,
+        target,
+        failed: false,
+    };
+    edit::session(&mut out.bytes, from, to, action, c2s, session, extra);
+    out.framed();
 }
 
 #[cfg(test)]

@@ -89,7 +89,7 @@ pub(super) struct Book {
 }
 
 impl Book {
-    /// The end of a stanza: `inner` must be written as jabberd2 writes it (no `<a/>`, one attribute at most beside
+    /// The end of a stanza: `inner` must be written as jabberd2 writes it (`<a/>`, and one attribute at most beside
     /// `xmlns`), so that no router has a reason to write it in another way.
     pub(super) fn tail(&mut self, element: &str, inner: &str, routed: bool) -> Piece {
         let end = if routed { "</route>" } else { "" };

@@ -32,7 +32,7 @@ pub(super) struct Mix {
 }
 
 /// Lengths of what people write, each as often as the others: mostly short, sometimes a paragraph.
-const CHAT_BYTES: [usize; 10] = [8, 15, 25, 35, 50, 70, 100, 160, 300, 800];
+const CHAT_BYTES: [usize; 10] = [8, 15, 25, 35, 50, 70, 110, 180, 330, 840];
 
 impl Mix {
     pub(super) fn new(book: &mut Book) -> Mix {
@@ -41,8 +41,8 @@ impl Mix {
             .iter()
             .map(|bytes| {
                 let inner = format!(
-                    "<body>{}</body><active xmlns='http://jabber.org/protocol/chatstates'></active>\
-                     <request xmlns='urn:xmpp:receipts'></request><markable xmlns='urn:xmpp:chat-markers:0'></markable>",
+                    "<body>{}</body><active xmlns='http://jabber.org/protocol/chatstates'/>\
+                     <request xmlns='urn:xmpp:receipts'/><markable xmlns='urn:xmpp:chat-markers:0'/>",
                     words(*bytes, &mut rng)
                 );
                 shape(book, "message", Some("chat"), &inner, Bare::Sometimes)
@@ -50,14 +50,14 @@ impl Mix {
             .collect();
         let status = format!(
             "<show>away</show><status>{}</status><priority>5</priority>\
-             <c xmlns='http://jabber.org/protocol/caps' ver='{}'></c>\
+             <c xmlns='http://jabber.org/protocol/caps' ver='{}'/>\
              <x xmlns='vcard-temp:x:update'><photo>{}</photo></x>",
             words(20, &mut rng),
             "qVs6SJ1bXWpHPIDSP9YXc2hTHkU=",
             "7".repeat(40)
         );
-        let features: String = (0..10)
-            .map(|i| format!("<feature var='urn:xmpp:example:{i}'></feature>"))
+        let features: String = (0..12)
+            .map(|i| format!("<feature var='urn:xmpp:example:{i}'/>"))
             .collect();
         let disco = format!("<query xmlns='http://jabber.org/protocol/disco#info'>{features}</query>");
         Mix {

@@ -247,6 +247,11 @@ impl Sink for Desk<'_> {
         let Some(payload) = route.payload.as_ref().filter(|_| route.error.is_none()) else {
             return answer::to_router(frame, out);
         };
+        // Sessions of the router's own.
+        let whose = payload.sm.or(payload.id).filter(|_| payload.kind != PayloadKind::Iq);
+        if whose.is_some() && index(whose).is_err() {
+            return answer::to_router(frame, out);
+        }
         let is_c2s = self.people.c2s.contains(&self.link);
         let action = payload.action.and_then(|action| action.as_str()).unwrap_or_default();
         let taken = match (payload.kind, action) {
