@@ -44,6 +44,10 @@ counters! {
     DropQueue "jidmesh_dropped_total" "reason=\"queue-full\"" "Frames dropped, by reason.";
     DropGone "jidmesh_dropped_total" "reason=\"link-gone\"" "Frames dropped, by reason.";
     DropStanza "jidmesh_dropped_total" "reason=\"unaddressed-stanza\"" "Frames dropped, by reason.";
+    DropHops "jidmesh_bounced_total" "code=\"hops\"" "Frames sent back to their sender with an error.";
+    DropFarewell "jidmesh_dropped_total" "reason=\"untrue-farewell\"" "Frames dropped, by reason.";
+    Turns "jidmesh_turns_total" "" "Users whose way changed while something may have been under way to them.";
+    Conflicts "jidmesh_conflicts_total" "" "Users whom two nodes served, and who were given up here.";
     ErrorRepliesRouted "jidmesh_error_replies_routed_total" "" "Error replies of an sm that reached the stanza's sender.";
     Returned "jidmesh_returned_total" "" "Messages for a client of a lost c2s, given to the user's sm once more.";
     SessionsStarted "jidmesh_sessions_started_total" "" "Sessions that came to be.";

@@ -27,6 +27,7 @@ pub mod lane;
 pub mod report;
 
 mod binding;
+pub mod cluster;
 mod delivery;
 mod forward;
 mod grace;
@@ -105,6 +106,8 @@ pub struct Shard {
     /// Users who wait, by when at the latest.
     waiting: std::collections::VecDeque<(Micros, Box<str>)>,
     held_bytes: usize,
+    /// With `<mesh>` only.
+    cluster: Option<Box<cluster::Cluster>>,
     surrogates: surrogate::Surrogates,
     /// Questions asked so far: makes their ids.
     questions: u64,
@@ -156,6 +159,7 @@ impl Shard {
             fenced: TableMap::default(),
             waiting: std::collections::VecDeque::new(),
             held_bytes: 0,
+            cluster: config.mesh.as_ref().map(|mesh| Box::new(cluster::Cluster::new(mesh, 0))),
             surrogates: surrogate::Surrogates::default(),
             questions: 0,
             returned: std::collections::VecDeque::new(),
@@ -206,7 +210,8 @@ impl Shard {
                             self.deliver(now, seat, frame.source, bytes, None);
                         }
                     }
-                    Verb::User => self.for_user(now, frame.source, bytes),
+                    Verb::User(path) => self.for_user(now, frame.source, bytes, path),
+                    verb @ (Verb::Abroad(..) | Verb::Marker(..)) => self.lane_abroad(now, verb, frame.source, bytes),
                     Verb::Bounce(seat, code) => self.bounce(now, seat, bytes, code),
                     Verb::Broadcast => self.broadcast_here(now, frame.source, bytes),
                 }
@@ -221,7 +226,9 @@ impl Shard {
         let seats = self.tick_seats(now);
         let waiting = self.tick_waiting(now);
         let surrogates = self.tick_surrogates(now);
-        if links || seats || waiting || surrogates {
+        let turning = self.tick_turns(now);
+        let asked = self.tick_asked(now);
+        if links || seats || waiting || surrogates || turning || asked {
             self.wake_by(now + TICK_US);
         }
     }
@@ -245,7 +252,12 @@ impl Shard {
         ShardReport {
             shard: self.id,
             counters: self.counters.clone(),
-            seats: self.seats.iter().map(|(_, seat)| self.report_seat(seat)).collect(),
+            seats: self
+                .seats
+                .iter()
+                .filter(|(_, seat)| seat.abroad.is_none())
+                .map(|(_, seat)| self.report_seat(seat))
+                .collect(),
             names: self.report_names(),
             links_negotiating: self.links_negotiating(),
             users: self.users.len() as u64,
@@ -297,6 +309,7 @@ impl Shard {
     }
 
     fn handle(&mut self, now: Micros, from: ShardId, message: Message) {
+        self.tell_peers(&message);
         match message {
             Message::SeatNew { .. }
             | Message::SeatLive { .. }
@@ -323,7 +336,7 @@ impl Shard {
             } => self.register(now, &bare, sm, request, *session),
             Message::Unregister { bare, key } => self.unregister(now, &bare, key),
             Message::Ending { bare, key } => self.session_ending(now, &bare, key),
-            Message::Presence { bare, key, priority } => self.presence(&bare, key, priority),
+            Message::Presence { bare, key, priority } => self.presence(now, &bare, key, priority),
             Message::StartDone { bare, c2s, request } => self.start_done(now, &bare, c2s, request),
             Message::EndClient { key, restarted } => self.end_client(now, key, restarted),
             Message::FenceDone { sm, number } => self.fence_done(now, sm, number),
@@ -334,6 +347,27 @@ impl Shard {
                 token,
             } => self.surrogate_started(now, sm, &bare, number, token),
             Message::SurrogateEnded { number } => self.surrogate_ended(now, number),
+            Message::PeerKnown { peer, name } => self.learn_peer(peer, name),
+            Message::PeerState { peer, state } => self.learn_peer_state(now, peer, state),
+            Message::RowOut { bare, clock, sessions } => self.row_out(&bare, clock, sessions),
+            Message::RowIn {
+                peer,
+                bare,
+                clock,
+                sessions,
+            } => self.row_in(now, peer, &bare, clock, sessions),
+            Message::WantRows { peer } => self.tell_rows(now, peer),
+            Message::RowsDone { peer, rows } => self.rows_done(peer, rows),
+            Message::MarkerDone { serial } => self.marker_done(now, serial),
+            Message::MarkerDoneAbroad { peer, marker } => self.post_marker_done(peer, marker),
+            Message::Untold { bare, resource, hops } => self.learn_untold(now, &bare, resource, hops),
+            Message::UntoldAbroad {
+                peer,
+                bare,
+                resource,
+                hops,
+            } => self.post_untold(peer, &bare, &resource, hops),
+            Message::Superseded { full } => self.superseded(now, full),
         }
     }
 }
