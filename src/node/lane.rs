@@ -278,8 +278,10 @@ pub(super) enum Message {
 /// How far a peer is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum PeerState {
-    /// It is not there: what is known of it is void.
+    /// It is not there.
     Gone,
+    /// It has gone: its rows are void, and what was under way to it is about to find another way.
+    Leaving,
     /// It tells what it has.
     Joining,
     /// It has told everything, and takes part in ownership.

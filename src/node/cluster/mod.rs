@@ -34,7 +34,7 @@ use super::Shard;
 use super::api::Micros;
 use crate::config::Mesh;
 use crate::jid::{self, ClusterKey, TableMap};
-use crate::table::rows::{Clock, Rows};
+use crate::table::rows::{Clock, Row, Rows};
 use crate::table::ways::Ways;
 use crate::table::{PeerId, SeatId, ShardId};
 use peers::{Home, PeerView};
@@ -63,6 +63,8 @@ pub(super) struct Cluster {
     /// Peers that take part in ownership.
     ready: usize,
     pub(super) rows: Rows,
+    /// Rows of a peer that is just leaving.
+    leaving: Vec<(Box<str>, Row)>,
     ways: Ways,
     /// Markers sent so far.
     serial: u64,
@@ -103,6 +105,7 @@ impl Cluster {
             peers: Vec::new(),
             ready: 0,
             rows: Rows::default(),
+            leaving: Vec::new(),
             ways: Ways::default(),
             serial: 0,
             turning: VecDeque::new(),
@@ -142,6 +145,16 @@ impl Cluster {
 }
 
 impl Shard {
+    /// The next message for a peer whose home this shard is, in order.
+    pub fn take_posted(&mut self) -> Option<(PeerId, Lane, Vec<u8>)> {
+        self.cluster.as_mut()?.posted.pop_front()
+    }
+
+    /// The name of a peer.
+    pub fn peer_name(&self, peer: PeerId) -> &str {
+        self.cluster.as_ref().map_or("", |cluster| cluster.name_of(peer))
+    }
+
     /// The shard that serves a peer.
     pub(super) fn home_of(&self, peer: PeerId) -> ShardId {
         peer.0 % self.shards

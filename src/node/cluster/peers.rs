@@ -110,6 +110,14 @@ impl Shard {
         for seat in self.seats_of(peer) {
             self.forget_seat(now, seat);
         }
+        // Then its rows; then, with another way open, what was sent before; and what waits or comes later behind that.
+        self.tell_all(
+            now,
+            &Message::PeerState {
+                peer,
+                state: PeerState::Leaving,
+            },
+        );
         for packet in unacknowledged.iter().filter_map(|bytes| Packet::read(bytes)) {
             self.packet_again(now, peer, packet);
         }
@@ -131,6 +139,7 @@ impl Shard {
         let before = std::mem::replace(&mut view.state, state);
         cluster.ready = cluster.peers.iter().filter(|view| view.is_ready()).count();
         match state {
+            PeerState::Leaving => cluster.leaving.extend(cluster.rows.drain_peer(peer)),
             PeerState::Gone => self.peer_rows_lost(now, peer),
             PeerState::Stalled => self.ask_elsewhere(now, Some(peer)),
             PeerState::Ready if before == PeerState::Joining => self.ask_elsewhere(now, None),

@@ -211,6 +211,7 @@ impl Shard {
             None,
             format!("mesh: {bare} has a newer session on {node}: those on this node are ended"),
         );
+        let sm = self.users.get(bare).and_then(|user| user.sm);
         let sessions = self.users.change(bare, |user| {
             user.claim = Clock::default();
             let flux = user.flux();
@@ -219,7 +220,6 @@ impl Shard {
             std::mem::take(&mut user.sessions)
         });
         let online: SmallVec<[Box<str>; 2]> = row.sessions.iter().map(|session| session.resource.clone()).collect();
-        let sm = self.users.get(bare).and_then(|user| user.sm);
         if let Some(cluster) = &mut self.cluster {
             cluster.rows.set(bare, row);
         }
@@ -283,8 +283,7 @@ impl Shard {
     /// contacts; whoever waits for an answer from there asks anew.
     pub(super) fn peer_rows_lost(&mut self, now: Micros, peer: PeerId) {
         let Some(cluster) = &mut self.cluster else { return };
-        let rows = cluster.rows.drain_peer(peer);
-        for (bare, row) in rows {
+        for (bare, row) in std::mem::take(&mut cluster.leaving) {
             if self.belongs_here(&bare) {
                 let lost = row.sessions.into_iter().filter(|session| session.available);
                 self.users.change(&bare, |user| {
