@@ -4,7 +4,7 @@ use super::Shard;
 use super::api::{Level, LinkId, Micros};
 use super::input::Flow;
 use super::lane::Message;
-use super::link::{Cargo, Stage};
+use super::link::{Luggage, Stage};
 use super::seat::{Life, Seat};
 use crate::config::Config;
 use crate::table::names::{Multi, SeatView};
@@ -326,7 +326,7 @@ impl Shard {
     }
 
     /// A link takes its seat: at once on shard 0, or when it was adopted.
-    pub(super) fn take_seat(&mut self, now: Micros, id: LinkId, cargo: &Cargo) {
+    pub(super) fn take_seat(&mut self, now: Micros, id: LinkId, cargo: &Luggage) {
         let Some(view) = self.names.seat(cargo.seat) else {
             return;
         };

@@ -243,7 +243,10 @@ impl Shard {
     /// Appends to a seat's output, within its limit; beyond it, messages and iqs go back to their sender.
     fn enqueue(&mut self, now: Micros, seat: SeatId, source: SeatId, frame: &[u8], write: impl FnOnce(&mut Vec<u8>)) {
         if self.seats.get(seat).is_some_and(|state| state.abroad.is_some()) {
-            return self.cross_to_seat(seat, source, frame);
+            if !self.cross_to_seat(seat, source, frame) {
+                self.overflow(now, seat, source, frame);
+            }
+            return;
         }
         if self.queued_bytes(seat) + frame.len() as u64 > self.config.queues.link_bytes
             && !self.fits_anyway(seat, frame)
@@ -301,7 +304,7 @@ impl Shard {
                 if payload.kind == PayloadKind::Session)
     }
 
-    fn overflow(&mut self, now: Micros, seat: SeatId, source: SeatId, frame: &[u8]) {
+    pub(super) fn overflow(&mut self, now: Micros, seat: SeatId, source: SeatId, frame: &[u8]) {
         self.warn_overflow(now, seat);
         let is_presence = matches!(header::read(frame), Ok(Frame::Route(Route { payload: Some(payload), .. }))
             if payload.kind == PayloadKind::Presence);

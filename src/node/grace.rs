@@ -363,7 +363,8 @@ impl Shard {
         if state_abroad {
             let mut frame = Vec::new();
             edit::route(&mut frame, &name, domain, &payload);
-            return self.cross_to_seat(key.c2s, client.sm, &frame);
+            self.cross_to_seat(key.c2s, client.sm, &frame);
+            return;
         }
         self.put(key.c2s, |out| edit::route(out, &name, domain, &payload));
     }

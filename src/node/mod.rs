@@ -98,7 +98,7 @@ pub struct Shard {
     registrar: Option<Registrar>,
     seats: SeatMap<Seat>,
     /// Links that came before the message about their seat.
-    early: Vec<(LinkId, Box<Cargo>)>,
+    early: Vec<(LinkId, Box<link::Luggage>)>,
     users: Users,
     fences: TableMap<SeatId, Fences>,
     /// Users who wait for a fence of this sm.
@@ -114,8 +114,8 @@ pub struct Shard {
     /// Messages lately given to their user once more: when, and what.
     returned: std::collections::VecDeque<(Micros, u64)>,
     /// The link whose frames are in hand goes to another shard.
-    leaving: Option<(LinkId, Box<Cargo>, ShardId)>,
-    departing: Option<(Box<Cargo>, ShardId)>,
+    leaving: Option<(LinkId, Box<link::Luggage>, ShardId)>,
+    departing: Option<(Box<link::Luggage>, ShardId)>,
     next_tick: Option<Micros>,
     stopping: bool,
 }
@@ -173,6 +173,7 @@ impl Shard {
 
     /// What the brain asks for; to be called after every other call, until nothing more comes.
     pub fn take_actions(&mut self, into: &mut Vec<Action>) {
+        self.hear_peers();
         into.append(&mut self.actions);
     }
 
@@ -197,6 +198,7 @@ impl Shard {
         control: &mut Vec<(ShardId, Vec<Control>)>,
         data: &mut Vec<(ShardId, DataBatch)>,
     ) {
+        self.note_time(now);
         for (from, messages) in control.drain(..) {
             for Control(message) in messages {
                 self.handle(now, from, message);
@@ -228,14 +230,15 @@ impl Shard {
         let surrogates = self.tick_surrogates(now);
         let turning = self.tick_turns(now);
         let asked = self.tick_asked(now);
-        if links || seats || waiting || surrogates || turning || asked {
+        let peers = self.tick_peers(now);
+        if peers || links || seats || waiting || surrogates || turning || asked {
             self.wake_by(now + TICK_US);
         }
     }
 
     /// When `tick` wants to be called; `None`: not before something else happens.
     pub fn deadline(&self) -> Option<Micros> {
-        self.next_tick
+        [self.next_tick, self.peers_deadline()].into_iter().flatten().min()
     }
 
     /// New users, filter rules, ACLs, limits (SIGHUP).

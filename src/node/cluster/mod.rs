@@ -20,6 +20,7 @@
 //! Must never be added: sockets, sealing, sequences (they are the room `mesh`'s), and knowledge of another node's table
 //! beyond its rows, seats and names.
 
+mod links;
 mod message;
 mod packets;
 mod peers;
@@ -28,6 +29,8 @@ mod seats;
 mod starts;
 mod turn;
 
+pub(super) use links::Dialling;
+pub use links::policies;
 use starts::Site;
 
 use super::Shard;
@@ -83,6 +86,7 @@ pub(super) struct Cluster {
     slots_free: VecDeque<SeatId>,
     /// Messages for peers, until they are taken.
     pub(super) posted: VecDeque<(PeerId, Lane, Vec<u8>)>,
+    links: Option<links::Links>,
 }
 
 /// Where a user is served.
@@ -116,6 +120,7 @@ impl Cluster {
             slots_used: 0,
             slots_free: VecDeque::new(),
             posted: VecDeque::new(),
+            links: None,
         }
     }
 

@@ -14,10 +14,10 @@ use crate::wire::header::{self, Frame, PayloadKind, Route};
 use std::borrow::Cow;
 
 impl Shard {
-    /// The home of another node's component: a frame for it.
-    pub(in crate::node) fn cross_to_seat(&mut self, seat: SeatId, source: SeatId, frame: &[u8]) {
+    /// The home of another node's component: a frame for it. False when its node's queue is full.
+    pub(in crate::node) fn cross_to_seat(&mut self, seat: SeatId, source: SeatId, frame: &[u8]) -> bool {
         let Some((peer, number)) = self.seats.get(seat).and_then(|state| state.abroad) else {
-            return;
+            return true;
         };
         // A component of a third node is not known there by a number of ours.
         let own = self.names.seat(source).is_some_and(|view| view.peer.is_none());
@@ -26,7 +26,7 @@ impl Shard {
             source: if own { source } else { SELF },
             frame,
         };
-        self.post_packet(peer, &packet);
+        self.post_packet(peer, &packet)
     }
 
     /// Sends a frame for a user to another node.
@@ -59,7 +59,9 @@ impl Shard {
             source: number,
             frame,
         };
-        self.post_packet(peer, &packet);
+        if !self.post_packet(peer, &packet) {
+            self.overflow(now, source, source, frame);
+        }
     }
 
     fn seats_number(&self, seat: SeatId) -> Option<(PeerId, SeatId)> {
@@ -128,10 +130,15 @@ impl Shard {
         }
     }
 
-    fn post_packet(&mut self, peer: PeerId, packet: &Packet<'_>) {
+    /// False when the peer's queue is full.
+    fn post_packet(&mut self, peer: PeerId, packet: &Packet<'_>) -> bool {
         let mut bytes = Vec::new();
         packet.write(&mut bytes);
-        self.post(peer, Lane::Data, bytes);
+        let posted = self.post(peer, Lane::Data, bytes);
+        if !posted {
+            self.count(Counter::DropPeerQueue);
+        }
+        posted
     }
 
     /// The peer's home: a packet from it.

@@ -240,7 +240,9 @@ impl Shard {
     pub(super) fn post_note(&mut self, peer: PeerId, note: &Note<'_>) {
         let mut bytes = Vec::new();
         note.write(&mut bytes);
-        self.post(peer, Lane::Control, bytes);
+        if !self.post(peer, Lane::Control, bytes) {
+            self.give_up_peer(peer);
+        }
     }
 
     /// Tells all peers whose home is here.
@@ -257,12 +259,16 @@ impl Shard {
         }
     }
 
-    pub(super) fn post(&mut self, peer: PeerId, lane: Lane, bytes: Vec<u8>) {
-        if let Some(cluster) = &mut self.cluster
-            && cluster.homes.contains_key(&peer)
-        {
+    /// False when the peer's queue is full.
+    pub(super) fn post(&mut self, peer: PeerId, lane: Lane, bytes: Vec<u8>) -> bool {
+        let Some(cluster) = self.cluster.as_mut().filter(|cluster| cluster.homes.contains_key(&peer)) else {
+            return true;
+        };
+        if cluster.is_played_by_hand() {
             cluster.posted.push_back((peer, lane, bytes));
+            return true;
         }
+        self.transmit(peer, lane, &bytes)
     }
 
     /// The name under which others address a component of this node: `id.node`.

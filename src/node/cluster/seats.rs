@@ -55,7 +55,9 @@ impl Shard {
             }
         }
         for bytes in notes {
-            self.post(peer, super::Lane::Control, bytes);
+            if !self.post(peer, super::Lane::Control, bytes) {
+                return self.give_up_peer(peer);
+            }
         }
     }
 

@@ -37,6 +37,8 @@ impl Site {
                         exit_pins: Vec::new(),
                         exits: Default::default(),
                         names: Vec::new(),
+                        cluster: String::new(),
+                        plain_allowed: false,
                     });
                 })
             })
