@@ -8,7 +8,7 @@ use super::{Cluster, Lane};
 use crate::config::Mesh;
 use crate::mesh;
 use crate::mesh::conn::{Conn, Local, Scratch};
-use crate::mesh::error::Reason;
+use crate::mesh::error::{MeshError, Reason};
 use crate::mesh::hello::{Address, policies_digest};
 use crate::mesh::peer::{DialFailure, DialId, Loss, Peer, PeerEvent, Unacknowledged};
 use crate::node::Shard;
@@ -47,6 +47,8 @@ pub(super) struct Probe {
     next: Micros,
     /// A link is on its way, or the node is known.
     rests: bool,
+    /// It is this node's own.
+    own: bool,
 }
 
 /// The links' part of a shard's cluster.
@@ -62,6 +64,8 @@ pub(super) struct Links {
     probes: Vec<Probe>,
     scratch: Scratch,
     message: Vec<u8>,
+    /// A connection of this node to itself was just refused.
+    met_oneself: bool,
     now: Micros,
 }
 
@@ -80,6 +84,7 @@ impl Shard {
                 address: Address::from(peer),
                 next: 0,
                 rests: false,
+                own: false,
             };
             mesh.peers.iter().map(probe).collect()
         });
@@ -99,6 +104,7 @@ impl Shard {
                 probes: probes.unwrap_or_default(),
                 scratch: Scratch::default(),
                 message: Vec::new(),
+                met_oneself: false,
                 now: 0,
             });
             self.next_tick = Some(0);
@@ -183,18 +189,39 @@ impl Shard {
         if let Some(links) = self.links() {
             links.scratch = scratch;
         }
-        if let Err(error) = result {
-            self.count(Counter::PeerRefused);
-            self.log(Level::Warning, Some(remote), format!("mesh: refused: {error}"));
-            return self.drop_stranger(now, id);
+        match result {
+            Ok(()) if established => self.met(now, id, &name),
+            Ok(()) => self.actions.push(Action::Output(id)),
+            Err(error) => {
+                if !self.is_oneself(id, &error) {
+                    self.count(Counter::PeerRefused);
+                    self.log(Level::Warning, Some(remote), format!("mesh: refused: {error}"));
+                }
+                self.drop_stranger(now, id);
+            }
         }
-        if !established {
-            return self.actions.push(Action::Output(id));
+    }
+
+    /// One file for all nodes has this node's own address in it. It answers itself once, and never dials it again.
+    fn is_oneself(&mut self, id: LinkId, error: &MeshError) -> bool {
+        let probe = match self.link(id).map(|link| &link.stage) {
+            Some(Stage::Stranger(_, probe)) => *probe,
+            _ => None,
+        };
+        let Some(links) = self.links() else { return false };
+        match (error, probe) {
+            (MeshError::Oneself, None) => {
+                links.met_oneself = true;
+                true
+            }
+            (MeshError::Refused(Reason::SameName), Some(at)) if std::mem::take(&mut links.met_oneself) => {
+                if let Some(probe) = links.probes.get_mut(at) {
+                    probe.own = true;
+                }
+                true
+            }
+            _ => false,
         }
-        if self.cluster.as_ref().is_some_and(|cluster| *cluster.own == *name) {
-            return self.met_namesake(now, id, remote);
-        }
-        self.met(now, id, &name);
     }
 
     /// Closes a link whose other side is not who it should be.
@@ -204,27 +231,6 @@ impl Shard {
             let probe = *probe;
             conn.take_output(&mut link.out);
             self.probe_over(now, probe);
-        }
-        self.close_link(now, id);
-    }
-
-    fn met_namesake(&mut self, now: Micros, id: LinkId, remote: SocketAddr) {
-        let probe = match self.link(id).map(|link| &link.stage) {
-            Some(Stage::Stranger(_, probe)) => *probe,
-            _ => None,
-        };
-        match probe {
-            // Its own address stands in its configuration: one file for all nodes.
-            Some(at) => {
-                if let Some(probe) = self.links().and_then(|links| links.probes.get_mut(at)) {
-                    probe.rests = true;
-                }
-            }
-            None if remote.ip().is_loopback() => {}
-            None => {
-                let text = "mesh: another node has this node's name; set <mesh><node> there, or here";
-                self.log(Level::Error, Some(remote), text.into());
-            }
         }
         self.close_link(now, id);
     }
@@ -333,7 +339,7 @@ impl Shard {
     fn probe_over(&mut self, now: Micros, probe: Option<usize>) {
         if let Some(probe) = probe.and_then(|at| self.links()?.probes.get_mut(at)) {
             probe.next = now + PROBE_US;
-            probe.rests = false;
+            probe.rests = probe.own;
             self.wake_by(now + PROBE_US);
         }
     }
@@ -375,7 +381,10 @@ impl Shard {
             let Some(transport) = links.transports.get_mut(&peer) else {
                 return;
             };
-            if let Some((lane, bytes)) = transport.next_message(now) {
+            // Events first: who is up, or begins anew, says so before anything it has to tell.
+            if let Some(event) = transport.poll() {
+                self.peer_event(now, peer, event);
+            } else if let Some((lane, bytes)) = transport.next_message(now) {
                 let mut message = std::mem::take(&mut links.message);
                 message.clear();
                 message.extend_from_slice(bytes);
@@ -387,8 +396,6 @@ impl Shard {
                 if let Some(links) = self.links() {
                     links.message = message;
                 }
-            } else if let Some(event) = transport.poll() {
-                self.peer_event(now, peer, event);
             } else {
                 return;
             }
