@@ -9,6 +9,8 @@ pub mod peer;
 pub mod seal;
 
 mod codec;
+#[cfg(test)]
+mod tests;
 
 pub use crate::table::link::{CloseCause, Level, LinkId, Micros};
 

@@ -220,13 +220,11 @@ impl Shard {
 
     fn is_jabberd2(&self, name: Value<'_>) -> bool {
         self.names.find(name).is_some_and(|(name_key, name)| {
-            name.holders
-                .iter()
-                .all(|s| {
-                    let view = self.names.seat(*s);
-                    // What a component of another node is may not have shown itself yet; its id is nobody's to ask.
-                    view.is_some_and(|view| view.kind.is_jabberd2() || self.is_id_abroad(name_key, *s))
-                })
+            name.holders.iter().all(|s| {
+                let view = self.names.seat(*s);
+                // What a component of another node is may not have shown itself yet; its id is nobody's to ask.
+                view.is_some_and(|view| view.kind.is_jabberd2() || self.is_id_abroad(name_key, *s))
+            })
         })
     }
 

@@ -1,9 +1,9 @@
 //! A link's life: its place, its output, its way to another shard, its end.
 
 use super::api::{Action, CloseCause, Level, LinkId, Micros};
+use super::cluster::Dialling;
 use super::counters::Counter;
 use super::{Shard, cause_text};
-use super::cluster::Dialling;
 use crate::mesh::conn::Conn;
 use crate::mesh::hello::Address;
 use crate::table::{PeerId, SeatId};
@@ -244,10 +244,7 @@ impl Shard {
                 slot: u32::try_from(slot).unwrap_or(0),
                 generation: self.links[slot].generation,
             };
-            if matches!(
-                self.links[slot].stage,
-                Stage::Stranger(..) | Stage::Dialling(_)
-            ) {
+            if matches!(self.links[slot].stage, Stage::Stranger(..) | Stage::Dialling(_)) {
                 self.actions.push(Action::Close(id));
             } else if !matches!(
                 self.links[slot].stage,

@@ -159,7 +159,10 @@ impl Shard {
             fenced: TableMap::default(),
             waiting: std::collections::VecDeque::new(),
             held_bytes: 0,
-            cluster: config.mesh.as_ref().map(|mesh| Box::new(cluster::Cluster::new(mesh, 0))),
+            cluster: config
+                .mesh
+                .as_ref()
+                .map(|mesh| Box::new(cluster::Cluster::new(mesh, 0))),
             surrogates: surrogate::Surrogates::default(),
             questions: 0,
             returned: std::collections::VecDeque::new(),

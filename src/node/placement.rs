@@ -5,10 +5,10 @@
 //! (a session, ghosts included, or a start on its way), everything of his goes there.
 
 use super::api::{Level, Micros};
+use super::cluster::Place;
 use super::counters::Counter;
 use super::forward::{FENCE_PREFIX, is_request, token};
 use super::lane::{Message, SessionKey};
-use super::cluster::Place;
 use super::{SELF, Shard, TICK_US};
 use crate::jid;
 use crate::table::fence::Need;
@@ -348,10 +348,7 @@ impl Shard {
         if let [only] = own[..] {
             return Some(only);
         }
-        let ids = own
-            .iter()
-            .filter_map(|sm| self.names.seat(*sm))
-            .map(|view| &*view.id);
+        let ids = own.iter().filter_map(|sm| self.names.seat(*sm)).map(|view| &*view.id);
         own.get(jid::rendezvous(&jid::ClusterKey::default(), bare, ids)?)
             .copied()
     }

@@ -109,7 +109,14 @@ impl Seat {
     }
 
     /// A seat that stands for a component of another node.
-    pub(super) fn abroad(kind: SeatKind, id: &str, who: Who, remote: SocketAddr, now: Micros, at: (PeerId, SeatId)) -> Seat {
+    pub(super) fn abroad(
+        kind: SeatKind,
+        id: &str,
+        who: Who,
+        remote: SocketAddr,
+        now: Micros,
+        at: (PeerId, SeatId),
+    ) -> Seat {
         Seat {
             abroad: Some(at),
             names: Vec::new(),

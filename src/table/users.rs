@@ -137,7 +137,11 @@ pub struct Flux {
 
 impl Flux {
     fn is_empty(&self) -> bool {
-        self.starts.is_empty() && self.held.is_empty() && self.wait.is_none() && self.untold.is_empty() && self.turn.is_none()
+        self.starts.is_empty()
+            && self.held.is_empty()
+            && self.wait.is_none()
+            && self.untold.is_empty()
+            && self.turn.is_none()
     }
 }
 

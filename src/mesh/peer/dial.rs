@@ -79,7 +79,9 @@ impl Dialler {
 
     /// Whether this dial is under way.
     pub(crate) fn is(&self, dial: DialId) -> bool {
-        self.under_way.as_ref().is_some_and(|(under_way, ..)| *under_way == dial)
+        self.under_way
+            .as_ref()
+            .is_some_and(|(under_way, ..)| *under_way == dial)
     }
 
     /// No connection came of it: the next goes to the next address, after a pause.

@@ -182,7 +182,9 @@ impl Shard {
         };
         let Some(link) = self.link_mut(id) else { return };
         let remote = link.remote;
-        let Stage::Stranger(conn, _) = &mut link.stage else { return };
+        let Stage::Stranger(conn, _) = &mut link.stage else {
+            return;
+        };
         let result = conn.received_early(bytes, &mut scratch);
         let established = conn.is_established();
         let name = conn.hello().map(|hello| hello.node.clone()).unwrap_or_default();
@@ -358,7 +360,9 @@ impl Shard {
             Lane::Control => mesh::Lane::Control,
             Lane::Data => mesh::Lane::Data,
         };
-        let Some(transport) = self.transport(peer) else { return false };
+        let Some(transport) = self.transport(peer) else {
+            return false;
+        };
         let sent = transport.send(lane, &[bytes]).is_ok();
         self.stir(peer);
         sent
@@ -419,7 +423,11 @@ impl Shard {
                 if let Some(links) = self.links() {
                     links.dying.retain(|(dying, _)| *dying != peer);
                 }
-                if self.cluster.as_ref().is_some_and(|cluster| cluster.homes.contains_key(&peer)) {
+                if self
+                    .cluster
+                    .as_ref()
+                    .is_some_and(|cluster| cluster.homes.contains_key(&peer))
+                {
                     self.peer_stalled(now, peer, false);
                 } else {
                     self.peer_joined(now, peer);
@@ -458,7 +466,10 @@ impl Shard {
 
     /// A peer to which this node can't tell its rows any more: it begins anew with all of them.
     pub(super) fn give_up_peer(&mut self, peer: PeerId) {
-        let text = format!("mesh: {} takes too little of what it is told: it begins anew", self.peer_name(peer));
+        let text = format!(
+            "mesh: {} takes too little of what it is told: it begins anew",
+            self.peer_name(peer)
+        );
         let Some(links) = self.links() else { return };
         if links.dying.iter().any(|(dying, at)| *dying == peer && *at <= links.now) {
             return;
@@ -556,7 +567,11 @@ impl Shard {
         for id in late {
             self.count(Counter::PeerRefused);
             let remote = self.link(id).map(|link| link.remote);
-            self.log(Level::Warning, remote, "mesh: refused: the handshake took too long".into());
+            self.log(
+                Level::Warning,
+                remote,
+                "mesh: refused: the handshake took too long".into(),
+            );
             self.drop_stranger(now, id);
         }
     }

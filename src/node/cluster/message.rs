@@ -78,11 +78,7 @@ pub(super) enum Packet<'a> {
     /// It has arrived behind them.
     MarkerDone { shard: u16, serial: u64 },
     /// A session of this user died with its sm, and his contacts do not know.
-    Untold {
-        bare: &'a str,
-        hops: u8,
-        resource: &'a str,
-    },
+    Untold { bare: &'a str, hops: u8, resource: &'a str },
 }
 
 const SEAT_UP: u8 = 1;

@@ -187,7 +187,8 @@ impl Shard {
     /// The node that decides about a user whom nobody serves: of those that have an sm for his domain, the one that the
     /// cluster's hash prefers. Without any it is this one, which then says so to the sender.
     pub(super) fn directory_owner(&self, bare: &str) -> Place {
-        let (Some(cluster), Some((_, name))) = (&self.cluster, self.names.get(super::placement::domain_of(bare))) else {
+        let (Some(cluster), Some((_, name))) = (&self.cluster, self.names.get(super::placement::domain_of(bare)))
+        else {
             return Place::Here;
         };
         let mut best: Option<(u64, Place)> = None;
@@ -221,9 +222,7 @@ impl Shard {
             };
             let (site, node): (Site, &str) = match view.peer {
                 None => (None, &cluster.own),
-                Some(peer) if cluster.peer(peer).is_some_and(PeerView::is_ready) => {
-                    (Some(peer), cluster.name_of(peer))
-                }
+                Some(peer) if cluster.peer(peer).is_some_and(PeerView::is_ready) => (Some(peer), cluster.name_of(peer)),
                 Some(_) => continue,
             };
             if !sites.iter().any(|(other, _)| *other == site) {

@@ -30,7 +30,15 @@ impl Shard {
     }
 
     /// Sends a frame for a user to another node.
-    pub(super) fn cross_to_user(&mut self, now: Micros, peer: PeerId, bare: &str, source: SeatId, path: Path, frame: &[u8]) {
+    pub(super) fn cross_to_user(
+        &mut self,
+        now: Micros,
+        peer: PeerId,
+        bare: &str,
+        source: SeatId,
+        path: Path,
+        frame: &[u8],
+    ) {
         let Some(path) = path.further() else {
             self.count(Counter::DropHops);
             return self.bounce(now, source, frame, "503");
@@ -227,7 +235,10 @@ impl Shard {
         let to = to
             .map(|to| format!("{to}.{node}"))
             .filter(|name| self.names.get(name).is_some());
-        let from = from.as_deref().and_then(|from| self.id_at_home(from)).map(str::to_owned);
+        let from = from
+            .as_deref()
+            .and_then(|from| self.id_at_home(from))
+            .map(str::to_owned);
         let mut mended = Vec::with_capacity(frame.len() + 64);
         edit::with_addresses(frame, &route, to.as_deref(), from.as_deref(), &mut mended);
         self.bounce(now, seat, &mended, code);
@@ -241,7 +252,9 @@ impl Shard {
         let seat = match origin {
             "" => self.seat_of(peer, number),
             own if *own == *cluster.own => Some(number),
-            other => cluster.peer_named(other).and_then(|origin| self.seat_of(origin, number)),
+            other => cluster
+                .peer_named(other)
+                .and_then(|origin| self.seat_of(origin, number)),
         };
         let id = seat.and_then(|seat| self.names.seat(seat)).map(|view| view.id.clone());
         (seat.unwrap_or(SELF), id)
@@ -260,7 +273,15 @@ impl Shard {
                 .and_then(|peer| super::seats::strip_node(id, self.cluster.as_ref()?.name_of(peer)));
             match abroad {
                 // A service has one name everywhere.
-                Some(id_there) => is(route.from, id_there) && self.names.get(id_there).is_none_or(|(_, name)| !name.holders.iter().any(|seat| self.names.seat(*seat).is_some_and(|view| *view.id == **id))),
+                Some(id_there) => {
+                    is(route.from, id_there)
+                        && self.names.get(id_there).is_none_or(|(_, name)| {
+                            !name
+                                .holders
+                                .iter()
+                                .any(|seat| self.names.seat(*seat).is_some_and(|view| *view.id == **id))
+                        })
+                }
                 None => is(route.from, &self.name_abroad(id)),
             }
         });

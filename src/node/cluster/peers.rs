@@ -212,11 +212,7 @@ impl Shard {
     }
 
     /// Its home: one shard's rows of this node, all at once and before any change to them.
-    pub(in crate::node) fn rows_done(
-        &mut self,
-        peer: PeerId,
-        rows: Vec<(Box<str>, Clock, SmallVec<[RowSession; 1]>)>,
-    ) {
+    pub(in crate::node) fn rows_done(&mut self, peer: PeerId, rows: Vec<(Box<str>, Clock, SmallVec<[RowSession; 1]>)>) {
         for (bare, clock, sessions) in rows {
             self.post_note(
                 peer,
@@ -261,7 +257,11 @@ impl Shard {
 
     /// False when the peer's queue is full.
     pub(super) fn post(&mut self, peer: PeerId, lane: Lane, bytes: Vec<u8>) -> bool {
-        let Some(cluster) = self.cluster.as_mut().filter(|cluster| cluster.homes.contains_key(&peer)) else {
+        let Some(cluster) = self
+            .cluster
+            .as_mut()
+            .filter(|cluster| cluster.homes.contains_key(&peer))
+        else {
             return true;
         };
         if cluster.is_played_by_hand() {

@@ -190,7 +190,11 @@ impl Shard {
             return self.settle(now, bare);
         };
         let newer = cluster.name_of(peer) > &*cluster.own;
-        let own = self.users.get(bare).map(|user| user.claim).filter(|own| *own != Clock::default());
+        let own = self
+            .users
+            .get(bare)
+            .map(|user| user.claim)
+            .filter(|own| *own != Clock::default());
         let row = Row { peer, clock, sessions };
         match own {
             Some(own) if (clock, newer) > (own, false) => self.give_way(now, bare, row),
@@ -205,7 +209,11 @@ impl Shard {
     /// Two nodes serve one user: the newer claim wins. Whoever has a session here is ended, and logs in again there.
     fn give_way(&mut self, now: Micros, bare: &str, row: Row) {
         self.count(Counter::Conflicts);
-        let node = self.cluster.as_ref().map_or("", |cluster| cluster.name_of(row.peer)).to_owned();
+        let node = self
+            .cluster
+            .as_ref()
+            .map_or("", |cluster| cluster.name_of(row.peer))
+            .to_owned();
         self.log(
             Level::Notice,
             None,

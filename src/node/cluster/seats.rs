@@ -139,7 +139,8 @@ impl Shard {
         );
         let who = Who::new(PeerKind::Native { user: String::new() }, Prefixes::default());
         let nowhere = SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0));
-        self.seats.insert(seat, Seat::abroad(kind, &id, who, nowhere, now, (peer, number)));
+        self.seats
+            .insert(seat, Seat::abroad(kind, &id, who, nowhere, now, (peer, number)));
         self.tell_all(
             now,
             &Message::Bound {
@@ -173,7 +174,10 @@ impl Shard {
             Note::NameUp {
                 name, multi, bound_at, ..
             } => {
-                let first = self.names.seat(seat).is_some_and(|view| self.is_id_of(peer, &view.id, name));
+                let first = self
+                    .names
+                    .seat(seat)
+                    .is_some_and(|view| self.is_id_of(peer, &view.id, name));
                 // An id is good on its own node only; what has a dot may be a service.
                 if !(first && !name.contains('.')) {
                     self.tell_all(
@@ -232,7 +236,11 @@ impl Shard {
 
     /// A component of another node is gone.
     pub(super) fn forget_seat(&mut self, now: Micros, seat: SeatId) {
-        let names = self.seats.get(seat).map(|state| state.names.clone()).unwrap_or_default();
+        let names = self
+            .seats
+            .get(seat)
+            .map(|state| state.names.clone())
+            .unwrap_or_default();
         for name in names {
             self.tell_all(now, &Message::Unbound { seat, name });
         }

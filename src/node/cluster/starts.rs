@@ -47,14 +47,20 @@ impl Shard {
     pub(in crate::node) fn take_on(&mut self, now: Micros, bare: &str) -> bool {
         let first = self.users.get(bare).and_then(|user| {
             let flux = user.flux.as_ref()?;
-            flux.starts.iter().find(|start| start.stage == Stage::Waiting).map(|start| start.c2s)
+            flux.starts
+                .iter()
+                .find(|start| start.stage == Stage::Waiting)
+                .map(|start| start.c2s)
         });
         let Some(peer) = first.and_then(|c2s| self.choose_site(bare, c2s)) else {
             self.claim_user(now, bare, Clock::default());
             return true;
         };
         if !self.wait_for_fences(now, bare, None) {
-            let stamp = self.cluster.as_mut().map_or(Clock::default(), |cluster| cluster.stamp(now));
+            let stamp = self
+                .cluster
+                .as_mut()
+                .map_or(Clock::default(), |cluster| cluster.stamp(now));
             self.send_starts(now, bare, peer, stamp);
             self.held_abroad(now, bare);
         }
@@ -221,7 +227,10 @@ impl Shard {
             if !out(self) {
                 continue;
             }
-            let served = self.cluster.as_ref().is_some_and(|cluster| cluster.rows.get(&bare).is_some());
+            let served = self
+                .cluster
+                .as_ref()
+                .is_some_and(|cluster| cluster.rows.get(&bare).is_some());
             if !served {
                 self.ask_again(now, &bare, |stage| matches!(stage, Stage::Asked(_)));
             }

@@ -96,10 +96,7 @@ impl Shard {
         if self.users.get(bare).is_some_and(|user| user.holds()) {
             let held = Held {
                 source: crate::node::SELF,
-                path: Path {
-                    hops,
-                    ..Path::LOCAL
-                },
+                path: Path { hops, ..Path::LOCAL },
                 what: Waiting::Marker(marker),
             };
             self.held_bytes += held.what.byte_len();
