@@ -68,7 +68,6 @@ impl Shard {
         let home = Home {
             rows_missing: shards,
             told: true,
-            ..Home::default()
         };
         cluster.homes.insert(peer, home);
         let text = format!("mesh: {} is connected", cluster.name_of(peer));

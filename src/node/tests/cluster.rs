@@ -200,7 +200,7 @@ impl Site {
         let mut seen = vec![String::new(); self.nodes.len()];
         for _ in 0..10 {
             let mut quiet = true;
-            for n in 0..self.nodes.len() {
+            for (n, all) in seen.iter_mut().enumerate() {
                 let read = self.took_sm(n);
                 for frame in read.split_inclusive("</route>") {
                     let Some(id) = frame
@@ -216,7 +216,7 @@ impl Site {
                     );
                     self.send_sm(n, "jidmesh.router", &answer);
                 }
-                seen[n].push_str(&read);
+                all.push_str(&read);
             }
             if quiet {
                 return seen;
