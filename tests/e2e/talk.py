@@ -96,11 +96,22 @@ def numbers(client, sender):
     return [int(number) for body in client.bodies(sender) for number in re.findall(r"^#(\d+)#$", body)]
 
 
-def in_order_once(got):
+def in_order_once(got, who=""):
     """Fails unless the numbers rise."""
     wrong = [pair for pair in zip(got, got[1:]) if pair[0] >= pair[1]]
     twice = sorted({number for number in got if got.count(number) > 1}) if wrong else []
-    assert not wrong, "twice: %s; out of order: %s" % (twice[:20], wrong[:20])
+    assert not wrong, "%s: twice: %s; out of order: %s; all: %s" % (who, twice[:20], wrong[:20], runs(got))
+
+
+def runs(got):
+    """Numbers as text, with runs taken together."""
+    parts = []
+    for number in got:
+        if parts and number == parts[-1][1] + 1:
+            parts[-1][1] = number
+        else:
+            parts.append([number, number])
+    return " ".join("%d" % first if first == last else "%d-%d" % (first, last) for first, last in parts[:60])
 
 
 def truth_of(contact, jid, since=0):

@@ -11,7 +11,7 @@ from client import Client, settle
 from mesh import OUTSIDE, hosts
 from place import NETWORK, Place
 from prosody import Prosody
-from talk import Post, Talk, in_order_once, not_disturbed, run, told, truth_of
+from talk import Post, Talk, in_order_once, not_disturbed, run, runs, told, truth_of
 
 pytestmark = [pytest.mark.mesh, pytest.mark.pending, pytest.mark.timeout(180)]
 # P4: a silent machine is found within 5 s, a lost process at the end of its grace period; then 3 s for the first 1000 sessions.
@@ -98,10 +98,12 @@ class Cast:
             last, name, len(post.received()), post.sent), 15)
         await settle([post.devices[-1], self.ann])
         got = post.received()
-        in_order_once(got)
+        in_order_once(got, name)
         inside = {number for number, sent in enumerate(post.times) if -INSIDE_S[0] < sent - at < INSIDE_S[1]}
         missing = set(range(post.sent)) - set(got) - inside
-        assert not missing, "lost on the way to %s: %s" % (name, sorted(missing)[:20])
+        assert not missing, "lost on the way to %s: %s, sent %s s after the death; in offline storage: %s" % (
+            name, runs(sorted(missing)), ["%.2f" % (post.times[number] - at) for number in sorted(missing)[:5]],
+            self.machines["m1"].query("select count(*) from queue"))
 
 
 @pytest.mark.parametrize("what", DEATHS)
