@@ -216,7 +216,9 @@ impl Shard {
                         }
                     }
                     Verb::User(path) => self.for_user(now, frame.source, bytes, path),
-                    verb @ (Verb::Abroad(..) | Verb::Marker(..) | Verb::Outside) => self.lane_abroad(now, verb, frame.source, bytes),
+                    verb @ (Verb::Abroad(..) | Verb::Marker(..) | Verb::Outside) => {
+                        self.lane_abroad(now, verb, frame.source, bytes)
+                    }
                     Verb::Bounce(seat, code) => self.bounce(now, seat, bytes, code),
                     Verb::Broadcast => self.broadcast_here(now, frame.source, bytes),
                 }

@@ -49,7 +49,13 @@ struct Asked {
 impl Shard {
     /// A frame that no name here answers to, and that is no matter between c2s and sm: it leaves by an exit. False when
     /// this node stands alone.
-    pub(in crate::node) fn leaves_by_exit(&mut self, now: Micros, source: SeatId, frame: &[u8], route: &Route<'_>) -> bool {
+    pub(in crate::node) fn leaves_by_exit(
+        &mut self,
+        now: Micros,
+        source: SeatId,
+        frame: &[u8],
+        route: &Route<'_>,
+    ) -> bool {
         let inside = route
             .payload
             .as_ref()
@@ -60,7 +66,9 @@ impl Shard {
         let Some(domain) = route.to.and_then(|to| to.unescape()) else {
             return false;
         };
-        let Some(domain) = jid::domain_key(&domain) else { return false };
+        let Some(domain) = jid::domain_key(&domain) else {
+            return false;
+        };
         if self.names.get(&domain).is_some() {
             return false;
         }
@@ -76,9 +84,12 @@ impl Shard {
     /// The shard that owns a foreign domain: a frame for it.
     pub(in crate::node) fn outside(&mut self, now: Micros, domain: &str, source: SeatId, frame: &[u8]) {
         if let Some(site) = self.exit_of(now, domain) {
-            return self.to_exit(now, site, source, frame);
+            return self.send_out(now, site, source, frame);
         }
-        let asked = self.cluster.as_ref().is_some_and(|cluster| cluster.exits.asked.contains_key(domain));
+        let asked = self
+            .cluster
+            .as_ref()
+            .is_some_and(|cluster| cluster.exits.asked.contains_key(domain));
         if asked {
             return self.hold_for_exit(now, domain, source, frame);
         }
@@ -86,7 +97,7 @@ impl Shard {
             None => self.bounce(now, source, frame, "404"),
             Some(None) => {
                 self.take_exit(now, domain, Clock::default());
-                self.to_exit(now, None, source, frame);
+                self.send_out(now, None, source, frame);
             }
             Some(Some(peer)) => {
                 let until = now + ASK_US;
@@ -109,21 +120,27 @@ impl Shard {
         }
         self.held_bytes += frame.len();
         self.count(Counter::HeldFrames);
-        let asked = self.cluster.as_mut().and_then(|cluster| cluster.exits.asked.get_mut(domain));
+        let asked = self
+            .cluster
+            .as_mut()
+            .and_then(|cluster| cluster.exits.asked.get_mut(domain));
         if let Some(asked) = asked {
             asked.held.push((source, frame.into()));
         }
     }
 
     fn release_for_exit(&mut self, now: Micros, domain: &str) {
-        let asked = self.cluster.as_mut().and_then(|cluster| cluster.exits.asked.remove(domain));
+        let asked = self
+            .cluster
+            .as_mut()
+            .and_then(|cluster| cluster.exits.asked.remove(domain));
         for (source, frame) in asked.into_iter().flat_map(|asked| asked.held) {
             self.held_bytes -= frame.len();
             self.outside(now, domain, source, &frame);
         }
     }
 
-    fn to_exit(&mut self, now: Micros, site: Site, source: SeatId, frame: &[u8]) {
+    fn send_out(&mut self, now: Micros, site: Site, source: SeatId, frame: &[u8]) {
         match self.s2s_of(site) {
             Some(seat) if seat != source => self.hand(now, seat, source, frame),
             _ => self.bounce(now, source, frame, "404"),
@@ -187,7 +204,11 @@ impl Shard {
     /// This node is the exit of a domain from now on, and says so to all.
     fn take_exit(&mut self, now: Micros, domain: &str, clock: Clock) {
         let Some(cluster) = &mut self.cluster else { return };
-        let clock = if clock == Clock::default() { cluster.stamp(now) } else { clock };
+        let clock = if clock == Clock::default() {
+            cluster.stamp(now)
+        } else {
+            clock
+        };
         if cluster.exits.known.len() >= EXITS_MAX {
             return;
         }
@@ -295,7 +316,9 @@ impl Shard {
 
     /// The exits that this node has, for a new peer.
     pub(super) fn own_exits(&self) -> Vec<(Box<str>, Clock)> {
-        let Some(cluster) = &self.cluster else { return Vec::new() };
+        let Some(cluster) = &self.cluster else {
+            return Vec::new();
+        };
         let own = cluster.exits.known.iter().filter(|(_, exit)| exit.site.is_none());
         own.map(|(domain, exit)| (domain.clone(), exit.clock)).collect()
     }
@@ -303,11 +326,7 @@ impl Shard {
     /// A node's s2s is gone, or the node itself (`site`): its exits are free.
     pub(in crate::node) fn exits_lost(&mut self, now: Micros, site: Site) {
         let Some(cluster) = &mut self.cluster else { return };
-        let lost: Vec<(Box<str>, Exit)> = cluster
-            .exits
-            .known
-            .extract_if(|_, exit| exit.site == site)
-            .collect();
+        let lost: Vec<(Box<str>, Exit)> = cluster.exits.known.extract_if(|_, exit| exit.site == site).collect();
         for (domain, exit) in lost.into_iter().filter(|_| site.is_none()) {
             self.tell_exit(now, &domain, exit.clock, false);
         }
@@ -351,7 +370,9 @@ impl Shard {
                 }
             }
         }
-        self.cluster.as_ref().is_some_and(|cluster| !cluster.exits.asked.is_empty())
+        self.cluster
+            .as_ref()
+            .is_some_and(|cluster| !cluster.exits.asked.is_empty())
     }
 
     /// A frame that was under way to a node that died: it was to leave there.

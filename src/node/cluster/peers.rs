@@ -224,7 +224,12 @@ impl Shard {
     }
 
     /// Its home: one shard's rows of this node, all at once and before any change to them.
-    pub(in crate::node) fn rows_done(&mut self, peer: PeerId, rows: Vec<(Box<str>, Clock, SmallVec<[RowSession; 1]>)>, exits: Vec<(Box<str>, Clock)>) {
+    pub(in crate::node) fn rows_done(
+        &mut self,
+        peer: PeerId,
+        rows: Vec<(Box<str>, Clock, SmallVec<[RowSession; 1]>)>,
+        exits: Vec<(Box<str>, Clock)>,
+    ) {
         for (domain, clock) in exits {
             let domain = &*domain;
             self.post_note(peer, &Note::Exit { domain, clock });

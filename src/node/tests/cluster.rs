@@ -488,7 +488,9 @@ fn of_two_claims_the_newer_wins_and_nobody_is_told_away_who_is_there() {
 
 /// One s2s on each node; the nodes whose s2s got something with this text.
 fn at_s2s(site: &mut Site, s2s: &[End], text: &str) -> Vec<usize> {
-    (0..s2s.len()).filter(|n| site.nodes[*n].take(s2s[*n]).contains(text)).collect()
+    (0..s2s.len())
+        .filter(|n| site.nodes[*n].take(s2s[*n]).contains(text))
+        .collect()
 }
 
 fn default_route(site: &mut Site, n: usize) -> End {
@@ -511,13 +513,20 @@ fn one_node_at_a_time_is_the_exit_to_a_foreign_domain() {
             site.carry();
         };
         say(&mut site, 1, "first");
-        assert_eq!(at_s2s(&mut site, &s2s, "first"), [1], "{foreign}: the first that needs it");
+        assert_eq!(
+            at_s2s(&mut site, &s2s, "first"),
+            [1],
+            "{foreign}: the first that needs it"
+        );
         for n in 0..3 {
             say(&mut site, n, "further");
             assert_eq!(at_s2s(&mut site, &s2s, "further"), [1], "{foreign} from {n}");
         }
         // What s2s says of it comes back to the sm that asked, under the id that it has there.
-        site.nodes[0].send(site.sm[0], &route("sm", foreign, &message("v@example.net/r", &format!("u@{foreign}"), "x")));
+        site.nodes[0].send(
+            site.sm[0],
+            &route("sm", foreign, &message("v@example.net/r", &format!("u@{foreign}"), "x")),
+        );
         site.carry();
         let heard = site.nodes[1].take(s2s[1]);
         assert!(heard.contains("from='sm.a.test'"), "{heard}");
@@ -535,7 +544,11 @@ fn one_node_at_a_time_is_the_exit_to_a_foreign_domain() {
             site.dies(n, 1);
         }
         let after = at_s2s(&mut site, &s2s, "under way");
-        assert_eq!(after.len(), 1, "{foreign}: what was under way to it leaves by one other");
+        assert_eq!(
+            after.len(),
+            1,
+            "{foreign}: what was under way to it leaves by one other"
+        );
         for n in [0, 2] {
             say(&mut site, n, "later");
             assert_eq!(at_s2s(&mut site, &s2s, "later"), after);
