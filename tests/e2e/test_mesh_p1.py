@@ -12,7 +12,7 @@ import script
 from database import Postgres
 from mesh import NAMES
 
-pytestmark = [pytest.mark.mesh, pytest.mark.pending, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.mesh, pytest.mark.timeout(180)]
 
 # Where each client of the script sits. What matters: two of a user's resources on two machines, a conflict across machines, offline
 # messages fetched elsewhere, contacts together and apart.

@@ -16,7 +16,6 @@ from place import reset_peers
 from talk import Post, Talk, in_order_once, not_disturbed, run
 
 pytestmark = [pytest.mark.mesh, pytest.mark.timeout(180)]
-PENDING = pytest.mark.pending
 BURST = 500
 STOP_S = 0.3
 # What was on its way to a client that vanished is lost with it: sm hears of it behind what waits in its own queue.
@@ -26,7 +25,7 @@ SEED = 20
 
 SHAPES = [pytest.param(dict(router="stock", names=("m1",)), id="one-stock-node"),
           pytest.param(dict(router="jidmesh", names=("m1",)), id="one-node", marks=pytest.mark.full),
-          pytest.param(dict(router="jidmesh"), id="three-nodes", marks=PENDING)]
+          pytest.param(dict(router="jidmesh"), id="three-nodes")]
 
 
 def stop_now_and_then(machines, chance):
@@ -151,7 +150,6 @@ def frames_from_c2s(machine):
     return sum(seat["frames_in"] for seat in machine.status()["seats"] if seat["id"] == "c2s")
 
 
-@PENDING
 def test_peer_connections_that_are_reset_lose_and_double_nothing(mesh, full):
     machines = mesh()
     names = ["u%d" % number for number in range(6)]

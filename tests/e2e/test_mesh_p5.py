@@ -9,7 +9,8 @@ from client import settle
 from mesh import NAMES
 from talk import Phone, Talk, in_order_once, not_disturbed, run, told, unreached, wrong_pictures
 
-pytestmark = [pytest.mark.mesh, pytest.mark.pending, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.mesh, pytest.mark.timeout(240)]
+PENDING = pytest.mark.pending
 # P5: 5 s, and the kernel's connect time.
 HEAL_S, CONNECT_S = 5.0, 1.5
 # What a busy two-core machine adds, and the answer to the question.
@@ -35,12 +36,12 @@ def inward(machines):
 
 @pytest.mark.parametrize("cut, length_s", [
     pytest.param(both_ways, 1, id="both-ways-1s"),
-    pytest.param(both_ways, 10, id="both-ways-10s"),
-    pytest.param(outward, 10, id="outward-10s"),
+    pytest.param(both_ways, 10, id="both-ways-10s", marks=PENDING),
+    pytest.param(outward, 10, id="outward-10s", marks=PENDING),
     pytest.param(inward, 1, id="inward-1s", marks=pytest.mark.full),
-    pytest.param(inward, 10, id="inward-10s", marks=pytest.mark.full),
-    pytest.param(both_ways, 60, id="both-ways-60s", marks=pytest.mark.full),
-    pytest.param(outward, 60, id="outward-60s", marks=pytest.mark.full),
+    pytest.param(inward, 10, id="inward-10s", marks=[PENDING, pytest.mark.full]),
+    pytest.param(both_ways, 60, id="both-ways-60s", marks=[PENDING, pytest.mark.full]),
+    pytest.param(outward, 60, id="outward-60s", marks=[PENDING, pytest.mark.full]),
 ])
 def test_after_a_partition_there_is_one_truth(mesh, cut, length_s):
     """ann is on m1, which is cut off; bob on m2, cid on m3. Meanwhile sam logs in on both sides, tim too with one and the same resource, and
@@ -113,6 +114,7 @@ async def what_is_wrong(machines, phones):
     return problems + wrong_pictures(one_each)
 
 
+@PENDING
 def test_two_machines_that_cannot_reach_each_other_use_the_third(mesh, full):
     """A loose mesh: m1 and m2 are cut from one another, m3 reaches both. Nobody is told away, and what they say arrives by way of m3."""
     machines = mesh()
@@ -149,6 +151,7 @@ def test_two_machines_that_cannot_reach_each_other_use_the_third(mesh, full):
     run(play())
 
 
+@PENDING
 def test_a_node_that_reaches_no_peer_serves_its_users_and_says_so(mesh):
     machines = mesh(start=False)
     machines["m1"].start_all()

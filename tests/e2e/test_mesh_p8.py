@@ -15,7 +15,8 @@ from mesh import NAMES, SECRET
 from place import NETWORK, PEER_PORT, alter_byte, clear_faults, reset_peers
 from talk import Talk, not_disturbed, run
 
-pytestmark = [pytest.mark.mesh, pytest.mark.pending, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.mesh, pytest.mark.timeout(180)]
+PENDING = pytest.mark.pending
 # Longest that a stranger may stay without having proved anything.
 STRANGER_LIMIT_S = 6.0
 REFUSED = "jidmesh_peer_refused_total"
@@ -194,6 +195,7 @@ def test_a_replayed_hello_opens_nothing(mesh):
     machines.wait_ready()
 
 
+@PENDING
 def test_an_altered_byte_is_noticed_and_costs_nothing(mesh):
     """The connection on which it came is given up and replaced: what was on it comes again."""
     machines = mesh()

@@ -19,7 +19,8 @@ from place import NETWORK, Place
 from prosody import Prosody, pem_file
 from talk import Talk, in_order_once, not_disturbed, run
 
-pytestmark = [pytest.mark.mesh, pytest.mark.pending, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.mesh, pytest.mark.timeout(180)]
+PENDING = pytest.mark.pending
 MUC = "conference.example.net"
 
 
@@ -71,6 +72,7 @@ async def talk_with(pu, users, base, count=20):
             assert got == ["#%d#" % (base + number) for number in range(count)], (one.label, other.label, got)
 
 
+@PENDING
 @pytest.mark.parametrize("domain, tls", [("chat.example.org", False), ("secure.example.org", True)], ids=["plain", "tls"])
 def test_one_s2s_carries_all_to_a_domain_and_another_takes_over(outside, full, domain, tls):
     machines, prosody, far_client = outside(domain, tls)
@@ -115,6 +117,7 @@ def test_one_s2s_carries_all_to_a_domain_and_another_takes_over(outside, full, d
     run(play())
 
 
+@PENDING
 def test_a_pinned_exit_is_used(outside):
     domain = "chat.example.org"
     machines, _, far_client = outside(domain, more="<exit domain='%s' node='m3.example.net'/>" % domain)
@@ -197,6 +200,7 @@ async def say_to_all(clients, text):
     assert len(heard[0]) == 5 * len(clients) and all(one == heard[0] for one in heard), heard
 
 
+@PENDING
 def test_a_room_on_one_machine_is_a_room_for_all(room_service):
     machines, service = room_service
     names = ("ann", "bob", "cid")
