@@ -2,10 +2,12 @@
 //!
 //! Every table here belongs to one shard. [`names::Names`] is a copy that all shards hold and shard 0's
 //! [`registrar::Registrar`] alone changes; [`users::Users`] is a shard's slice of the session table, cut by hash of the
-//! bare JID; [`clients::Clients`] hangs on the seat of a c2s. Must never be added: I/O, time sources, frames' bytes.
+//! bare JID; [`clients::Clients`] hangs on the seat of a c2s; [`link`] has
+//! the words that every room above shares. Must never be added: I/O, time sources, frames' bytes.
 
 pub mod clients;
 pub mod fence;
+pub mod link;
 pub mod names;
 pub mod registrar;
 pub mod seat_map;
