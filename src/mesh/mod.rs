@@ -7,6 +7,7 @@
 //! * [`hello`]: who a node is. [`seal`]: the Noise handshake and the records. [`conn`]: one connection.
 //! * [`frame`]: what stands in a record. [`lane`]: the two reliable streams of a lane.
 //! * [`peer`]: which connection serves each lane, when to dial, and what an end means.
+//! * [`members`]: who belongs to the cluster and is alive.
 //!
 //! # The protocol, version 1
 //!
@@ -120,6 +121,7 @@ pub mod error;
 pub mod frame;
 pub mod hello;
 pub mod lane;
+pub mod members;
 pub mod peer;
 pub mod seal;
 
