@@ -77,7 +77,9 @@ fn own_name(cx: &mut Cx<'_>, mesh: &Node, host_name: &str) -> String {
 }
 
 fn plain_allowed(cx: &mut Cx<'_>, mesh: &Node) -> bool {
-    let Some(node) = cx.one(mesh, "plain") else { return false };
+    let Some(node) = cx.one(mesh, "plain") else {
+        return false;
+    };
     cx.known(node, &[], &["allow"]);
     let word = node.attr("allow").unwrap_or("");
     let allowed = cx.choice(node, word, &[("yes", true), ("no", false)]) == Some(true);

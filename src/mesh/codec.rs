@@ -59,7 +59,10 @@ impl<'a> Reader<'a> {
     }
 
     pub(super) fn bytes(&mut self, count: usize) -> Result<&'a [u8], MeshError> {
-        let (head, rest) = self.rest.split_at_checked(count).ok_or(MeshError::Malformed(self.place))?;
+        let (head, rest) = self
+            .rest
+            .split_at_checked(count)
+            .ok_or(MeshError::Malformed(self.place))?;
         self.rest = rest;
         Ok(head)
     }

@@ -50,7 +50,9 @@ impl Local {
 
 impl std::fmt::Debug for Local {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Local").field("hello", &self.hello).finish_non_exhaustive()
+        f.debug_struct("Local")
+            .field("hello", &self.hello)
+            .finish_non_exhaustive()
     }
 }
 
@@ -97,7 +99,11 @@ impl std::fmt::Debug for Conn {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let (side, lane) = (self.side, self.lane);
         let hello = self.hello.as_ref().map(|hello| &hello.node);
-        f.debug_struct("Conn").field("side", &side).field("lane", &lane).field("node", &hello).finish_non_exhaustive()
+        f.debug_struct("Conn")
+            .field("side", &side)
+            .field("lane", &lane)
+            .field("node", &hello)
+            .finish_non_exhaustive()
     }
 }
 
@@ -109,10 +115,12 @@ impl Conn {
         let mut hello = Vec::new();
         local.hello.encode(lane, &mut hello);
         let handshake = Handshake::dial(&local.psks[0], PREAMBLE, conn.seed);
-        let begun = handshake.ok_or(MeshError::Malformed("handshake")).and_then(|mut handshake| {
-            handshake.write(&hello, &mut conn.output)?;
-            Ok(handshake)
-        });
+        let begun = handshake
+            .ok_or(MeshError::Malformed("handshake"))
+            .and_then(|mut handshake| {
+                handshake.write(&hello, &mut conn.output)?;
+                Ok(handshake)
+            });
         conn.stage = match begun {
             Ok(handshake) => Stage::Dialling(Box::new(handshake)),
             Err(error) => Stage::Failed(error),
@@ -138,7 +146,11 @@ impl Conn {
             hello: None,
             input: Vec::new(),
             // An accepting side says nothing to somebody who does not know how to begin.
-            output: if side == Side::Dialled { PREAMBLE.to_vec() } else { Vec::new() },
+            output: if side == Side::Dialled {
+                PREAMBLE.to_vec()
+            } else {
+                Vec::new()
+            },
             early: Vec::new(),
             seed,
         }
@@ -407,6 +419,7 @@ fn record_length(bytes: &[u8], length_max: usize) -> Result<Option<usize>, MeshE
     Ok(Some(length))
 }
 
+#[allow(clippy::type_complexity)] // A record, if it is whole, and what is behind it.
 fn split_record(bytes: &[u8], length_max: usize) -> Result<Option<(&[u8], &[u8])>, MeshError> {
     let Some(length) = record_length(bytes, length_max)? else {
         return Ok(None);

@@ -79,9 +79,7 @@ impl MeshError {
                 | MeshError::Version(_)
                 | MeshError::OtherCluster
                 | MeshError::SameName
-                | MeshError::Refused(
-                    Reason::WrongSecret | Reason::Version | Reason::OtherCluster | Reason::SameName
-                )
+                | MeshError::Refused(Reason::WrongSecret | Reason::Version | Reason::OtherCluster | Reason::SameName)
         )
     }
 
@@ -151,7 +149,10 @@ impl Reason {
     pub(super) fn number(self) -> u8 {
         match self {
             Reason::Unknown(number) => number,
-            _ => REASONS.iter().find(|(_, reason)| *reason == self).map_or(0, |(number, _)| *number),
+            _ => REASONS
+                .iter()
+                .find(|(_, reason)| *reason == self)
+                .map_or(0, |(number, _)| *number),
         }
     }
 

@@ -82,7 +82,11 @@ pub fn put_frame(out: &mut Vec<u8>, frame: &Frame<'_>) {
         Frame::Join { epoch, knows, credit } => {
             put_numbers(out, JOIN, &[epoch, knows, credit.received, credit.limit]);
         }
-        Frame::Take { epoch, decision, credit } => {
+        Frame::Take {
+            epoch,
+            decision,
+            credit,
+        } => {
             put_numbers(out, TAKE, &[epoch, decision, credit.received, credit.limit]);
         }
         Frame::Ack(credit) => put_numbers(out, ACK, &[credit.received, credit.limit]),
@@ -265,7 +269,13 @@ mod tests {
 
     #[test]
     fn cut_frames_are_errors_once() {
-        for bytes in [&[PING][..], &[PING, 8, 0], &[ACK, 1, 0x80], &[DATA, 0xff, 0xff, 0xff, 0xff, 0x7f], &[BYE, 1, 2]] {
+        for bytes in [
+            &[PING][..],
+            &[PING, 8, 0],
+            &[ACK, 1, 0x80],
+            &[DATA, 0xff, 0xff, 0xff, 0xff, 0x7f],
+            &[BYE, 1, 2],
+        ] {
             let got = read(bytes);
             assert!(got.len() == 1 && got[0].is_err(), "{bytes:?}: {got:?}");
         }

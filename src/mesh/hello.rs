@@ -70,7 +70,10 @@ const PLAIN: u8 = 1;
 impl Hello {
     /// What this node says. `policies`: [`policies_digest`] of all that the nodes should agree on.
     pub fn of(mesh: &Mesh, incarnation: u64, policies: u64) -> Hello {
-        let port = mesh.local.first().map_or(crate::config::MESH_PORT_DEFAULT, |local| local.port());
+        let port = mesh
+            .local
+            .first()
+            .map_or(crate::config::MESH_PORT_DEFAULT, |local| local.port());
         let mut addresses = vec![Address {
             host: mesh.node.clone(),
             port,
@@ -110,7 +113,11 @@ impl Hello {
         }
         if theirs.node == self.node {
             let oneself = theirs.incarnation == self.incarnation;
-            return Err(if oneself { MeshError::Oneself } else { MeshError::SameName });
+            return Err(if oneself {
+                MeshError::Oneself
+            } else {
+                MeshError::SameName
+            });
         }
         Ok(())
     }
@@ -136,7 +143,8 @@ impl Hello {
         if *versions.start() > *VERSIONS.end() {
             return Err(MeshError::Version(versions));
         }
-        let lane = Lane::from_number(from.byte()?).ok_or(MeshError::Malformed("a lane that this node does not have"))?;
+        let lane =
+            Lane::from_number(from.byte()?).ok_or(MeshError::Malformed("a lane that this node does not have"))?;
         let flags = from.byte()?;
         let incarnation = u64::from_be_bytes(from.array()?);
         let cluster_check = from.array()?;

@@ -79,14 +79,20 @@ impl Handshake {
     /// What the other side's message says.
     pub(super) fn read(&mut self, message: &[u8]) -> Result<Vec<u8>, MeshError> {
         let mut payload = vec![0; message.len()];
-        let len = self.0.read_message(message, &mut payload).map_err(|_| MeshError::WrongSecret)?;
+        let len = self
+            .0
+            .read_message(message, &mut payload)
+            .map_err(|_| MeshError::WrongSecret)?;
         payload.truncate(len);
         Ok(payload)
     }
 
     /// The keys of the two directions; both messages of the handshake are through.
     pub(super) fn finish(self, plain: bool) -> Result<Sealer, MeshError> {
-        let noise = self.0.into_transport_mode().map_err(|_| MeshError::Malformed("handshake"))?;
+        let noise = self
+            .0
+            .into_transport_mode()
+            .map_err(|_| MeshError::Malformed("handshake"))?;
         Ok(Sealer {
             noise,
             plain,

@@ -1,20 +1,24 @@
 //! The process: from a configuration to an exit code.
 
+use super::accept::PEER_LINKS_MAX;
 use super::control::Control;
 use super::driver::DriverKind;
 use super::journal::{Journal, line};
 use super::start::{Running, Setup, start};
 use super::sys::Signals;
 use super::{checks, sys, tls};
-use crate::config::{ADMIN_DEFAULT, Config, LogTarget, Problem, Severity, Shards};
+use crate::config::{ADMIN_DEFAULT, Config, LogTarget, Mesh, Problem, Severity, Shards};
+use crate::mesh::conn::Local;
 use crate::node::Shard;
 use crate::node::api::{Level, LogLine, ShardId};
+use crate::node::cluster::policies;
 use crate::operate::log::{self, LogSender};
 use crate::operate::{self, ServeParams, Serving, Source};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// Shards of `auto` at most: each does the work of several stock routers.
 const SHARDS_AUTO_MAX: usize = 8;
@@ -125,18 +129,25 @@ impl Process {
     fn start(config: Config, given: Given, log: LogSender, started: Instant) -> Result<Process, String> {
         checks::kernel()?;
         let shards = shards(&config);
-        for warning in checks::limits(shards, config.io.max_fds)? {
+        let mesh = config.mesh.as_ref();
+        let links = config.io.max_fds.saturating_add(mesh.map_or(0, |_| PEER_LINKS_MAX));
+        for warning in checks::limits(shards, links)? {
             log.send(line(Level::Warning, warning));
         }
         let tls = config.pemfile.as_deref().map(tls::load_pem).transpose()?;
-        let listeners = checks::bind(&config.local)?;
+        let listeners = checks::bind(&config.local, "<local>")?;
+        let peer_listeners = mesh
+            .map(|mesh| checks::bind(&mesh.local, "<mesh><local>"))
+            .transpose()?;
         let pidfile = config.pidfile.clone().and_then(|path| PidFile::write(path, &log));
         let mut seed = [0u8; 32];
         getrandom::fill(&mut seed).map_err(|error| format!("no random numbers: {error}"))?;
+        let mesh = config.mesh.as_ref().map(identity).transpose()?;
         let config = Arc::new(config);
         let setup = Setup {
             shards,
             listeners,
+            peer_listeners: peer_listeners.unwrap_or_default(),
             driver: driver()?,
             io: config.io.clone(),
             tls,
@@ -145,17 +156,24 @@ impl Process {
         };
         let shared = Arc::clone(&config);
         let running = start(setup, move |shard: ShardId| {
-            Shard::new(shard, shards, Arc::clone(&shared), own(seed, shard))
+            let brain = Shard::new(shard, shards, Arc::clone(&shared), own(seed, shard));
+            match &mesh {
+                Some((local, origin_ms)) => brain.meshed(local, *origin_ms),
+                None => brain,
+            }
         })
         .map_err(|error| error.to_string())?;
         let serving = serve_operator(&config, given.admin, shards, started, running.control(), &log);
-        let addresses: Vec<String> = config.local.iter().map(ToString::to_string).collect();
-        let text = format!(
-            "listening on {}, {shards} shard(s), {} links at most",
-            addresses.join(", "),
-            config.io.max_fds
-        );
+        let (local, max_fds) = (listed(&config.local), config.io.max_fds);
+        let text = format!("listening on {local}, {shards} shard(s), {max_fds} links at most");
         log.send(line(Level::Notice, text));
+        if let Some(mesh) = &config.mesh {
+            let (node, local) = (&mesh.node, listed(&mesh.local));
+            log.send(line(
+                Level::Notice,
+                format!("node {node}, listening for peers on {local}"),
+            ));
+        }
         Ok(Process {
             initial: config,
             path: given.path,
@@ -235,9 +253,11 @@ impl Process {
 
 /// The sections that differ and that only a start reads.
 fn fixed_at_start(initial: &Config, now: &Config) -> Vec<&'static str> {
+    let mesh = |config: &Config| config.mesh.as_ref().map(|mesh| (mesh.node.clone(), mesh.local.clone()));
     [
         ("<id>", initial.id != now.id),
         ("<local><ip> and <port>", initial.local != now.local),
+        ("<mesh><node> and <local>", mesh(initial) != mesh(now)),
         ("<pidfile>", initial.pidfile != now.pidfile),
         ("<log>", initial.log != now.log),
         ("<admin>", initial.admin != now.admin),
@@ -280,6 +300,21 @@ fn serve_operator(
         metrics: config.metrics,
     };
     operate::serve(params, source, log.clone())
+}
+
+fn listed(addresses: &[SocketAddr]) -> String {
+    let addresses: Vec<String> = addresses.iter().map(ToString::to_string).collect();
+    addresses.join(", ")
+}
+
+/// Who this node is in its mesh, and the wall clock at the process's start, milliseconds since 1970.
+fn identity(mesh: &Mesh) -> Result<(Arc<Local>, u64), String> {
+    let mut incarnation = [0u8; 8];
+    getrandom::fill(&mut incarnation).map_err(|error| format!("no random numbers: {error}"))?;
+    let local = Local::new(mesh, u64::from_le_bytes(incarnation).max(1), policies(mesh));
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    let now_ms = since.map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(0));
+    Ok((Arc::new(local), now_ms))
 }
 
 /// Each shard's own seed.

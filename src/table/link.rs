@@ -19,6 +19,8 @@ pub enum CloseCause {
     Eof,
     /// The other side reset the connection.
     Reset,
+    /// A dial was refused: the machine answers, but nobody listens there.
+    Refused,
     /// Another error of the socket; its text.
     Error(String),
     /// This side closed it, as it was asked to.

@@ -93,7 +93,10 @@ mod tests {
     }
 
     fn steps() -> impl Strategy<Value = Vec<Step>> {
-        let step = prop_oneof![(0..200_000usize).prop_map(Step::Push), (0..250_000usize).prop_map(Step::Release)];
+        let step = prop_oneof![
+            (0..200_000usize).prop_map(Step::Push),
+            (0..250_000usize).prop_map(Step::Release)
+        ];
         proptest::collection::vec(step, 1..40)
     }
 

@@ -201,7 +201,12 @@ mod tests {
 
     #[test]
     fn data_waits_for_the_control_messages_before_it() {
-        let stream = stream(&[(0, b"a".to_vec()), (2, b"b".to_vec()), (2, b"c".to_vec()), (3, b"d".to_vec())]);
+        let stream = stream(&[
+            (0, b"a".to_vec()),
+            (2, b"b".to_vec()),
+            (2, b"c".to_vec()),
+            (3, b"d".to_vec()),
+        ]);
         let mut receiver = Receiver::default();
         receiver.received(0, 0, &stream).unwrap();
         assert_eq!(take(&mut receiver, 1), [b"a"]);
@@ -233,7 +238,9 @@ mod tests {
         while at < stream.len() {
             let limit = receiver.tell().limit as usize;
             assert!(limit > at, "stuck at {at}");
-            receiver.received(0, at as u64, &stream[at..limit.min(stream.len())]).unwrap();
+            receiver
+                .received(0, at as u64, &stream[at..limit.min(stream.len())])
+                .unwrap();
             at = limit.min(stream.len());
             got.extend(take(&mut receiver, 0));
         }

@@ -278,7 +278,9 @@ mod tests {
     fn what_is_unacknowledged_comes_out_as_messages() {
         let mut sender = Sender::new(1 << 20);
         for n in 0..100u8 {
-            sender.send(u64::from(n), &[&[n], &vec![n; usize::from(n) * 100]]).unwrap();
+            sender
+                .send(u64::from(n), &[&[n], &vec![n; usize::from(n) * 100]])
+                .unwrap();
         }
         let mut out = Vec::new();
         sender.put_data(0, 60_000, &mut out);

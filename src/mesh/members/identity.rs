@@ -175,10 +175,7 @@ impl Bytes {
     }
 }
 
-fn read<T>(
-    mut buf: impl Buf,
-    read: impl FnOnce(&mut Reader<'_>) -> Result<T, MeshError>,
-) -> Result<T, MeshError> {
+fn read<T>(mut buf: impl Buf, read: impl FnOnce(&mut Reader<'_>) -> Result<T, MeshError>) -> Result<T, MeshError> {
     let all = buf.chunk();
     let mut from = Reader::new(all, "membership");
     let value = read(&mut from)?;

@@ -145,7 +145,9 @@ const GENERATION: u8 = 1;
 
 impl std::fmt::Debug for Members {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Members").field("known", &self.known).finish_non_exhaustive()
+        f.debug_struct("Members")
+            .field("known", &self.known)
+            .finish_non_exhaustive()
     }
 }
 
@@ -264,7 +266,10 @@ impl Members {
         })
     }
 
-    fn attempt(&mut self, step: impl FnOnce(&mut Foca<Id, Bytes, SmallRng, NoCustomBroadcast>, &mut World) -> Result<(), foca::Error>) {
+    fn attempt(
+        &mut self,
+        step: impl FnOnce(&mut Foca<Id, Bytes, SmallRng, NoCustomBroadcast>, &mut World) -> Result<(), foca::Error>,
+    ) {
         if let Err(error) = step(&mut self.foca, &mut self.world) {
             let text = format!("membership: {error}");
             self.world.events.push_back(MemberEvent::Log(Level::Info, text));
@@ -420,7 +425,10 @@ impl Known {
 impl Runtime<Id> for &mut World {
     fn notify(&mut self, notification: Notification<'_, Id>) {
         if let Notification::Rejoin(id) = notification {
-            let text = format!("membership: others believed this node dead; it is back as generation {}", id.generation);
+            let text = format!(
+                "membership: others believed this node dead; it is back as generation {}",
+                id.generation
+            );
             self.events.push_back(MemberEvent::Log(Level::Notice, text));
             self.rejoined = true;
         }
@@ -436,7 +444,8 @@ impl Runtime<Id> for &mut World {
     fn submit_after(&mut self, event: Timer<Id>, after: Duration) {
         let after = u64::try_from(after.as_micros()).unwrap_or(u64::MAX).max(1);
         self.timers_made += 1;
-        self.timers.insert((self.now.saturating_add(after), self.timers_made), event);
+        self.timers
+            .insert((self.now.saturating_add(after), self.timers_made), event);
     }
 }
 

@@ -184,15 +184,26 @@ impl Core {
             }
             self.anew(now, AnewCause::NewIncarnation);
         }
-        self.version = self.local.hello.common_version(hello).unwrap_or(*hello.versions.start());
+        self.version = self
+            .local
+            .hello
+            .common_version(hello)
+            .unwrap_or(*hello.versions.start());
         self.learn_addresses(&hello.addresses);
         self.compare_policies(hello);
-        if let Some(address) = state.dial.take().and_then(|dial| self.lanes[state.lane.index()].dialler.finished(dial)) {
+        if let Some(address) = state
+            .dial
+            .take()
+            .and_then(|dial| self.lanes[state.lane.index()].dialler.finished(dial))
+        {
             state.was_dialled = true;
             self.reached_at = Some(address);
         }
         if plain && former.is_none() {
-            self.log(Level::Warning, "what goes to it is not encrypted, as both sides' <plain> says".into());
+            self.log(
+                Level::Warning,
+                "what goes to it is not encrypted, as both sides' <plain> says".into(),
+            );
         }
         // What the line's dialler knew of a former life counts for nothing.
         if side == Side::Accepted || state.incarnation != Some(hello.incarnation) {
@@ -260,7 +271,7 @@ impl Core {
         }
         let text = match cause {
             CloseCause::Eof => "it closed the connection",
-            CloseCause::Reset => "the connection was reset",
+            CloseCause::Reset | CloseCause::Refused => "the connection was reset",
             CloseCause::Error(text) => text,
             CloseCause::Local => "the connection was closed here",
         };
@@ -302,7 +313,7 @@ impl Core {
             Phase::Closing | Phase::Greeting => None,
             _ if state.doomed.is_some() => state.doomed,
             _ if state.incarnation != self.incarnation => Some(Reason::FormerLife),
-            Phase::Serving { .. } if serving != Some(state.link) => Some(Reason::Superseded),
+            Phase::Serving if serving != Some(state.link) => Some(Reason::Superseded),
             _ if state.epoch != self.epoch => Some(Reason::Anew),
             _ => None,
         }
@@ -412,7 +423,9 @@ impl Core {
     /// Whether a connection whose dialler knew decision `knows` shall serve the lane.
     fn wants_replacement(&self, now: Micros, lane: Lane, knows: u64) -> bool {
         let lane = &self.lanes[lane.index()];
-        let unconfirmed = lane.unconfirmed_since.is_some_and(|since| now >= since + UNCONFIRMED_US);
+        let unconfirmed = lane
+            .unconfirmed_since
+            .is_some_and(|since| now >= since + UNCONFIRMED_US);
         lane.serving.is_none() || knows >= lane.decision || unconfirmed
     }
 
@@ -483,7 +496,11 @@ impl Core {
     }
 
     fn bye(&mut self, now: Micros, state: &mut LineState, reason: Reason, text: &str) {
-        let details = if text.is_empty() { String::new() } else { format!(" ({text})") };
+        let details = if text.is_empty() {
+            String::new()
+        } else {
+            format!(" ({text})")
+        };
         match reason {
             Reason::Superseded => {}
             Reason::Leaving => self.lose(Loss::Left),
@@ -603,7 +620,9 @@ impl Core {
     // --- Dials, and the peer's state.
 
     pub(super) fn lane_of(&self, dial: DialId) -> Option<Lane> {
-        Lane::ALL.into_iter().find(|lane| self.lanes[lane.index()].dialler.is(dial))
+        Lane::ALL
+            .into_iter()
+            .find(|lane| self.lanes[lane.index()].dialler.is(dial))
     }
 
     pub(super) fn dial_failed(&mut self, now: Micros, dial: DialId, failure: &DialFailure) {
@@ -665,7 +684,10 @@ impl Core {
             let state = &mut self.lanes[lane.index()];
             if stuck && !state.stuck {
                 state.dialler.needed(now, 0);
-                self.log(Level::Notice, format!("{} lane: nothing comes back, dialling anew", lane.word()));
+                self.log(
+                    Level::Notice,
+                    format!("{} lane: nothing comes back, dialling anew", lane.word()),
+                );
             }
             self.lanes[lane.index()].stuck = stuck;
         }
@@ -734,13 +756,15 @@ impl Core {
     }
 
     pub(super) fn deadline(&self, lines: &[Line]) -> Option<Micros> {
-        let lost = self.unserved_since.filter(|_| self.told == Told::Up).map(|since| since + LOST_US);
+        let lost = self
+            .unserved_since
+            .filter(|_| self.told == Told::Up)
+            .map(|since| since + LOST_US);
         let lanes = Lane::ALL.into_iter().filter_map(|lane| {
             let state = &self.lanes[lane.index()];
-            let dial = (self.needs_dial(lane, lines) && !self.addresses.is_empty())
+            (self.needs_dial(lane, lines) && !self.addresses.is_empty())
                 .then(|| state.dialler.ready_at().or_else(|| state.dialler.forgets_at()))
-                .flatten();
-            dial
+                .flatten()
         });
         lanes.chain(lost).min()
     }

@@ -79,7 +79,9 @@ impl Dialler {
 
     /// Whether this dial is under way.
     pub(crate) fn is(&self, dial: DialId) -> bool {
-        self.under_way.as_ref().is_some_and(|(under_way, ..)| *under_way == dial)
+        self.under_way
+            .as_ref()
+            .is_some_and(|(under_way, ..)| *under_way == dial)
     }
 
     /// No connection came of it: the next goes to the next address, after a pause.
@@ -94,7 +96,7 @@ impl Dialler {
             n => (PAUSE_US_FIRST << (n - 1)).min(PAUSE_US_MAX),
         };
         // Between three quarters and all of it, so that many nodes do not dial in step.
-        let jitter = u64::from(rng.next_u32()) * (pause / 4) >> 32;
+        let jitter = (u64::from(rng.next_u32()) * (pause / 4)) >> 32;
         self.next_at = now + pause - jitter;
     }
 

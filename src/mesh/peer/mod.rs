@@ -45,7 +45,9 @@ pub struct Peer {
 
 impl std::fmt::Debug for Peer {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Peer").field("status", &self.status()).finish_non_exhaustive()
+        f.debug_struct("Peer")
+            .field("status", &self.status())
+            .finish_non_exhaustive()
     }
 }
 
@@ -136,7 +138,9 @@ impl Peer {
         }
         let core = &mut self.core;
         let was_established = conn.is_established();
-        let result = conn.received(bytes, &mut self.scratch, &mut |plaintext| core.record(now, state, plaintext));
+        let result = conn.received(bytes, &mut self.scratch, &mut |plaintext| {
+            core.record(now, state, plaintext)
+        });
         match result {
             Err(error) => self.failed(now, index, &error),
             Ok(()) if !was_established && conn.is_established() => self.greeted(now, index),
@@ -178,7 +182,9 @@ impl Peer {
 
     /// The next message that may be given out.
     pub fn next_message(&mut self, now: Micros) -> Option<(Lane, &[u8])> {
-        let found = Lane::ALL.into_iter().find_map(|lane| Some((lane, self.core.next_message(now, lane)?)));
+        let found = Lane::ALL
+            .into_iter()
+            .find_map(|lane| Some((lane, self.core.next_message(now, lane)?)));
         let Some((lane, range)) = found else {
             self.settle(now);
             return None;

@@ -85,7 +85,13 @@ fn both_learn_who_the_other_is() {
 fn bytes_may_come_one_by_one() {
     let mut pair = Pair::of(&local("a.test", 1), &local("b.test", 2));
     for direction in 0..2 {
-        let (mut bytes, conn) = (Vec::new(), [&mut pair.acceptor, &mut pair.dialler].into_iter().nth(direction).unwrap());
+        let (mut bytes, conn) = (
+            Vec::new(),
+            [&mut pair.acceptor, &mut pair.dialler]
+                .into_iter()
+                .nth(direction)
+                .unwrap(),
+        );
         let _ = conn;
         if direction == 0 {
             pair.dialler.take_output(&mut bytes);
@@ -93,7 +99,11 @@ fn bytes_may_come_one_by_one() {
             pair.acceptor.take_output(&mut bytes);
         }
         for byte in bytes {
-            let conn = if direction == 0 { &mut pair.acceptor } else { &mut pair.dialler };
+            let conn = if direction == 0 {
+                &mut pair.acceptor
+            } else {
+                &mut pair.dialler
+            };
             feed(conn, &[byte], &mut pair.scratch).unwrap();
         }
     }
@@ -198,11 +208,28 @@ fn refusals_reach_the_dialler_in_words() {
         change(&mut hello);
         Arc::new(own.with_hello(hello))
     };
+    #[allow(clippy::type_complexity)]
     let cases: [(&dyn Fn(&mut Hello), MeshError, Reason); 4] = [
-        (&|hello| hello.versions = 9..=9, MeshError::Version(9..=9), Reason::Version),
-        (&|hello| hello.cluster_check = [0; 16], MeshError::OtherCluster, Reason::OtherCluster),
-        (&|hello| hello.node = "b.test".into(), MeshError::SameName, Reason::SameName),
-        (&|hello| hello.node = String::new(), MeshError::Malformed("hello"), Reason::Protocol),
+        (
+            &|hello| hello.versions = 9..=9,
+            MeshError::Version(9..=9),
+            Reason::Version,
+        ),
+        (
+            &|hello| hello.cluster_check = [0; 16],
+            MeshError::OtherCluster,
+            Reason::OtherCluster,
+        ),
+        (
+            &|hello| hello.node = "b.test".into(),
+            MeshError::SameName,
+            Reason::SameName,
+        ),
+        (
+            &|hello| hello.node = String::new(),
+            MeshError::Malformed("hello"),
+            Reason::Protocol,
+        ),
     ];
     for (change, error, reason) in cases {
         let mut pair = Pair::of(&of(change), &b);

@@ -1,9 +1,9 @@
 //! Membership of 3 to 64 nodes over a network that loses, cuts and heals: how fast, and by itself.
 
+use super::super::Micros;
 use super::super::hello::Address;
 use super::super::members::{MemberEvent, MemberState, Members};
 use super::super::peer::Loss;
-use super::super::Micros;
 use std::collections::BTreeSet;
 
 const STEP_US: Micros = 2_000;
@@ -64,7 +64,10 @@ impl Cluster {
     fn connect(&mut self, a: usize, b: usize) {
         for (this, that) in [(a, b), (b, a)] {
             let (now, incarnation) = (self.now, self.incarnations[that]);
-            self.nodes[this].as_mut().unwrap().peer_up(now, &name(that), incarnation, &addresses(that));
+            self.nodes[this]
+                .as_mut()
+                .unwrap()
+                .peer_up(now, &name(that), incarnation, &addresses(that));
         }
     }
 
@@ -95,7 +98,9 @@ impl Cluster {
             }
         }
         for node in 0..self.nodes.len() {
-            let Some(members) = self.nodes[node].as_mut() else { continue };
+            let Some(members) = self.nodes[node].as_mut() else {
+                continue;
+            };
             if members.deadline().is_some_and(|at| at <= now) {
                 members.tick(now);
                 assert!(members.deadline().is_none_or(|at| at > now));
@@ -112,17 +117,27 @@ impl Cluster {
 
     fn state(&self, node: usize, of: usize) -> Option<MemberState> {
         let members = self.nodes[node].as_ref().unwrap();
-        members.iter().find(|member| *member.node == *name(of)).map(|member| member.state)
+        members
+            .iter()
+            .find(|member| *member.node == *name(of))
+            .map(|member| member.state)
     }
 
     fn is_whole(&self) -> bool {
         let alive = |node: usize, of: usize| self.state(node, of) == Some(MemberState::Alive);
         let all = 0..self.nodes.len();
-        all.clone().all(|node| self.nodes[node].is_none() || all.clone().all(|of| of == node || self.nodes[of].is_none() || alive(node, of)))
+        all.clone().all(|node| {
+            self.nodes[node].is_none()
+                || all
+                    .clone()
+                    .all(|of| of == node || self.nodes[of].is_none() || alive(node, of))
+        })
     }
 
     fn all_say(&self, of: usize, state: MemberState) -> bool {
-        (0..self.nodes.len()).filter(|node| *node != of).all(|node| self.state(node, of) == Some(state))
+        (0..self.nodes.len())
+            .filter(|node| *node != of)
+            .all(|node| self.state(node, of) == Some(state))
     }
 
     fn cut_off(&mut self, group: &[usize]) {
@@ -155,16 +170,25 @@ fn a_silent_node_is_dead_within_five_seconds() {
             // What the heartbeats of an idle line show, 3 s after the last sign of life.
             let mut told = false;
             let start = cluster.now;
-            while !(0..count).filter(|node| *node != 1).all(|node| cluster.state(node, 1) == Some(MemberState::Dead)) {
+            while !(0..count)
+                .filter(|node| *node != 1)
+                .all(|node| cluster.state(node, 1) == Some(MemberState::Dead))
+            {
                 cluster.step();
                 if !told && cluster.now - start >= 3_000_000 {
                     told = true;
                     for node in (0..count).filter(|node| *node != 1) {
                         let now = cluster.now;
-                        cluster.nodes[node].as_mut().unwrap().peer_lost(now, &name(1), Loss::Silent);
+                        cluster.nodes[node]
+                            .as_mut()
+                            .unwrap()
+                            .peer_lost(now, &name(1), Loss::Silent);
                     }
                 }
-                assert!(cluster.now - start <= 5_200_000, "{count} nodes, seed {seed}: not within 5 s");
+                assert!(
+                    cluster.now - start <= 5_200_000,
+                    "{count} nodes, seed {seed}: not within 5 s"
+                );
             }
             longest = longest.max(cluster.now - start);
         }
@@ -193,7 +217,10 @@ fn one_way_silence_is_refuted_through_others() {
     cluster.run(2_000_000);
     cluster.cut.insert((1, 0));
     cluster.run(10_000_000);
-    assert!(matches!(cluster.state(0, 1), Some(MemberState::Alive | MemberState::Suspect)));
+    assert!(matches!(
+        cluster.state(0, 1),
+        Some(MemberState::Alive | MemberState::Suspect)
+    ));
     assert_eq!(cluster.state(2, 1), Some(MemberState::Alive));
 }
 
@@ -205,10 +232,17 @@ fn a_lost_process_is_waited_for() {
     let until = cluster.now + GRACE_US;
     for node in [0, 2] {
         let now = cluster.now;
-        cluster.nodes[node].as_mut().unwrap().peer_lost(now, &name(1), Loss::Process);
+        cluster.nodes[node]
+            .as_mut()
+            .unwrap()
+            .peer_lost(now, &name(1), Loss::Process);
     }
     cluster.run(GRACE_US - 100_000);
-    assert!(cluster.all_say(1, MemberState::ProcessLost { until }), "{:?}", cluster.state(0, 1));
+    assert!(
+        cluster.all_say(1, MemberState::ProcessLost { until }),
+        "{:?}",
+        cluster.state(0, 1)
+    );
     cluster.run(200_000);
     assert!(cluster.all_say(1, MemberState::Dead));
     // A new life of it, as often as it likes.
@@ -236,7 +270,12 @@ fn members_are_learnt_from_members() {
     cluster.until(2_000_000, |cluster| {
         (0..4).all(|node| cluster.state(node, 4) == Some(MemberState::Alive) && cluster.state(4, node).is_some())
     });
-    let learnt: Vec<String> = cluster.nodes[4].as_ref().unwrap().iter().map(|member| member.addresses[0].to_string()).collect();
+    let learnt: Vec<String> = cluster.nodes[4]
+        .as_ref()
+        .unwrap()
+        .iter()
+        .map(|member| member.addresses[0].to_string())
+        .collect();
     assert_eq!(learnt, ["n0.test:5348", "n1.test:5348", "n2.test:5348", "n3.test:5348"]);
 }
 

@@ -37,7 +37,9 @@ pub(crate) fn local_with(mesh: &Mesh, incarnation: u64) -> Arc<Local> {
     static KEYS: OnceLock<Mutex<HashMap<String, Arc<Local>>>> = OnceLock::new();
     let secrets: Vec<&str> = mesh.secrets.iter().map(|secret| secret.0.as_str()).collect();
     let mut known = KEYS.get_or_init(Mutex::default).lock().unwrap();
-    let keys = known.entry(secrets.join("|")).or_insert_with(|| Arc::new(Local::new(mesh, 1, 0)));
+    let keys = known
+        .entry(secrets.join("|"))
+        .or_insert_with(|| Arc::new(Local::new(mesh, 1, 0)));
     Arc::new(keys.with_hello(super::hello::Hello::of(mesh, incarnation, 7)))
 }
 

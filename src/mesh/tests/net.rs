@@ -175,7 +175,10 @@ impl Net {
                         peer.tick(now);
                     }
                     let after = peer.deadline();
-                    assert!(after.is_none_or(|at| at > now), "a deadline that does not pass: {after:?} at {now}");
+                    assert!(
+                        after.is_none_or(|at| at > now),
+                        "a deadline that does not pass: {after:?} at {now}"
+                    );
                 }
             }
             self.settle(node);
@@ -193,7 +196,9 @@ impl Net {
 
     fn finish_dials(&mut self) {
         let now = self.now;
-        let (due, later) = std::mem::take(&mut self.dials).into_iter().partition(|dial| dial.0 <= now);
+        let (due, later) = std::mem::take(&mut self.dials)
+            .into_iter()
+            .partition(|dial| dial.0 <= now);
         self.dials = later;
         let due: Vec<(Micros, usize, String, DialId, Option<usize>)> = due;
         for (_, from, peer, dial, to) in due {
@@ -207,7 +212,8 @@ impl Net {
             }
             let links = [self.link(), self.link()];
             let node = &mut self.nodes[to];
-            node.accepting.insert(links[1].slot, Conn::accept(now, &node.local, &mut node.rng));
+            node.accepting
+                .insert(links[1].slot, Conn::accept(now, &node.local, &mut node.rng));
             self.cables.push(Cable {
                 ends: [(from, links[0]), (to, links[1])],
                 wires: Default::default(),
@@ -247,7 +253,9 @@ impl Net {
             if cut || !due {
                 break;
             }
-            let Some((_, bytes)) = cable.wires[side].pieces.pop_front() else { break };
+            let Some((_, bytes)) = cable.wires[side].pieces.pop_front() else {
+                break;
+            };
             cable.wires[side].bytes -= bytes.len();
             if !cable.closed[1 - side] {
                 self.receive(to.0, to.1, &bytes);
@@ -360,7 +368,11 @@ impl Net {
             PeerEvent::WantsOutput(link) => self.mark(node, link, true, false),
             PeerEvent::CloseLink(link) => self.mark(node, link, true, true),
             PeerEvent::AbortLink(link) => {
-                let index = self.cables.iter().position(|cable| cable.ends.contains(&(node, link))).unwrap();
+                let index = self
+                    .cables
+                    .iter()
+                    .position(|cable| cable.ends.contains(&(node, link)))
+                    .unwrap();
                 let side = usize::from(self.cables[index].ends[1] == (node, link));
                 self.cables[index].wires[side] = Wire::default();
                 self.break_side(index, side, CloseCause::Local);

@@ -53,7 +53,11 @@ fn losses(net: &Net, node: usize) -> Vec<Loss> {
 }
 
 fn ups(net: &Net, node: usize) -> usize {
-    net.nodes[node].events.iter().filter(|(_, event)| matches!(event, PeerEvent::Up { .. })).count()
+    net.nodes[node]
+        .events
+        .iter()
+        .filter(|(_, event)| matches!(event, PeerEvent::Up { .. }))
+        .count()
 }
 
 fn alarms(net: &Net, node: usize) -> Vec<&str> {
@@ -153,7 +157,11 @@ fn cuts_of_three_seconds_under_load() {
         8_000 => net.cut.clear(),
         _ => {}
     });
-    assert!(losses(&net, 0).iter().all(|loss| *loss == Loss::Silent), "{:?}", losses(&net, 0));
+    assert!(
+        losses(&net, 0).iter().all(|loss| *loss == Loss::Silent),
+        "{:?}",
+        losses(&net, 0)
+    );
     assert!(!losses(&net, 0).is_empty());
 }
 
@@ -202,10 +210,16 @@ fn a_slow_receiver_stops_the_sender_and_loses_nothing() {
     }
     let status = net.peer(0, 1).status();
     assert!(refused > 0 && status.counters.messages_refused == refused as u64);
-    assert!(status.lanes[1].out_of_credit && !status.lanes[1].stuck, "slow is not dead");
+    assert!(
+        status.lanes[1].out_of_credit && !status.lanes[1].stuck,
+        "slow is not dead"
+    );
     let waiting = net.peer(1, 0).status().lanes[1].waiting_bytes;
     assert!(waiting <= super::super::lane::WINDOW_BYTES as u64, "{waiting}");
-    assert!(numbers.send(&mut net, 0, 1, Lane::Control, 10), "control is not behind data");
+    assert!(
+        numbers.send(&mut net, 0, 1, Lane::Control, 10),
+        "control is not behind data"
+    );
     net.nodes[1].lazy = false;
     net.run(5_000_000);
     numbers.check(&net, 0, 1);
@@ -303,7 +317,11 @@ fn idle_links_cost_little_and_know_their_round_trip() {
     net.delay_us = 10_000;
     net.run(30_000_000);
     let status = net.peer(0, 1).status();
-    assert!((20_000..23_000).contains(&status.round_trip_us.unwrap()), "{:?}", status.round_trip_us);
+    assert!(
+        (20_000..23_000).contains(&status.round_trip_us.unwrap()),
+        "{:?}",
+        status.round_trip_us
+    );
     assert!(status.counters.connections <= 4);
 }
 
@@ -313,7 +331,10 @@ fn membership_messages_cross_the_control_lane() {
     net.run(500_000);
     net.peer(0, 1).send_datagram(b"ping");
     net.run(10_000);
-    let came = net.nodes[1].events.iter().any(|(_, event)| matches!(event, PeerEvent::Datagram(bytes) if bytes == b"ping"));
+    let came = net.nodes[1]
+        .events
+        .iter()
+        .any(|(_, event)| matches!(event, PeerEvent::Datagram(bytes) if bytes == b"ping"));
     assert!(came);
 }
 

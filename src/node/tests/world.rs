@@ -178,6 +178,11 @@ impl World {
         end
     }
 
+    /// Plays the shards until nothing more follows.
+    pub(super) fn rest(&mut self) {
+        self.settle();
+    }
+
     fn settle(&mut self) {
         for _ in 0..10_000 {
             let mut quiet = true;
@@ -249,7 +254,11 @@ impl World {
                 self.shards[usize::from(shard)].probed(self.now, link, alive);
             }
             Action::Log(line) => self.log.push(line),
-            Action::Pause(_) | Action::Resume(_) | Action::StartTls(_) | Action::Append { .. } => {}
+            Action::Pause(_)
+            | Action::Resume(_)
+            | Action::StartTls(_)
+            | Action::Append { .. }
+            | Action::Dial { .. } => {}
         }
     }
 }
