@@ -106,7 +106,10 @@ impl Shard {
                 let until = now + ASK_US;
                 if let Some(cluster) = &mut self.cluster {
                     let held = Vec::new();
-                    cluster.exits.asked.insert(domain.into(), Asked { until, tries: 1, held });
+                    cluster
+                        .exits
+                        .asked
+                        .insert(domain.into(), Asked { until, tries: 1, held });
                 }
                 self.hold_for_exit(now, domain, source, frame);
                 let home = self.home_of(peer);
@@ -388,7 +391,10 @@ impl Shard {
     }
 
     fn asks_again(&mut self, now: Micros, domain: &str) -> bool {
-        let asked = self.cluster.as_mut().and_then(|cluster| cluster.exits.asked.get_mut(domain));
+        let asked = self
+            .cluster
+            .as_mut()
+            .and_then(|cluster| cluster.exits.asked.get_mut(domain));
         let Some(asked) = asked.filter(|asked| asked.tries < TRIES_MAX) else {
             return false;
         };
@@ -398,7 +404,9 @@ impl Shard {
             self.release_for_exit(now, domain);
             return true;
         }
-        let Some(Some(peer)) = self.exit_owner(domain) else { return false };
+        let Some(Some(peer)) = self.exit_owner(domain) else {
+            return false;
+        };
         let (home, domain) = (self.home_of(peer), domain.into());
         self.tell(now, home, Message::ExitAskAbroad { peer, domain });
         true

@@ -8,9 +8,9 @@ use crate::jid;
 use crate::node::Shard;
 use crate::node::api::{Level, Micros};
 use crate::node::counters::Counter;
+use crate::table::SeatId;
 use crate::table::users::{Held, Marker, Turn, Waiting};
 use crate::table::ways::{HOPS_MAX, Path};
-use crate::table::SeatId;
 use std::collections::VecDeque;
 
 /// The longest that frames wait for a marker, microseconds. Then they go on: late is worse than out of order.
@@ -88,7 +88,9 @@ impl Shard {
         };
         self.users.change(bare, |user| {
             let turn = user.flux().turn.as_mut();
-            turn.expect("only a user whose way turns has frames kept").frames.push_back(held);
+            turn.expect("only a user whose way turns has frames kept")
+                .frames
+                .push_back(held);
         });
     }
 
@@ -97,7 +99,8 @@ impl Shard {
         if marker.origin.is_none() {
             return self.marker_arrived(now, marker);
         }
-        if self.users.get(bare).is_some_and(|user| user.holds()) {
+        let leaves = matches!(self.place(bare), Place::At(_));
+        if self.users.get(bare).is_some_and(|user| user.holds()) || (leaves && self.wait_for_fences(now, bare, None)) {
             let held = Held {
                 source: crate::node::SELF,
                 path: Path { hops, ..Path::LOCAL },

@@ -579,7 +579,8 @@ fn nothing_is_lost_when_the_way_led_to_a_node_that_died() {
             site.pass(6_000_000);
             all.extend(site.answer_fences());
         }
-        let [way, after] = ["under way", "after"].map(|text| all.match_indices(text).map(|(at, _)| at).collect::<Vec<_>>());
+        let [way, after] =
+            ["under way", "after"].map(|text| all.match_indices(text).map(|(at, _)| at).collect::<Vec<_>>());
         assert_eq!((way.len(), after.len()), (1, 1), "{jid} with {shards} shards: {all}");
         assert!(way < after, "{all}");
     }
