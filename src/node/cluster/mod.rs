@@ -21,6 +21,7 @@
 //! beyond its rows, seats and names.
 
 mod exits;
+mod healing;
 mod links;
 mod message;
 mod packets;
@@ -92,6 +93,7 @@ pub(super) struct Cluster {
     /// Messages for peers, until they are taken.
     pub(super) posted: VecDeque<(PeerId, Lane, Vec<u8>)>,
     exits: exits::Exits,
+    healing: healing::Healing,
     links: Option<links::Links>,
 }
 
@@ -127,6 +129,7 @@ impl Cluster {
             slots_free: VecDeque::new(),
             posted: VecDeque::new(),
             exits: exits::Exits::default(),
+            healing: healing::Healing::default(),
             links: None,
         }
     }
