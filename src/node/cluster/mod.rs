@@ -20,10 +20,12 @@
 //! Must never be added: sockets, sealing, sequences (they are the room `mesh`'s), and knowledge of another node's table
 //! beyond its rows, seats and names.
 
+mod alone;
 mod links;
 mod message;
 mod packets;
 mod peers;
+mod report;
 mod rows;
 mod seats;
 mod starts;
@@ -87,6 +89,7 @@ pub(super) struct Cluster {
     /// Messages for peers, until they are taken.
     pub(super) posted: VecDeque<(PeerId, Lane, Vec<u8>)>,
     links: Option<links::Links>,
+    alone: alone::Alone,
 }
 
 /// Where a user is served.
@@ -121,6 +124,7 @@ impl Cluster {
             slots_free: VecDeque::new(),
             posted: VecDeque::new(),
             links: None,
+            alone: alone::Alone::default(),
         }
     }
 
