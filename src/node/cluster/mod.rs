@@ -21,6 +21,7 @@
 //! beyond its rows, seats and names.
 
 mod alone;
+mod exits;
 mod links;
 mod message;
 mod packets;
@@ -88,6 +89,7 @@ pub(super) struct Cluster {
     slots_free: VecDeque<SeatId>,
     /// Messages for peers, until they are taken.
     pub(super) posted: VecDeque<(PeerId, Lane, Vec<u8>)>,
+    exits: exits::Exits,
     links: Option<links::Links>,
     alone: alone::Alone,
 }
@@ -123,6 +125,7 @@ impl Cluster {
             slots_used: 0,
             slots_free: VecDeque::new(),
             posted: VecDeque::new(),
+            exits: exits::Exits::default(),
             links: None,
             alone: alone::Alone::default(),
         }
