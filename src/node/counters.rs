@@ -134,6 +134,73 @@ pub mod gauge {
         "jidmesh_held_bytes",
         "Bytes of frames held while a placement is in flight.",
     );
+    /// By state.
+    pub const MESH_MEMBERS: Gauge = (
+        "jidmesh_mesh_members",
+        "Other nodes of the mesh that are known, by state.",
+    );
+    /// Addresses.
+    pub const MESH_UNREACHED: Gauge = (
+        "jidmesh_mesh_peers_unreached",
+        "Configured peers where no node was found since the start.",
+    );
+    /// 0 or 1.
+    pub const MESH_ALONE: Gauge = ("jidmesh_mesh_alone", "1 when no other node of the mesh is reached.");
+    /// By peer.
+    pub const PEER_ROWS: Gauge = ("jidmesh_peer_rows", "Users of this peer that are known here.");
+    /// By peer.
+    pub const PEER_SEATS: Gauge = ("jidmesh_peer_seats", "Components of this peer that are known here.");
+    /// By peer, microseconds.
+    pub const PEER_ROUND_TRIP: Gauge = (
+        "jidmesh_peer_round_trip_microseconds",
+        "Smoothed round trip to this peer.",
+    );
+    /// By peer and lane, bytes.
+    pub const PEER_QUEUE_BYTES: Gauge = ("jidmesh_peer_queue_bytes", "Bytes kept for this peer.");
+    /// By peer and lane, bytes.
+    pub const PEER_IN_FLIGHT_BYTES: Gauge = (
+        "jidmesh_peer_in_flight_bytes",
+        "Bytes sent to this peer and not acknowledged.",
+    );
+    /// By peer and lane, bytes.
+    pub const PEER_CREDIT_BYTES: Gauge = (
+        "jidmesh_peer_credit_bytes",
+        "Bytes that this peer takes beyond those sent so far.",
+    );
+    /// By peer and lane, 0 or 1.
+    pub const PEER_LANE_SERVED: Gauge = (
+        "jidmesh_peer_lane_served",
+        "1 when a connection that is not stuck serves this lane.",
+    );
+    /// By peer; a counter, though not a shard's, as are those below.
+    pub const PEER_MESSAGES_SENT: Gauge = ("jidmesh_peer_messages_sent_total", "Messages queued for this peer.");
+    /// By peer.
+    pub const PEER_MESSAGES_RECEIVED: Gauge = (
+        "jidmesh_peer_messages_received_total",
+        "Messages that came from this peer.",
+    );
+    /// By peer.
+    pub const PEER_MESSAGES_REFUSED: Gauge = (
+        "jidmesh_peer_messages_refused_total",
+        "Messages that this peer's queue had no room for.",
+    );
+    /// By peer, bytes.
+    pub const PEER_BYTES_REPEATED: Gauge = (
+        "jidmesh_peer_bytes_repeated_total",
+        "Bytes that came twice from this peer and were skipped.",
+    );
+    /// By peer.
+    pub const PEER_CONNECTIONS: Gauge = (
+        "jidmesh_peer_connections_total",
+        "Connections that took over a lane of this peer.",
+    );
+    /// By peer.
+    pub const PEER_DIALS: Gauge = ("jidmesh_peer_dials_total", "Dials of this peer.");
+    /// By peer.
+    pub const PEER_ERRORS: Gauge = (
+        "jidmesh_peer_errors_total",
+        "Connections of this peer that ended with an error.",
+    );
     /// A counter, though not a shard's.
     pub const LOG_LOST: Gauge = (
         "jidmesh_log_lost_total",

@@ -274,6 +274,7 @@ impl Shard {
             sessions_available: self.users.available() as u64,
             starts_pending: self.waiting.len() as u64,
             held_bytes: self.held_bytes as u64,
+            mesh: self.report_mesh(),
         }
     }
 

@@ -20,12 +20,14 @@
 //! Must never be added: sockets, sealing, sequences (they are the room `mesh`'s), and knowledge of another node's table
 //! beyond its rows, seats and names.
 
+mod alone;
 mod exits;
 mod healing;
 mod links;
 mod message;
 mod packets;
 mod peers;
+mod report;
 mod rows;
 mod seats;
 mod starts;
@@ -95,6 +97,7 @@ pub(super) struct Cluster {
     exits: exits::Exits,
     healing: healing::Healing,
     links: Option<links::Links>,
+    alone: alone::Alone,
 }
 
 /// Where a user is served.
@@ -131,6 +134,7 @@ impl Cluster {
             exits: exits::Exits::default(),
             healing: healing::Healing::default(),
             links: None,
+            alone: alone::Alone::default(),
         }
     }
 
