@@ -106,7 +106,9 @@ pub struct LaneStatus {
     pub queued_bytes: u64,
     /// Of these, sent and not acknowledged.
     pub in_flight_bytes: u64,
-    /// The peer takes nothing more at present.
+    /// What the peer takes beyond the bytes sent so far.
+    pub credit_bytes: u64,
+    /// Bytes wait, and the peer takes nothing more at present.
     pub out_of_credit: bool,
     /// Bytes that came and wait to be taken.
     pub waiting_bytes: u64,
