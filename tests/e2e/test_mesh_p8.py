@@ -176,7 +176,8 @@ def test_a_rotated_secret_keeps_the_nodes_together(mesh):
 def test_a_replayed_hello_opens_nothing(mesh):
     machines = mesh()
     with Capture(machines.hub, machines.places["m1"]) as capture:
-        reset_peers(machines.places["m1"])
+        # Long enough that something is said on each connection, and met.
+        reset_peers(machines.places["m1"], pause_s=2)
         machines.wait_ready()
     hellos = [data for _, target, data in capture.dialled(PEER_PORT) if target == NETWORK + "11" and data]
     if not hellos:
