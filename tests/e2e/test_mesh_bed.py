@@ -44,7 +44,7 @@ def test_three_machines_come_up_side_by_side_on_one_database(mesh, kind):
             await bob.logout()
 
     run(play())
-    assert machines.serving("alice") == {}
+    bed.wait_for("alice's sessions have ended", lambda: machines.serving("alice") == {})
     assert machines["m1"].query("select count(*) from authreg where realm = ?", DOMAIN) == [(3,)]
     assert not machines.errors()
 
