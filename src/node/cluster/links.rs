@@ -433,6 +433,7 @@ impl Shard {
         match event {
             PeerEvent::WantsOutput(link) => self.actions.push(Action::Output(link)),
             PeerEvent::CloseLink(link) => self.actions.push(Action::Close(link)),
+            PeerEvent::AbortLink(link) => self.actions.push(Action::Abort(link)),
             PeerEvent::Dial { dial, address } => {
                 let nowhere = SocketAddr::from((Ipv4Addr::UNSPECIFIED, address.port));
                 let link = self.insert_link(now, nowhere, Stage::Dialling(Dialling::Peer(peer, dial)));
