@@ -4,7 +4,7 @@ use super::part::Body;
 use super::peer::PEER_JID;
 use super::plan::Plan;
 use super::sm::user_jid;
-use super::text::{DOMAIN, Routed, in_session, message, ping, presence, resource, route, start};
+use super::text::{DOMAIN, Routed, in_session, message, on_occasion, ping, presence, resource, route, start};
 use super::world::{Event, Mood, World};
 use crate::node::api::Micros;
 use crate::wire::header::PayloadKind;
@@ -55,6 +55,8 @@ pub(super) struct Client {
     pub(super) since: Micros,
     pub(super) available: bool,
     pub(super) available_since: Micros,
+    /// How often it became available: presence that sm sent on an earlier occasion says nothing about now.
+    pub(super) occasion: u32,
     /// Who is online, as it was told.
     pub(super) picture: BTreeSet<String>,
     /// When it asked, and was not answered yet.
@@ -129,6 +131,7 @@ impl World {
             since: self.now,
             available: false,
             available_since: 0,
+            occasion: 0,
             picture: BTreeSet::new(),
             asked: None,
         });
@@ -191,7 +194,9 @@ impl World {
         let it = &mut self.clients[client];
         if available && !it.available {
             it.available_since = self.now;
+            it.occasion += 1;
         }
+        let occasion = it.occasion;
         it.available = available;
         if !available {
             it.picture.clear();
@@ -200,7 +205,7 @@ impl World {
             true => presence(None, None, "", Some(priority)),
             false => presence(None, None, "unavailable", None),
         };
-        self.client_writes(client, &stanza);
+        self.client_writes(client, &on_occasion(occasion, &stanza));
     }
 
     fn asks(&mut self, client: usize) {
@@ -259,6 +264,7 @@ impl World {
             return;
         };
         match routed.payload {
+            PayloadKind::Presence if routed.occasion != Some(self.clients[client].occasion) => {}
             PayloadKind::Presence => {
                 let picture = &mut self.clients[client].picture;
                 match routed.kind() {
