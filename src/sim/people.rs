@@ -195,12 +195,10 @@ impl World {
         if available && !it.available {
             it.available_since = self.now;
             it.occasion += 1;
+            it.picture.clear();
         }
         let occasion = it.occasion;
         it.available = available;
-        if !available {
-            it.picture.clear();
-        }
         let stanza = match available {
             true => presence(None, None, "", Some(priority)),
             false => presence(None, None, "unavailable", None),
