@@ -115,7 +115,7 @@ impl Shard {
 
     /// A frame whose destination is lost finds another way, or goes back to its sender.
     pub(super) fn route_again(&mut self, now: Micros, sender: SeatId, frame: &[u8], header: &Route<'_>) {
-        self.send_on(now, sender, frame, header);
+        self.send_on(now, sender, frame, header, true);
     }
 
     fn dispatch(&mut self, now: Micros, seat: SeatId, frame: &[u8], header: &Route<'_>) {
@@ -131,10 +131,10 @@ impl Shard {
         if !self.observe(now, seat, frame, header) {
             return;
         }
-        self.send_on(now, seat, frame, header);
+        self.send_on(now, seat, frame, header, false);
     }
 
-    fn send_on(&mut self, now: Micros, seat: SeatId, frame: &[u8], header: &Route<'_>) {
+    fn send_on(&mut self, now: Micros, seat: SeatId, frame: &[u8], header: &Route<'_>, again: bool) {
         let Some(to) = header.to else { return };
         let verdict = route::decide(header, to, seat, &self.names);
         if !self.names.sinks().is_empty() && !matches!(verdict, Verdict::Bounce(_)) {
@@ -146,10 +146,11 @@ impl Shard {
                 Some(bare) => {
                     let owner = self.owner(&bare);
                     if owner == self.id {
-                        self.for_user_with(now, seat, frame, header, &bare);
+                        self.for_user_with(now, seat, frame, header, &bare, again);
                     } else {
                         self.count(Counter::LaneFrames);
-                        self.data[usize::from(owner)].push(Verb::User, seat, frame);
+                        let verb = if again { Verb::Again } else { Verb::User };
+                        self.data[usize::from(owner)].push(verb, seat, frame);
                     }
                 }
                 // No valid JID: sm answers it as it answers anything it can't parse.
@@ -387,7 +388,7 @@ impl Shard {
         let mut frame = Vec::with_capacity(stanza.len() + 256);
         edit::route(&mut frame, &domain, self.names.own(), stanza);
         if let Ok(Frame::Route(route)) = header::read(&frame) {
-            self.send_on(now, SELF, &frame, &route);
+            self.send_on(now, SELF, &frame, &route, false);
         }
     }
 

@@ -2,7 +2,7 @@
 
 use super::api::{Action, CloseCause, Level, LinkId, Micros};
 use super::counters::Counter;
-use super::lane::{Message, Sampled, SessionKey};
+use super::lane::{Message, Sampled, SessionKey, Verb};
 use super::seat::Life;
 use super::{SELF, Shard, TICK_US, cause_text};
 use crate::table::names::Multi;
@@ -129,7 +129,7 @@ impl Shard {
 
     /// Every shard: a seat is no more.
     pub(super) fn seat_gone(&mut self, now: Micros, seat: SeatId) {
-        let kind = self.names.seat(seat).map(|view| view.kind);
+        let (kind, home) = self.names.seat(seat).map(|view| (view.kind, view.home)).unzip();
         if self.names.default_route() == Some(seat) {
             self.names.set_default_route(None);
         }
@@ -145,9 +145,20 @@ impl Shard {
             Some(SeatKind::C2s) => self.c2s_lost(now, seat),
             _ => {}
         }
-        let Some(mut state) = state else { return };
-        let queue = std::mem::take(&mut state.queue);
-        self.give_queue_back(now, &queue, state.kind);
+        if let Some(state) = state {
+            self.give_queue_back(now, &state.queue, state.kind);
+        }
+        if home == Some(self.id) && kind == Some(SeatKind::Sm) {
+            self.all_given_back(now, seat);
+        }
+    }
+
+    /// Behind what waited for a lost sm: who holds newer frames back for its sake can let them go.
+    fn all_given_back(&mut self, now: Micros, sm: SeatId) {
+        for to in (0..self.shards).filter(|to| *to != self.id) {
+            self.data[usize::from(to)].push(Verb::Returned(sm), SELF, &[]);
+        }
+        self.queue_returned(now, sm);
     }
 
     /// A lost seat has a link again. Its first bind is answered; before its queue is released it is asked whether it is
@@ -288,7 +299,7 @@ impl Shard {
     /// Every shard: the component at this seat is another process than before.
     pub(super) fn component_restarted(&mut self, now: Micros, seat: SeatId) {
         let Some(view) = self.names.seat(seat) else { return };
-        let (kind, name) = (view.kind, view.id.clone());
+        let (kind, name, home) = (view.kind, view.id.clone(), view.home);
         self.names
             .change_seat(seat, |view| view.restarts = view.restarts.wrapping_add(1));
         // At its home: what waited is taken out before anything new is sent to it.
@@ -305,6 +316,9 @@ impl Shard {
         // Behind the news: what is returned to a user must not find his lost session.
         self.drop_clients(now, seat);
         self.give_queue_back(now, &queue, kind);
+        if home == self.id && kind == SeatKind::Sm {
+            self.all_given_back(now, seat);
+        }
     }
 
     /// sm ends all sessions of a c2s that becomes unavailable, and tells their contacts.

@@ -12,6 +12,10 @@ pub(super) enum Verb {
     Seat(SeatId, u16),
     /// Decide for the user it is addressed to.
     User,
+    /// The same, for a frame that waited for a component which is lost: it goes before anything newer.
+    Again,
+    /// No frame: all that waited for this sm is on its way, before this.
+    Returned(SeatId),
     /// Send it back to its sender, this component, with this error code.
     Bounce(SeatId, &'static str),
     /// Deliver it to every component of this shard but its sender.

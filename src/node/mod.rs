@@ -100,8 +100,10 @@ pub struct Shard {
     early: Vec<(LinkId, Box<Cargo>)>,
     users: Users,
     fences: TableMap<SeatId, Fences>,
-    /// Users who wait for a fence of this sm.
+    /// Users who wait for a fence of this sm, or for what waited for it.
     fenced: TableMap<SeatId, Vec<Box<str>>>,
+    /// Lost sm whose waiting frames are on their way back.
+    returning: Vec<SeatId>,
     /// Users who wait, by when at the latest.
     waiting: std::collections::VecDeque<(Micros, Box<str>)>,
     held_bytes: usize,
@@ -154,6 +156,7 @@ impl Shard {
             users: Users::default(),
             fences: TableMap::default(),
             fenced: TableMap::default(),
+            returning: Vec::new(),
             waiting: std::collections::VecDeque::new(),
             held_bytes: 0,
             surrogates: surrogate::Surrogates::default(),
@@ -206,7 +209,9 @@ impl Shard {
                             self.deliver(now, seat, frame.source, bytes, None);
                         }
                     }
-                    Verb::User => self.for_user(now, frame.source, bytes),
+                    Verb::User => self.for_user(now, frame.source, bytes, false),
+                    Verb::Again => self.for_user(now, frame.source, bytes, true),
+                    Verb::Returned(sm) => self.queue_returned(now, sm),
                     Verb::Bounce(seat, code) => self.bounce(now, seat, bytes, code),
                     Verb::Broadcast => self.broadcast_here(now, frame.source, bytes),
                 }

@@ -26,7 +26,7 @@ const STARTS_PER_USER_MAX: usize = 256;
 
 impl Shard {
     /// A frame for a user of this slice, from another shard.
-    pub(super) fn for_user(&mut self, now: Micros, source: SeatId, frame: &[u8]) {
+    pub(super) fn for_user(&mut self, now: Micros, source: SeatId, frame: &[u8], again: bool) {
         let Ok(Frame::Route(route)) = header::read(frame) else {
             return;
         };
@@ -38,12 +38,20 @@ impl Shard {
             return;
         };
         if let Some(bare) = jid::bare_key(&jid) {
-            self.for_user_with(now, source, frame, &route, &bare);
+            self.for_user_with(now, source, frame, &route, &bare, again);
         }
     }
 
-    /// A frame for a user of this slice.
-    pub(super) fn for_user_with(&mut self, now: Micros, source: SeatId, frame: &[u8], route: &Route<'_>, bare: &str) {
+    /// A frame for a user of this slice. `again`: it waited for a component that is lost.
+    pub(super) fn for_user_with(
+        &mut self,
+        now: Micros,
+        source: SeatId,
+        frame: &[u8],
+        route: &Route<'_>,
+        bare: &str,
+        again: bool,
+    ) {
         let Some(payload) = &route.payload else { return };
         if payload.kind == PayloadKind::Session && is_request(payload) {
             return self.request(now, source, frame, payload, bare);
@@ -58,13 +66,13 @@ impl Shard {
         }
         match user {
             Some(user) if user.wait().is_some() || user.flux.as_ref().is_some_and(|flux| !flux.held.is_empty()) => {
-                self.hold(now, bare, source, frame);
+                self.hold(now, bare, source, frame, again);
             }
             Some(user) if user.is_tied() => match user.sm {
                 Some(sm) => self.hand_with(now, sm, source, frame, Some(route)),
                 None => self.bounce(now, source, frame, "404"),
             },
-            _ => self.for_offline_user(now, source, frame, bare),
+            _ => self.for_offline_user(now, source, frame, bare, again),
         }
     }
 
@@ -96,12 +104,12 @@ impl Shard {
         self.settle(now, bare);
     }
 
-    fn for_offline_user(&mut self, now: Micros, source: SeatId, frame: &[u8], bare: &str) {
+    fn for_offline_user(&mut self, now: Micros, source: SeatId, frame: &[u8], bare: &str, again: bool) {
         let Some(duty) = self.duty(bare) else {
             return self.bounce(now, source, frame, "404");
         };
         if self.wait_for_fences(now, bare, duty) {
-            return self.hold(now, bare, source, frame);
+            return self.hold(now, bare, source, frame, again);
         }
         self.touch(bare, duty);
         self.hand(now, duty, source, frame);
@@ -148,6 +156,7 @@ impl Shard {
                 starts.push((start.c2s, start.frame.clone()));
             }
             let held = std::mem::take(&mut flux.held);
+            flux.returned = 0;
             if !starts.is_empty() {
                 user.sm = Some(target);
             }
@@ -175,6 +184,7 @@ impl Shard {
         let (starts, held) = self.users.change(bare, |user| {
             user.sm = None;
             let flux = user.flux();
+            flux.returned = 0;
             (std::mem::take(&mut flux.starts), std::mem::take(&mut flux.held))
         });
         for start in starts {
@@ -187,7 +197,7 @@ impl Shard {
         }
     }
 
-    fn hold(&mut self, now: Micros, bare: &str, source: SeatId, frame: &[u8]) {
+    fn hold(&mut self, now: Micros, bare: &str, source: SeatId, frame: &[u8], again: bool) {
         let limit = self.config.queues.held_bytes / u64::from(self.shards);
         if (self.held_bytes + frame.len()) as u64 > limit {
             return self.bounce(now, source, frame, "503");
@@ -195,15 +205,27 @@ impl Shard {
         self.held_bytes += frame.len();
         self.count(Counter::HeldFrames);
         self.users.change(bare, |user| {
-            user.flux().held.push_back(Held {
+            let flux = user.flux();
+            let held = Held {
                 source,
                 frame: frame.into(),
-            })
+            };
+            if again {
+                flux.held.insert(flux.returned, held);
+                flux.returned += 1;
+            } else {
+                flux.held.push_back(held);
+            }
         });
     }
 
     /// Makes the user wait until every other sm of his domain is done with him. False when none has anything to do.
     fn wait_for_fences(&mut self, now: Micros, bare: &str, target: SeatId) -> bool {
+        if let Some(sm) = self.returning.first().copied() {
+            self.fenced.entry(sm).or_default().push(bare.into());
+            self.make_wait(now, bare, Wait::Return { sm });
+            return true;
+        }
         let holders = self.holders(bare);
         if holders.len() < 2 && self.fences.is_empty() {
             return false;
@@ -250,22 +272,31 @@ impl Shard {
     pub(super) fn fence_done(&mut self, now: Micros, sm: SeatId, number: u64) {
         let Some(fences) = self.fences.get_mut(&sm) else { return };
         if fences.done(number) {
-            self.unfence(now, sm, |wait| wait == number);
+            self.unfence(now, sm, |wait| wait == Wait::Fence { sm, number });
         }
     }
 
-    fn unfence(&mut self, now: Micros, sm: SeatId, which: impl Fn(u64) -> bool) {
+    /// All that waited for a lost sm has come back here: it goes on, and the newer behind it.
+    pub(super) fn queue_returned(&mut self, now: Micros, sm: SeatId) {
+        self.returning.retain(|other| *other != sm);
+        self.unfence(now, sm, |wait| wait == Wait::Return { sm });
+    }
+
+    fn unfence(&mut self, now: Micros, sm: SeatId, which: impl Fn(Wait) -> bool) {
         let Some(waiting) = self.fenced.remove(&sm) else { return };
+        let mut others = Vec::new();
         for bare in waiting {
-            let done = self
-                .users
-                .get(&bare)
-                .and_then(|user| user.wait())
-                .is_some_and(|wait| matches!(wait, Wait::Fence { sm: at, number } if at == sm && which(number)));
-            if done {
-                self.users.change(&bare, |user| user.flux().wait = None);
-                self.settle(now, &bare);
+            match self.users.get(&bare).and_then(|user| user.wait()) {
+                Some(wait) if which(wait) => {
+                    self.users.change(&bare, |user| user.flux().wait = None);
+                    self.settle(now, &bare);
+                }
+                Some(Wait::Fence { sm: at, .. } | Wait::Return { sm: at }) if at == sm => others.push(bare),
+                _ => {}
             }
+        }
+        if !others.is_empty() {
+            self.fenced.entry(sm).or_default().append(&mut others);
         }
     }
 
@@ -441,6 +472,7 @@ impl Shard {
         if let Some(fences) = self.fences.get_mut(&sm) {
             fences.clear();
         }
+        self.returning.push(sm);
         self.surrogates_lost(now, sm);
         for bare in self.users.keys_where(|user| user.sm == Some(sm)) {
             let ended = self.users.change(&bare, |user| {
@@ -468,7 +500,7 @@ impl Shard {
             }
             self.settle(now, &bare);
         }
-        self.unfence(now, sm, |_| true);
+        self.unfence(now, sm, |wait| matches!(wait, Wait::Fence { .. }));
     }
 
     /// A c2s is gone: nobody waits for the answers to its starts. Its sessions are unregistered by its home.
@@ -529,6 +561,7 @@ impl Shard {
 fn wait_text(wait: Wait) -> &'static str {
     match wait {
         Wait::Fence { .. } => "no answer from the sm that worked for this user before",
+        Wait::Return { .. } => "frames that waited for a lost sm are not back",
         Wait::Ended => "no `ended` for this user's last session",
         Wait::Telling => "contacts not told of a lost session",
     }

@@ -56,6 +56,11 @@ pub enum Wait {
         /// The fence's number.
         number: u64,
     },
+    /// What waited for this sm, which is lost, is on its way back: it comes first.
+    Return {
+        /// The lost sm.
+        sm: SeatId,
+    },
     /// `ended` of the last session.
     Ended,
     /// The contacts of a lost session are being told.
@@ -67,8 +72,10 @@ pub enum Wait {
 pub struct Flux {
     /// Unanswered starts, in order of arrival.
     pub starts: Vec<Start>,
-    /// Held frames, in order of arrival.
+    /// Held frames, in the order in which they go on.
     pub held: VecDeque<Held>,
+    /// How many of the first of them came back from a lost sm.
+    pub returned: usize,
     /// What they wait for, and until when at the most (microseconds).
     pub wait: Option<(Wait, u64)>,
     /// Resources of lost sessions whose contacts are still to be told.
