@@ -186,7 +186,7 @@ pub(super) enum Message {
     },
     SampleAnswer {
         sm: SeatId,
-        sample: Option<Sampled>,
+        samples: Vec<Sampled>,
     },
     SurrogateStarted {
         sm: SeatId,
@@ -203,5 +203,6 @@ pub(super) enum Message {
 #[derive(Clone, Debug)]
 pub(super) struct Sampled {
     pub(super) key: SessionKey,
-    pub(super) bare: Box<str>,
+    /// The same process holds it. Otherwise it may have been replaced, and whether it was is lost.
+    pub(super) sure: bool,
 }

@@ -35,8 +35,10 @@ mod link;
 mod message_log;
 mod negotiate;
 mod placement;
+mod question;
 mod seat;
 mod surrogate;
+mod unanswered;
 #[cfg(test)]
 mod tests;
 
@@ -319,7 +321,7 @@ impl Shard {
             Message::ContestAnswer { seat, alive } => self.contest_answered(now, seat, alive),
             Message::Restarted { seat } => self.component_restarted(now, seat),
             Message::Sample { sm, home } => self.sample(now, sm, home),
-            Message::SampleAnswer { sm, sample } => self.sampled(now, sm, sample),
+            Message::SampleAnswer { sm, samples } => self.sampled(now, sm, samples),
             Message::Register {
                 bare,
                 sm,

@@ -87,9 +87,11 @@ impl Shard {
             self.count(Counter::StartsRefused);
             return self.bounce(now, c2s, frame, "503");
         };
+        let target = payload.target.and_then(|target| target.unescape());
         let start = Start {
             c2s,
             id,
+            resource: resource_of(target.as_deref().unwrap_or_default()).into(),
             frame: frame.into(),
             sent: false,
         };
@@ -565,6 +567,11 @@ fn wait_text(wait: Wait) -> &'static str {
         Wait::Ended => "no `ended` for this user's last session",
         Wait::Telling => "contacts not told of a lost session",
     }
+}
+
+/// The resource of a full JID, prepared.
+pub(super) fn resource_of(jid: &str) -> &str {
+    jid::JidRef::parse(jid).and_then(|jid| jid.resource).unwrap_or_default()
 }
 
 /// The domain of a bare JID's key.

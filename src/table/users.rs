@@ -31,6 +31,8 @@ pub struct Start {
     pub c2s: SeatId,
     /// The request's `id`.
     pub id: Token,
+    /// The resource asked for.
+    pub resource: Box<str>,
     /// The whole frame.
     pub frame: Box<[u8]>,
     /// Handed to the user's sm.
@@ -131,6 +133,16 @@ impl User {
             && self.flux.as_ref().is_none_or(|flux| flux.starts.is_empty())
     }
 
+    /// A later session or start has the full JID of this session.
+    fn may_be_replaced(&self, at: usize) -> bool {
+        let resource = &self.sessions[at].resource;
+        self.sessions[at + 1..].iter().any(|later| later.resource == *resource)
+            || self
+                .flux
+                .as_ref()
+                .is_some_and(|flux| flux.starts.iter().any(|start| start.resource == *resource))
+    }
+
     /// Finds a session by what session control names.
     pub fn session_mut(&mut self, c2s: SeatId, number: u32, token: &Token) -> Option<&mut Session> {
         self.sessions
@@ -219,16 +231,23 @@ impl Users {
             .collect()
     }
 
-    /// Any one session that this sm still holds, as far as is known: none of a user about whom something is in flight.
-    pub fn any_session_at(&self, sm: SeatId) -> Option<(&str, &User, &Session)> {
+    /// Sessions at this sm that are not ending: which of them it surely holds, and which it may have replaced by another
+    /// of the same full JID. So many of each at most.
+    pub fn sessions_at(&self, sm: SeatId, sure_max: usize, doubtful_max: usize) -> (Vec<&Session>, Vec<&Session>) {
+        let (mut sure, mut doubtful) = (Vec::new(), Vec::new());
         if self.load(sm) == 0 {
-            return None;
+            return (sure, doubtful);
         }
-        self.users.iter().find_map(|(key, user)| {
-            let settled = user.sm == Some(sm) && user.flux.as_ref().is_none_or(|flux| flux.starts.is_empty());
-            let session = user.sessions.iter().find(|session| settled && !session.ending)?;
-            Some((&**key, user, session))
-        })
+        for user in self.users.values().filter(|user| user.sm == Some(sm)) {
+            for (at, session) in user.sessions.iter().enumerate().filter(|(_, s)| !s.ending) {
+                if user.may_be_replaced(at) {
+                    doubtful.extend((doubtful.len() < doubtful_max).then_some(session));
+                } else {
+                    sure.extend((sure.len() < sure_max).then_some(session));
+                }
+            }
+        }
+        (sure, doubtful)
     }
 
     /// Users in the slice.
