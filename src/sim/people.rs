@@ -77,7 +77,7 @@ impl World {
         let (pause, mood) = (self.plan.pause_us, self.mood);
         let next = match mood {
             Mood::Busy => self.rng.between(1, 2 * pause),
-            Mood::Dawn | Mood::Quiet => self.rng.between(10_000_000, 30_000_000),
+            Mood::Dawn | Mood::Quiet | Mood::Still => self.rng.between(10_000_000, 30_000_000),
             Mood::Dusk => 5_000_000,
         };
         self.people[person].due = self.now + next;
@@ -99,6 +99,7 @@ impl World {
             (State::Waits { .. } | State::Out, _) => {}
             (State::On { .. }, Mood::Busy) => self.does_something(person, client),
             (State::On { .. }, Mood::Quiet | Mood::Dawn) => self.all_ask(client),
+            (State::On { .. }, Mood::Still) => {}
             (State::On { .. }, Mood::Dusk) => self.leaves(client),
         }
     }
