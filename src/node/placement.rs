@@ -463,9 +463,16 @@ impl Shard {
                 flux.wait.is_none() && (!flux.untold.is_empty() || flux.starts.iter().any(|start| !start.sent))
             })
         });
-        let _ = sm;
         for bare in stuck {
             self.settle(now, &bare);
+        }
+        // It answers fences only now.
+        for bare in self.fenced.get(&sm).cloned().unwrap_or_default() {
+            if let Some(wait @ Wait::Fence { sm: at, .. }) = self.users.get(&bare).and_then(|user| user.wait())
+                && at == sm
+            {
+                self.make_wait(now, &bare, wait);
+            }
         }
     }
 
@@ -539,6 +546,13 @@ impl Shard {
                 .and_then(|user| user.flux.as_ref()?.wait)
                 .filter(|(_, until)| *until <= now);
             let Some((wait, _)) = late else { continue };
+            if let Wait::Fence { sm, .. } = wait
+                && self.names.seat(sm).is_some_and(|view| !view.live)
+            {
+                // It comes back or is given up; either way what waits for it goes first.
+                self.make_wait(now, &bare, wait);
+                continue;
+            }
             self.log(
                 Level::Warning,
                 None,
