@@ -211,6 +211,7 @@ impl Shard {
             number: key.number,
             token: key.token,
             available: false,
+            shown: false,
             priority: 0,
             ending: false,
         });

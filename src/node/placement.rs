@@ -433,6 +433,7 @@ impl Shard {
         self.users.change(bare, |user| {
             if let Some(session) = user.session_mut(key.c2s, key.number, &key.token) {
                 session.available = priority.is_some();
+                session.shown |= session.available;
                 session.priority = priority.unwrap_or(0);
             }
         });
@@ -490,7 +491,7 @@ impl Shard {
                 let flux = user.flux();
                 flux.starts.iter_mut().for_each(|start| start.sent = false);
                 flux.untold
-                    .extend(sessions.iter().filter(|s| s.available).map(|s| s.resource.clone()));
+                    .extend(sessions.iter().filter(|s| s.shown).map(|s| s.resource.clone()));
                 if flux.wait.is_some_and(|(wait, _)| wait == Wait::Ended) {
                     flux.wait = None;
                 }

@@ -18,6 +18,8 @@ pub struct Session {
     pub token: Token,
     /// Sent available presence.
     pub available: bool,
+    /// Was ever available: contacts may believe it is, until its sm has handled its end.
+    pub shown: bool,
     /// Of the last available presence.
     pub priority: i8,
     /// Its `end` passed.
