@@ -253,9 +253,8 @@ impl World {
         }
         match (routed.payload, &routed.stanza_to) {
             (PayloadKind::Presence, None) if routed.kind() == "unavailable" => {
-                if session.available {
-                    self.sm_announces(part, &session.jid, "unavailable", None);
-                }
+                // Also of a session that never was available.
+                self.sm_announces(part, &session.jid, "unavailable", None);
                 if let Some(session) = self.sm(part).sessions.get_mut(&token) {
                     session.available = false;
                 }
