@@ -5,4 +5,5 @@ mod attack;
 mod binding;
 mod grace;
 mod placement;
+mod question;
 mod world;
