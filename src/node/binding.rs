@@ -4,10 +4,10 @@ use super::Shard;
 use super::api::{Level, LinkId, Micros};
 use super::input::Flow;
 use super::lane::Message;
-use super::link::{Cargo, Stage};
+use super::link::{Luggage, Stage};
 use super::seat::{Life, Seat};
 use crate::config::Config;
-use crate::table::names::Multi;
+use crate::table::names::{Multi, SeatView};
 use crate::table::registrar::{Ask, First, Refusal, Rights, new_seat};
 use crate::table::{SeatId, SeatKind, ShardId};
 use crate::wire::accept::PeerKind;
@@ -138,6 +138,7 @@ impl Shard {
                         home,
                         kind,
                         id: key.clone(),
+                        abroad: None,
                     },
                 );
                 // The newcomer is seated before the others learn its name: its own answer comes first.
@@ -233,6 +234,10 @@ impl Shard {
         if kind != SeatKind::Native && self.names.seat(seat).is_some_and(|view| view.kind == SeatKind::Native) {
             self.tell_all(now, &Message::Kind { seat, kind });
         }
+        let bound_at = match &mut self.cluster {
+            Some(cluster) => cluster.stamp(now).0,
+            None => now,
+        };
         self.tell_all(
             now,
             &Message::Bound {
@@ -241,6 +246,7 @@ impl Shard {
                 multi,
                 default: ask.default,
                 log: ask.log,
+                bound_at,
             },
         );
     }
@@ -320,7 +326,7 @@ impl Shard {
     }
 
     /// A link takes its seat: at once on shard 0, or when it was adopted.
-    pub(super) fn take_seat(&mut self, now: Micros, id: LinkId, cargo: &Cargo) {
+    pub(super) fn take_seat(&mut self, now: Micros, id: LinkId, cargo: &Luggage) {
         let Some(view) = self.names.seat(cargo.seat) else {
             return;
         };
@@ -371,19 +377,24 @@ impl Shard {
         let (Some(link), own) = (state.link, state.names.clone()) else {
             return;
         };
-        let bound = self.names.iter().map(|(key, _)| key);
-        let aliases = self.names.aliases().map(|(alias, _)| alias);
-        let names: Vec<Box<str>> = bound
+        let bound = self
+            .names
+            .iter()
+            .map(|(key, name)| (key, !self.is_id_abroad(key, name.holders[0])));
+        let aliases = self.names.aliases().map(|(alias, _)| (alias, true));
+        let names: Vec<(Box<str>, bool)> = bound
             .chain(aliases)
-            .filter(|name| !own.iter().any(|own| **own == **name))
-            .map(Into::into)
+            .filter(|(name, _)| !own.iter().any(|own| **own == **name))
+            .map(|(name, told)| (name.into(), told))
             .collect();
         self.send(link, |out| {
-            for name in &names {
+            for (name, told) in &names {
                 if fresh {
                     edit::advert(out, name, true);
                 }
-                edit::advert(out, name, false);
+                if *told {
+                    edit::advert(out, name, false);
+                }
             }
         });
     }
@@ -391,8 +402,20 @@ impl Shard {
     /// Every shard: what the registrar decided.
     pub(super) fn learn_names(&mut self, now: Micros, message: Message) {
         match message {
-            Message::SeatNew { seat, home, kind, id } => {
-                self.names.put_seat(seat, new_seat(home, kind, &id));
+            Message::SeatNew {
+                seat,
+                home,
+                kind,
+                id,
+                abroad,
+            } => {
+                let peer = abroad.map(|(peer, _)| peer);
+                let view = SeatView {
+                    peer,
+                    ..new_seat(home, kind, &id)
+                };
+                self.names.put_seat(seat, view);
+                self.number_seat(seat, abroad);
                 if let Some(at) = self.early.iter().position(|(_, cargo)| cargo.seat == seat) {
                     let (link, cargo) = self.early.swap_remove(at);
                     self.take_seat(now, link, &cargo);
@@ -416,8 +439,9 @@ impl Shard {
                 multi,
                 default,
                 log,
+                bound_at,
             } => {
-                let new = self.names.bind(&name, seat, multi);
+                let new = self.names.bind(&name, seat, multi, bound_at);
                 if default {
                     self.names.set_default_route(Some(seat));
                 }
@@ -429,20 +453,22 @@ impl Shard {
                 {
                     state.names.push(name.clone());
                 }
-                if new {
-                    self.advertise(&name, seat, false);
+                if new && !self.is_id_abroad(&name, seat) {
+                    self.advertise(&name, seat, false, Listeners::All);
                 }
                 if multi == Multi::To {
                     self.sm_available(now, seat);
                 }
             }
             Message::Unbound { seat, name } => {
+                let id_abroad = self.is_id_abroad(&name, seat);
                 let gone = self.names.unbind(&name, seat);
                 if let Some(state) = self.seats.get_mut(seat) {
                     state.names.retain(|own| *own != name);
                 }
                 if gone {
-                    self.advertise(&name, seat, true);
+                    let to = if id_abroad { Listeners::Sm } else { Listeners::All };
+                    self.advertise(&name, seat, true, to);
                 }
             }
             Message::SeatGone { seat } => self.seat_gone(now, seat),
@@ -451,11 +477,12 @@ impl Shard {
     }
 
     /// Tells this shard's native components, all but the one it comes from.
-    pub(super) fn advertise(&mut self, name: &str, from: SeatId, unavailable: bool) {
+    fn advertise(&mut self, name: &str, from: SeatId, unavailable: bool, to: Listeners) {
         let listeners: Vec<SeatId> = self
             .seats
             .iter()
             .filter(|(id, seat)| *id != from && seat.greeted && !seat.is_foreign())
+            .filter(|(_, seat)| to == Listeners::All || seat.kind == SeatKind::Sm)
             .map(|(id, _)| id)
             .collect();
         for listener in listeners {
@@ -541,6 +568,14 @@ impl Shard {
         }
         self.tell(now, 0, Message::ContestAnswer { seat, alive });
     }
+}
+
+/// Who hears an advert.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Listeners {
+    All,
+    /// The end of a c2s of another node is sm's affair alone.
+    Sm,
 }
 
 /// How long a contested link has to show that it is closed, microseconds.

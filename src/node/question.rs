@@ -85,12 +85,7 @@ impl Shard {
         state.returns += 1;
         state.unclaimed = Some((now + CLAIM_US, state.names.iter().skip(1).cloned().collect()));
         state.asked.clear();
-        let (name, remote, kind, held) = (
-            state.id.clone(),
-            state.remote,
-            state.kind,
-            state.clients.some(SURE_MAX),
-        );
+        let (name, remote, kind, held) = (state.id.clone(), state.remote, state.kind, state.clients.some(SURE_MAX));
         let inquiry = Box::new(Inquiry {
             until: now + ASK_US,
             samples_missing: self.shards,
@@ -179,13 +174,19 @@ impl Shard {
             return;
         }
         inquiry.samples_missing -= 1;
-        inquiry.samples.extend(samples.into_iter().map(|sample| (sample.key, sample.sure)));
+        inquiry
+            .samples
+            .extend(samples.into_iter().map(|sample| (sample.key, sample.sure)));
         if inquiry.samples_missing > 0 {
             return;
         }
         let asked = std::mem::take(&mut inquiry.samples);
         inquiry.asked = asked.len();
-        inquiry.left = asked.iter().filter(|(_, sure)| *sure).map(|(key, _)| key.token).collect();
+        inquiry.left = asked
+            .iter()
+            .filter(|(_, sure)| *sure)
+            .map(|(key, _)| key.token)
+            .collect();
         // Users choose the ids of their own iqs, and sm hands those on: they must not guess this one.
         let question = Token::new(format!("jidmesh-ask-{:016x}", self.rng.next_u64()).as_bytes());
         state.question = question;
@@ -197,13 +198,22 @@ impl Shard {
             let c2s = self.names.seat(key.c2s).map(|view| view.id.clone()).unwrap_or_default();
             self.ask_link(sm, &name, &c2s, &ping_in_session(&key, &question));
         }
-        self.log(Level::Info, None, format!("[{name}] is asked about {count} of its sessions"));
+        self.log(
+            Level::Info,
+            None,
+            format!("[{name}] is asked about {count} of its sessions"),
+        );
     }
 
     /// An sm answers an iq with an id of jidmesh's. True when it ends here.
     pub(super) fn sm_answered(&mut self, now: Micros, sm: SeatId, frame: &[u8], payload: &Payload<'_>) -> bool {
-        let Some(state) = self.seats.get_mut(sm) else { return false };
-        if state.question.is_none_or(|question| payload.id.is_none_or(|id| id.0 != question.as_bytes())) {
+        let Some(state) = self.seats.get_mut(sm) else {
+            return false;
+        };
+        if state
+            .question
+            .is_none_or(|question| payload.id.is_none_or(|id| id.0 != question.as_bytes()))
+        {
             return false;
         }
         let Life::Asking(inquiry) = &mut state.life else {
@@ -216,7 +226,9 @@ impl Shard {
         }
         let denied = payload.sm.and_then(super::forward::token);
         let before = inquiry.left.len();
-        inquiry.left.retain(|token| denied.is_some_and(|denied| denied != *token));
+        inquiry
+            .left
+            .retain(|token| denied.is_some_and(|denied| denied != *token));
         inquiry.given_back.push(frame.into());
         if inquiry.left.is_empty() && before > 0 {
             self.is_restarted(now, sm);
@@ -256,9 +268,13 @@ impl Shard {
         };
         // c2s is serial: whoever had the number of an earlier question waits for his own `started`. Asked again later.
         let silent: Vec<Question> = state.asked.drain(..at).collect();
-        let Some(question) = state.asked.pop_front() else { return };
+        let Some(question) = state.asked.pop_front() else {
+            return;
+        };
         let silent = silent.into_iter().filter_map(|question| question.session);
-        state.unproven.extend(silent.map(|(number, token)| (now, number, token)));
+        state
+            .unproven
+            .extend(silent.map(|(number, token)| (now, number, token)));
         if let Life::Asking(inquiry) = &mut state.life {
             inquiry.left.retain(|left| left != id);
             if !known && inquiry.left.is_empty() && inquiry.last != Some(*id) {
@@ -325,9 +341,8 @@ impl Shard {
             && state.asked.len() < ASKED_MAX
             && let Some((number, token)) = state.doubts.pop_front()
         {
-            let doubtful = |client: &mut crate::table::clients::Client| {
-                !client.ending && (client.doubted || !client.active)
-            };
+            let doubtful =
+                |client: &mut crate::table::clients::Client| !client.ending && (client.doubted || !client.active);
             if state.clients.get_mut(number, &token).is_some_and(doubtful) {
                 self.ask_c2s(now, seat, Some((number, token)));
             }

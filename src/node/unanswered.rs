@@ -96,7 +96,7 @@ impl Shard {
 impl Seat {
     /// An sm is told that a name is gone: on that it ends the sessions of a c2s.
     pub(super) fn keep_loss(&mut self, name: &str, adverts: &[u8]) {
-        if self.kind == SeatKind::Sm {
+        if self.kind == SeatKind::Sm && self.abroad.is_none() {
             self.unanswered.keep(Key::Gone(name.into()), adverts);
         }
     }

@@ -1,7 +1,9 @@
 //! The session manager: serial, with sessions, rosters, an offline queue in the shared database.
 
 use super::part::Body;
-use super::text::{self, DOMAIN, ROUTER, Routed, Seen, bare, control, in_session, message, on_occasion, presence, resource, route};
+use super::text::{
+    self, DOMAIN, ROUTER, Routed, Seen, bare, control, in_session, message, on_occasion, presence, resource, route,
+};
 use super::world::{Event, World};
 use crate::node::api::Micros;
 use crate::wire::header::PayloadKind;

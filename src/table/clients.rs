@@ -102,6 +102,13 @@ impl Clients {
         held.take(most).collect()
     }
 
+    /// All sessions, with their numbers.
+    pub fn iter(&self) -> impl Iterator<Item = (u32, &Client)> {
+        self.by_number
+            .iter()
+            .flat_map(|(number, clients)| clients.iter().map(move |client| (*number, client)))
+    }
+
     /// Takes all sessions out.
     pub fn drain(&mut self) -> Vec<(u32, Client)> {
         self.count = 0;

@@ -343,7 +343,10 @@ fn what_waited_for_a_lost_sm_goes_before_anything_newer() {
         site.world.pass(3_000_000);
         let read = site.world.take(site.sms[0]);
         let at = |text: &str| read.find(text).unwrap_or_else(|| panic!("no {text} in {read}"));
-        assert!(at("action='start'") < at("waits") && at("waits") < at("newer"), "{read}");
+        assert!(
+            at("action='start'") < at("waits") && at("waits") < at("newer"),
+            "{read}"
+        );
     }
 }
 

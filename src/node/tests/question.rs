@@ -53,7 +53,10 @@ fn what_an_sm_did_not_answer_is_said_again_before_what_waited() {
     for shards in [1, 2, 3] {
         let (mut world, sm, c2s, peer) = site(shards);
         world.send(c2s, &route("c2s", "sm", &control("end", 10, TOKENS[1])));
-        world.send(c2s, &route("c2s", "example.net", &start(11, "nurse@example.net/r", "id3")));
+        world.send(
+            c2s,
+            &route("c2s", "example.net", &start(11, "nurse@example.net/r", "id3")),
+        );
         let said = world.take(sm);
         assert!(said.contains("action='end'") && said.contains("id3"), "{said}");
         // Inside the broken connection, for all that is known.
@@ -69,7 +72,10 @@ fn what_an_sm_did_not_answer_is_said_again_before_what_waited() {
         assert!(read.find("id3").unwrap() < read.find("later").unwrap(), "{read}");
         // Answered now: not a third time.
         world.send(sm, &route("sm", "c2s", &control("ended", 10, TOKENS[1])));
-        world.send(sm, &route("sm", "c2s", &started(11, "nurse@example.net/r", "id3", &"3".repeat(40))));
+        world.send(
+            sm,
+            &route("sm", "c2s", &started(11, "nurse@example.net/r", "id3", &"3".repeat(40))),
+        );
         world.cut(sm);
         let sm = world.component(&["sm", "*example.net"]);
         let (_, id) = questions(&world.take(sm)).remove(0);
