@@ -67,6 +67,7 @@ impl Shard {
             if self.waits_for_turn(now, bare, place, source, path, frame) {
                 return;
             }
+            self.note_presence(payload, bare);
         }
         let user = self.users.get(bare);
         if sm_would_drop(

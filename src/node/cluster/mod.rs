@@ -20,11 +20,14 @@
 //! Must never be added: sockets, sealing, sequences (they are the room `mesh`'s), and knowledge of another node's table
 //! beyond its rows, seats and names.
 
+mod alone;
 mod exits;
+mod healing;
 mod links;
 mod message;
 mod packets;
 mod peers;
+mod report;
 mod rows;
 mod seats;
 mod starts;
@@ -92,7 +95,9 @@ pub(super) struct Cluster {
     /// Messages for peers, until they are taken.
     pub(super) posted: VecDeque<(PeerId, Lane, Vec<u8>)>,
     exits: exits::Exits,
+    healing: healing::Healing,
     links: Option<links::Links>,
+    alone: alone::Alone,
 }
 
 /// Where a user is served.
@@ -127,7 +132,9 @@ impl Cluster {
             slots_free: VecDeque::new(),
             posted: VecDeque::new(),
             exits: exits::Exits::default(),
+            healing: healing::Healing::default(),
             links: None,
+            alone: alone::Alone::default(),
         }
     }
 
