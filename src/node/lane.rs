@@ -16,6 +16,8 @@ pub(super) enum Verb {
     Seat(SeatId, u16),
     /// Decide for the user it is addressed to.
     User(Path),
+    /// No frame: all that waited for this sm is on its way, before this.
+    Returned(SeatId),
     /// Send it to this node, for the user whose key stands before it (see [`DataBatch::push_for`]).
     Abroad(PeerId, Path),
     /// It leaves for the foreign domain that stands before it.
@@ -211,7 +213,7 @@ pub(super) enum Message {
     },
     SampleAnswer {
         sm: SeatId,
-        sample: Option<Sampled>,
+        samples: Vec<Sampled>,
     },
     SurrogateStarted {
         sm: SeatId,
@@ -342,5 +344,6 @@ pub(super) enum PeerState {
 #[derive(Clone, Debug)]
 pub(super) struct Sampled {
     pub(super) key: SessionKey,
-    pub(super) bare: Box<str>,
+    /// The same process holds it. Otherwise it may have been replaced, and whether it was is lost.
+    pub(super) sure: bool,
 }
