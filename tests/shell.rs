@@ -68,6 +68,13 @@ on_both_drivers! {
     who_may_not_connect_does_not,
     connects_in_a_hurry_are_refused,
     a_link_is_throttled_to_its_rate,
+    a_dialled_link_is_a_link_like_any_other,
+    a_dial_that_fails_says_why,
+    a_silent_machine_is_given_up_and_holds_nobody_up,
+    a_dial_that_is_dropped_before_its_answer_ends_once,
+    many_dials_at_once_are_all_answered,
+    a_stop_does_not_wait_for_dials,
+    peers_come_in_by_a_door_of_their_own,
 }
 
 /// Whether this kernel has what the ring driver needs.
@@ -82,6 +89,7 @@ fn has_ring() -> bool {
 struct Server {
     running: Option<Running>,
     address: SocketAddr,
+    peers: SocketAddr,
     witness: Arc<Witness>,
 }
 
@@ -93,11 +101,14 @@ impl Server {
     fn with(shards: u16, io: Io) -> Server {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
+        let peer_listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let peers = peer_listener.local_addr().unwrap();
         let witness = Arc::new(Witness::default());
         let pem = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/shell/server.pem");
         let setup = Setup {
             shards,
             listeners: vec![listener],
+            peer_listeners: vec![peer_listener],
             driver: DRIVER.get(),
             io,
             tls: Some(load_pem(pem.as_ref()).unwrap()),
@@ -109,15 +120,13 @@ impl Server {
         Server {
             running: Some(running),
             address,
+            peers,
             witness,
         }
     }
 
     fn connect(&self, command: &str) -> TcpStream {
-        let mut stream = TcpStream::connect(self.address).unwrap();
-        stream.set_read_timeout(Some(TIMEOUT)).unwrap();
-        stream.set_write_timeout(Some(TIMEOUT)).unwrap();
-        stream.set_nodelay(true).unwrap();
+        let mut stream = patient(TcpStream::connect(self.address).unwrap());
         stream.write_all(command.as_bytes()).unwrap();
         stream
     }
@@ -156,6 +165,13 @@ impl Drop for Server {
             running.stop().unwrap();
         }
     }
+}
+
+fn patient(stream: TcpStream) -> TcpStream {
+    stream.set_read_timeout(Some(TIMEOUT)).unwrap();
+    stream.set_write_timeout(Some(TIMEOUT)).unwrap();
+    stream.set_nodelay(true).unwrap();
+    stream
 }
 
 fn expect(stream: &mut impl Read, what: &[u8]) {
@@ -613,4 +629,181 @@ fn a_link_is_throttled_to_its_rate() {
     let start = Instant::now();
     echo(&link, &pattern(1, 250_000), &[10_000]);
     assert!(start.elapsed() > Duration::from_millis(900), "{:?}", start.elapsed());
+}
+
+/// The next line that a link is told.
+fn line(stream: &mut impl Read) -> String {
+    let (mut line, mut byte) = (Vec::new(), [0]);
+    loop {
+        stream.read_exact(&mut byte).unwrap();
+        if byte == *b"\n" {
+            return String::from_utf8(line).unwrap();
+        }
+        line.push(byte[0]);
+    }
+}
+
+/// Somebody to dial, and the words for it.
+fn listen() -> (TcpListener, String) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    (listener, format!("127.0.0.1 {port}"))
+}
+
+fn a_dialled_link_is_a_link_like_any_other() {
+    let server = Server::new(2);
+    let (listener, target) = listen();
+    // Any shard may dial, and by name.
+    for (shard, target) in [(0, target.clone()), (1, target.replace("127.0.0.1", "localhost"))] {
+        let mut asker = server.connect_at(shard, &format!("dial 1 {target}\n"));
+        let mut dialed = patient(listener.accept().unwrap().0);
+        assert_eq!(line(&mut asker), "Dialed");
+        expect(&mut dialed, b"hello\n");
+        dialed.write_all(b"hop\n").unwrap();
+        echo(&dialed, &pattern(1, 4 << 20), &[70_000, 3, 1448]);
+        drop(dialed);
+        assert_eq!(server.ending(), (CloseCause::Eof, 0, 0));
+    }
+    assert!(*server.witness.moves.lock().unwrap() > 20);
+}
+
+fn a_dial_that_fails_says_why() {
+    let server = Server::new(1);
+    let (listener, target) = listen();
+    drop(listener);
+    let mut asker = server.connect(&format!("dial 1 {target}\n"));
+    assert_eq!(line(&mut asker), "Refused");
+    // The resolver refuses it without asking anybody.
+    let mut asker = server.connect("dial 1 nobody..invalid 5348\n");
+    let why = line(&mut asker);
+    assert!(
+        why.starts_with("Error") && why.contains("nobody..invalid is not known"),
+        "{why}"
+    );
+}
+
+fn set_backlog(listener: &TcpListener, connections: i32) {
+    // SAFETY: no pointers.
+    assert_eq!(unsafe { libc::listen(listener.as_raw_fd(), connections) }, 0);
+}
+
+/// A listener whose backlog is full: the kernel does not answer, as a dead machine does not.
+fn silent() -> (TcpListener, Vec<TcpStream>, String) {
+    let (listener, target) = listen();
+    set_backlog(&listener, 0);
+    let address = listener.local_addr().unwrap();
+    let mut waiting = Vec::new();
+    while let Ok(stream) = TcpStream::connect_timeout(&address, Duration::from_millis(200)) {
+        waiting.push(stream);
+        assert!(waiting.len() < 10, "the backlog never fills");
+    }
+    (listener, waiting, target)
+}
+
+fn a_silent_machine_is_given_up_and_holds_nobody_up() {
+    let server = Server::new(1);
+    let (_listener, _waiting, target) = silent();
+    let mut polite = server.connect("echo\n");
+    let start = Instant::now();
+    let mut asker = server.connect(&format!("dial 1 {target}\n"));
+    for n in 0..100u8 {
+        let start = Instant::now();
+        polite.write_all(&[n]).unwrap();
+        expect(&mut polite, &[n]);
+        assert!(start.elapsed() < Duration::from_millis(500));
+    }
+    let why = line(&mut asker);
+    assert!(why.starts_with("Error") && why.contains("timed out"), "{why}");
+    assert!(
+        start.elapsed() > Duration::from_millis(900) && start.elapsed() < Duration::from_secs(5),
+        "{:?}",
+        start.elapsed()
+    );
+}
+
+fn a_dial_that_is_dropped_before_its_answer_ends_once() {
+    let server = Server::new(1);
+    let (listener, target) = listen();
+    let mut asker = server.connect(&format!("drop {target}\n"));
+    assert_eq!(line(&mut asker), "Local");
+    let mut dialed = patient(listener.accept().unwrap().0);
+    let mut rest = Vec::new();
+    dialed.read_to_end(&mut rest).unwrap();
+    assert!(rest.is_empty(), "the late socket is dropped");
+    // The relay would not survive a second end of the same link.
+    let mut link = server.connect("echo\nx");
+    expect(&mut link, b"x");
+}
+
+fn many_dials_at_once_are_all_answered() {
+    let server = Server::new(1);
+    let (listener, target) = listen();
+    set_backlog(&listener, 1024);
+    let mut asker = server.connect(&format!("dial 300 {target}\n"));
+    let accepting = thread::spawn(move || {
+        let mut taken = Vec::new();
+        while let Ok((stream, _)) = listener.accept() {
+            let mut stream = patient(stream);
+            let mut first = [0];
+            // An empty link is the test's own sign that no more come.
+            if stream.read(&mut first).unwrap() == 0 {
+                break;
+            }
+            taken.push(stream);
+        }
+        taken.len()
+    });
+    let answers: Vec<String> = (0..300).map(|_| line(&mut asker)).collect();
+    let dialed = answers.iter().filter(|answer| *answer == "Dialed").count();
+    let refused = answers
+        .iter()
+        .filter(|answer| answer.contains("too many dials"))
+        .count();
+    assert_eq!(dialed + refused, 300);
+    assert!(dialed >= 256 && refused > 0, "{dialed} dialled");
+    let port = target.rsplit(' ').next().unwrap().parse().unwrap();
+    drop(TcpStream::connect(SocketAddr::from(([127, 0, 0, 1], port))).unwrap());
+    assert_eq!(accepting.join().unwrap(), dialed);
+}
+
+fn a_stop_does_not_wait_for_dials() {
+    let mut server = Server::new(1);
+    let (_listener, _waiting, target) = silent();
+    let mut asker = server.connect(&format!("dial 1 {target}\n"));
+    let mut polite = server.connect("echo\nx");
+    expect(&mut polite, b"x");
+    let took = server.stop();
+    assert!(took < Duration::from_millis(500), "{took:?}");
+    let mut rest = String::new();
+    asker.read_to_string(&mut rest).unwrap();
+    assert!(rest.contains("Local"), "{rest}");
+}
+
+fn peers_come_in_by_a_door_of_their_own() {
+    let everybody = Network::new(IpAddr::from([0, 0, 0, 0]), 0).unwrap();
+    let rate = Rate {
+        amount: 1,
+        per_s: 60,
+        throttle_s: 60,
+    };
+    let server = Server::with(
+        2,
+        Io {
+            max_fds: 0,
+            access: Access {
+                deny: vec![everybody],
+                ..Access::default()
+            },
+            connects: Some(rate),
+            bytes: Some(rate),
+        },
+    );
+    assert!(refused(&server), "a component stays out");
+    for _ in 0..3 {
+        let mut peer = patient(TcpStream::connect(server.peers).unwrap());
+        expect(&mut peer, b"peer\n");
+        peer.write_all(b"hop\n").unwrap();
+        echo(&peer, &pattern(1, 1 << 20), &[70_000, 3, 1448]);
+    }
+    assert!(*server.witness.moves.lock().unwrap() > 10);
 }

@@ -23,6 +23,8 @@ pub enum CloseCause {
     Eof,
     /// The peer reset the connection.
     Reset,
+    /// A dial was refused: the machine answers, but nobody listens there.
+    Refused,
     /// Another error of the socket; its text.
     Error(String),
     /// This side closed it, as an [`Action::Close`] asked.
@@ -55,6 +57,17 @@ pub enum Action<C = super::Cargo> {
         /// The brain's state of it.
         cargo: Box<C>,
     },
+    /// Open a connection to a peer: resolve `host` (a DNS name, asked anew each time, or an IP address) and try its
+    /// addresses in turn, each for at most [`DIAL_MS`]. The answer is [`Shard::dialed`](super::Shard::dialed), from
+    /// where on it is a link like any other, or [`Shard::closed`](super::Shard::closed). The brain may close it before.
+    Dial {
+        /// The link to be, made by the brain.
+        link: LinkId,
+        /// Whom to call.
+        host: Box<str>,
+        /// At which port.
+        port: u16,
+    },
     /// Is the peer's kernel still acknowledging what we send? Answer with
     /// [`Shard::probed`](super::Shard::probed) (unacknowledged bytes in TCP_INFO: no).
     Probe(LinkId),
@@ -70,6 +83,9 @@ pub enum Action<C = super::Cargo> {
         stamped: bool,
     },
 }
+
+/// How long one address may take to accept a dial, milliseconds.
+pub const DIAL_MS: u64 = 1_000;
 
 /// How long a closing link may take to write its last bytes, milliseconds.
 pub const CLOSE_FLUSH_MS: u64 = 2_000;

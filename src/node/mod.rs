@@ -356,6 +356,7 @@ fn cause_text(cause: &CloseCause) -> String {
     match cause {
         CloseCause::Eof => "closed by the component".into(),
         CloseCause::Reset => "reset by the component".into(),
+        CloseCause::Refused => "refused: nobody listens there".into(),
         CloseCause::Error(text) => text.clone(),
         CloseCause::Local => "closed by jidmesh".into(),
     }

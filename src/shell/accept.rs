@@ -1,4 +1,4 @@
-//! Who may connect, and how often: the limits of `<io>`.
+//! Who may connect, and how often: the limits of `<io>` for components, a number for peers.
 
 use crate::config::{Access, Io, Rate};
 use crate::node::api::Micros;
@@ -9,6 +9,10 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 /// Addresses whose connects are counted; when there are more, the idle ones are forgotten, then all.
 const ADDRESSES_MAX: usize = 4_096;
+
+/// Links that other nodes have opened, at most. A node of 64 needs a few hundred; who gets in without being one of them
+/// is soon sent away.
+pub(crate) const PEER_LINKS_MAX: u32 = 1_024;
 
 /// How often something happened of late: more than [`Rate::amount`] within [`Rate::per_s`] bars it for
 /// [`Rate::throttle_s`].
@@ -59,6 +63,17 @@ pub(crate) struct Permit {
     taken: Arc<AtomicU32>,
 }
 
+impl Permit {
+    /// A place among at most `max`.
+    fn take(taken: &Arc<AtomicU32>, max: u32) -> Option<Permit> {
+        let permit = Permit {
+            taken: Arc::clone(taken),
+        };
+        // Dropping it gives the place back.
+        (taken.fetch_add(1, Ordering::Relaxed) < max).then_some(permit)
+    }
+}
+
 impl Drop for Permit {
     fn drop(&mut self) {
         self.taken.fetch_sub(1, Ordering::Relaxed);
@@ -73,6 +88,7 @@ pub(crate) struct Door {
     pub(crate) bytes: Option<Rate>,
     links_max: u32,
     taken: Arc<AtomicU32>,
+    peers: Arc<AtomicU32>,
     meters: HashMap<IpAddr, Meter>,
 }
 
@@ -84,6 +100,7 @@ impl Door {
             bytes: io.bytes,
             links_max: io.max_fds,
             taken,
+            peers: Arc::default(),
             meters: HashMap::new(),
         }
     }
@@ -112,13 +129,13 @@ impl Door {
                 return Err("too many connects from this address (<rate><connects>)");
             }
         }
-        if self.taken.fetch_add(1, Ordering::Relaxed) >= self.links_max {
-            self.taken.fetch_sub(1, Ordering::Relaxed);
-            return Err("too many links (<max_fds>)");
-        }
-        Ok(Permit {
-            taken: Arc::clone(&self.taken),
-        })
+        Permit::take(&self.taken, self.links_max).ok_or("too many links (<max_fds>)")
+    }
+
+    /// Lets a connection to the mesh's port in, or says why not. `<io>` is for components: a cluster must not fall
+    /// apart since its nodes reconnect in a hurry.
+    pub(crate) fn admit_peer(&self) -> Result<Permit, &'static str> {
+        Permit::take(&self.peers, PEER_LINKS_MAX).ok_or("too many links of peers")
     }
 }
 
@@ -158,6 +175,20 @@ mod tests {
         assert!(door.admit(ip, 0).is_err());
         drop(first);
         assert!(door.admit(ip, 0).is_ok());
+    }
+
+    #[test]
+    fn peers_have_a_limit_of_their_own() {
+        let io = Io {
+            max_fds: 0,
+            ..Io::default()
+        };
+        let mut door = Door::new(&io, Arc::default());
+        assert!(door.admit(IpAddr::from([127, 0, 0, 1]), 0).is_err());
+        let mut permits: Vec<Permit> = (0..PEER_LINKS_MAX).map(|_| door.admit_peer().unwrap()).collect();
+        assert!(door.admit_peer().is_err());
+        permits.pop();
+        assert!(door.admit_peer().is_ok());
     }
 
     #[test]

@@ -8,7 +8,7 @@ use super::hub::{Context, Hub};
 use super::journal::Stderr;
 use super::lanes;
 use super::link::Handover;
-use super::sys::Doorbell;
+use super::sys::{self, Doorbell};
 use crate::config::{Config, Io};
 use crate::node::api::{Action, CloseCause, LinkId, Micros, ShardId};
 use crate::node::report::ShardReport;
@@ -33,6 +33,10 @@ impl Brain for Recorder {
     fn opened(&mut self, _: Micros, _: SocketAddr) -> LinkId {
         unreachable!("nobody connects")
     }
+    fn opened_peer(&mut self, _: Micros, _: SocketAddr) -> LinkId {
+        unreachable!("nobody connects")
+    }
+    fn dialed(&mut self, _: Micros, _: LinkId, _: SocketAddr) {}
     fn received(&mut self, _: Micros, link: LinkId, bytes: &[u8]) {
         self.told.push(format!("received {}", String::from_utf8_lossy(bytes)));
         if self.move_on {
@@ -82,6 +86,7 @@ fn hubs(move_on: bool) -> (Hub<Recorder>, lanes::Lanes<Recorder>) {
     let context = Context {
         journal: Arc::new(Stderr),
         tls: None,
+        cpus: sys::allowed_cpus().into(),
         started: Instant::now(),
     };
     let brain = Recorder {
@@ -98,7 +103,7 @@ fn handover(hub: &mut Hub<Recorder>) -> Handover<()> {
     Handover {
         fd: OwnedFd::from(here),
         remote: SocketAddr::from(([127, 0, 0, 1], 1)),
-        permit: hub.door.admit([127, 0, 0, 1].into(), 0).unwrap(),
+        permit: Some(hub.door.admit([127, 0, 0, 1].into(), 0).unwrap()),
         cargo: Box::new(()),
         tls: None,
         meter: Default::default(),

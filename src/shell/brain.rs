@@ -21,6 +21,8 @@ pub trait Brain: 'static {
     type Data: Send + 'static;
 
     fn opened(&mut self, now: Micros, remote: SocketAddr) -> LinkId;
+    fn opened_peer(&mut self, now: Micros, remote: SocketAddr) -> LinkId;
+    fn dialed(&mut self, now: Micros, link: LinkId, remote: SocketAddr);
     fn received(&mut self, now: Micros, link: LinkId, bytes: &[u8]);
     fn tls_started(&mut self, now: Micros, link: LinkId);
     fn closed(&mut self, now: Micros, link: LinkId, cause: CloseCause, unsent: Vec<u8>, written: usize);
@@ -51,6 +53,12 @@ impl Brain for Shard {
 
     fn opened(&mut self, now: Micros, remote: SocketAddr) -> LinkId {
         Shard::opened(self, now, remote)
+    }
+    fn opened_peer(&mut self, now: Micros, remote: SocketAddr) -> LinkId {
+        Shard::opened_peer(self, now, remote)
+    }
+    fn dialed(&mut self, now: Micros, link: LinkId, remote: SocketAddr) {
+        Shard::dialed(self, now, link, remote);
     }
     fn received(&mut self, now: Micros, link: LinkId, bytes: &[u8]) {
         Shard::received(self, now, link, bytes);

@@ -61,21 +61,22 @@ pub(crate) fn limits(shards: u16, links_max: u32) -> Result<Vec<String>, String>
     let allowed = sys::raise_limit(libc::RLIMIT_NOFILE, fds);
     if allowed < fds {
         warnings.push(format!(
-            "{allowed} files may be open, <max_fds> {links_max} needs {fds}: set LimitNOFILE={fds} in the unit, or ulimit -n"
+            "{allowed} files may be open, {links_max} links (<max_fds> and peers) need {fds}: set LimitNOFILE={fds} in the unit, or ulimit -n"
         ));
     }
     Ok(warnings)
 }
 
-/// Binds all addresses, or says which one cannot be had.
-pub(crate) fn bind(addresses: &[SocketAddr]) -> Result<Vec<TcpListener>, String> {
+/// Binds all addresses that `section` names, or says which one cannot be had.
+pub(crate) fn bind(addresses: &[SocketAddr], section: &str) -> Result<Vec<TcpListener>, String> {
     if addresses.is_empty() {
-        return Err("no address to listen on (<local><ip>)".to_owned());
+        return Err(format!("no address to listen on ({section}<ip>)"));
     }
-    addresses.iter().map(|address| bind_one(address, addresses)).collect()
+    let bound = addresses.iter().map(|address| bind_one(address, addresses, section));
+    bound.collect()
 }
 
-fn bind_one(address: &SocketAddr, all: &[SocketAddr]) -> Result<TcpListener, String> {
+fn bind_one(address: &SocketAddr, all: &[SocketAddr], section: &str) -> Result<TcpListener, String> {
     // An IPv6 wildcard takes the IPv4 port too, unless somebody wants that one.
     let only_v6 = all
         .iter()
@@ -84,11 +85,12 @@ fn bind_one(address: &SocketAddr, all: &[SocketAddr]) -> Result<TcpListener, Str
         io::ErrorKind::AddrInUse => {
             let port = address.port();
             format!(
-                "cannot listen on {address}: the port is in use; is another router running? (ss -ltnp sport = :{port})"
+                "cannot listen on {address}: the port is in use ({section}); is another router running? \
+                 (ss -ltnp sport = :{port})"
             )
         }
         io::ErrorKind::AddrNotAvailable => {
-            format!("cannot listen on {address}: this machine does not have that address (<local><ip>)")
+            format!("cannot listen on {address}: this machine does not have that address ({section}<ip>)")
         }
         io::ErrorKind::PermissionDenied => {
             format!("cannot listen on {address}: ports below 1024 need CAP_NET_BIND_SERVICE")
@@ -123,22 +125,22 @@ mod tests {
     fn a_port_in_use_is_named() {
         let taken = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = taken.local_addr().unwrap();
-        let error = bind(&[address]).unwrap_err();
+        let error = bind(&[address], "<mesh><local>").unwrap_err();
         assert!(
-            error.contains(&address.to_string()) && error.contains("in use"),
+            error.contains(&address.to_string()) && error.contains("in use") && error.contains("(<mesh><local>)"),
             "{error}"
         );
     }
 
     #[test]
     fn both_wildcards_share_a_port() {
-        let v6 = bind(&["[::]:0".parse().unwrap()]).unwrap();
+        let v6 = bind(&["[::]:0".parse().unwrap()], "<local>").unwrap();
         let port = v6[0].local_addr().unwrap().port();
         drop(v6);
         let both = [
             SocketAddr::from(([0, 0, 0, 0], port)),
             SocketAddr::from((std::net::Ipv6Addr::UNSPECIFIED, port)),
         ];
-        assert_eq!(bind(&both).unwrap().len(), 2);
+        assert_eq!(bind(&both, "<local>").unwrap().len(), 2);
     }
 }

@@ -1,7 +1,9 @@
 //! The handle by which other threads speak to the shards: reports, reload, stop.
 
+use super::dial::Outcome;
 use super::sys::Doorbell;
 use crate::config::Config;
+use crate::node::api::LinkId;
 use crate::node::report::ShardReport;
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 use std::sync::Arc;
@@ -16,6 +18,8 @@ pub(crate) enum Command {
     Report(Sender<ShardReport>),
     /// Use this configuration from now on.
     Reload(Arc<Config>, Option<Arc<rustls::ServerConfig>>),
+    /// What became of the dial for this link.
+    Dialed(LinkId, Outcome),
     /// Close every link and end.
     Shutdown,
 }
@@ -23,10 +27,13 @@ pub(crate) enum Command {
 /// A shard's side of the handle.
 pub(crate) struct Commands {
     pub(crate) queue: Receiver<Command>,
+    /// Where helpers of this shard answer.
+    pub(crate) port: Port,
 }
 
 /// One shard's letter box.
-struct Port {
+#[derive(Clone)]
+pub(crate) struct Port {
     queue: Sender<Command>,
     bell: Arc<Doorbell>,
 }
@@ -43,11 +50,12 @@ impl Control {
         let (mut ports, mut commands) = (Vec::new(), Vec::new());
         for bell in bells {
             let (queue, receiver) = bounded(COMMANDS_MAX);
-            ports.push(Port {
+            let port = Port {
                 queue,
                 bell: Arc::clone(bell),
-            });
-            commands.push(Commands { queue: receiver });
+            };
+            ports.push(port.clone());
+            commands.push(Commands { queue: receiver, port });
         }
         (Control { ports: Arc::new(ports) }, commands)
     }
@@ -96,6 +104,13 @@ impl Port {
     fn send(&self, command: Command) {
         // A full queue belongs to a shard that stands still, a closed one to a shard that has ended.
         if self.queue.try_send(command).is_ok() {
+            self.bell.ring();
+        }
+    }
+
+    /// Waits for room: for what must not be lost, on a thread that may wait.
+    pub(crate) fn send_waiting(&self, command: Command) {
+        if self.queue.send(command).is_ok() {
             self.bell.ring();
         }
     }

@@ -3,6 +3,7 @@
 use super::accept::Door;
 use super::brain::Brain;
 use super::control::{Command, Commands};
+use super::dial::Dials;
 use super::driver::{Driver, Token};
 use super::journal::{Journal, line};
 use super::lanes::{Arrived, Lanes, Message};
@@ -38,6 +39,7 @@ pub(crate) struct Hub<B: Brain> {
     pub(super) door: Door,
     pub(super) context: Context,
     commands: Commands,
+    pub(super) dials: Dials,
     pub(super) now: Micros,
     /// Plain text of the link just read; kept for its memory.
     pub(super) plain: Vec<u8>,
@@ -52,6 +54,8 @@ pub(crate) struct Hub<B: Brain> {
 pub(crate) struct Context {
     pub(crate) journal: Arc<dyn Journal>,
     pub(crate) tls: Option<Arc<rustls::ServerConfig>>,
+    /// The CPUs of the process.
+    pub(crate) cpus: Arc<[usize]>,
     pub(crate) started: Instant,
 }
 
@@ -61,6 +65,8 @@ pub(super) enum Op {
     Reading(LinkId),
     Release(LinkId),
     Probe(LinkId),
+    /// A dial came to nothing.
+    Undialed(LinkId, CloseCause),
     AcceptAgain,
     Unlisten,
 }
@@ -88,6 +94,7 @@ impl<B: Brain> Hub<B> {
             lanes,
             arrived: Arrived::new(),
             door,
+            dials: Dials::new(commands.port.clone(), Arc::clone(&context.cpus)),
             context,
             commands,
             now: 0,
@@ -111,7 +118,7 @@ impl<B: Brain> Hub<B> {
 
     /// Whether the shard is stopping and has closed everything.
     pub(crate) fn ended(&self) -> bool {
-        self.stop_at.is_some() && self.links.is_empty()
+        self.stop_at.is_some() && self.links.is_empty() && self.dials.none_awaited()
     }
 
     /// How long the shard may sleep, as far as its clock is concerned.
@@ -159,6 +166,7 @@ impl<B: Brain> Hub<B> {
                     self.brain.reload(self.now, config);
                     self.act();
                 }
+                Command::Dialed(link, outcome) => self.dialed(link, outcome),
                 Command::Shutdown => self.stop(),
             }
         }
@@ -178,6 +186,7 @@ impl<B: Brain> Hub<B> {
         for link in links {
             self.begin_close(link, CloseCause::Local);
         }
+        self.hang_up_dials();
     }
 
     fn take_lanes(&mut self) {
@@ -294,6 +303,7 @@ impl<B: Brain> Hub<B> {
                     self.brain.probed(self.now, id, alive);
                     self.act();
                 }
+                Op::Undialed(id, cause) => self.undialed(id, cause),
                 Op::AcceptAgain => driver.accept_again(),
                 Op::Unlisten => driver.unlisten(),
             }
@@ -337,9 +347,8 @@ impl<B: Brain> Hub<B> {
         if written > 0 {
             self.brain.written(self.now, id, written);
         }
-        let mut link = Link::new(Token::NONE, remote, permit);
+        let mut link = Link::new(Token::NONE, remote, permit, meter);
         link.tls = tls;
-        link.meter = meter;
         if throttled_until > self.now {
             link.throttled = true;
             self.timers

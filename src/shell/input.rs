@@ -1,7 +1,8 @@
 //! What the driver reports, on its way to the brain.
 
+use super::accept::Meter;
 use super::brain::Brain;
-use super::driver::{Events, Released, Token};
+use super::driver::{Entrance, Events, Released, Token};
 use super::hub::{ACCEPT_RETRY_MS, Alarm, Hub, Op};
 use super::journal::line;
 use super::link::{Fate, Link};
@@ -44,21 +45,27 @@ impl<B: Brain> Events for Hub<B> {
         self.end(link, released);
     }
 
-    fn accepted(&mut self, fd: OwnedFd, remote: SocketAddr) {
+    fn accepted(&mut self, fd: OwnedFd, remote: SocketAddr, entrance: Entrance) {
         self.look_at_clock();
         if self.stop_at.is_some() {
             return;
         }
-        match self.door.admit(remote.ip(), self.now) {
-            Ok(permit) => {
-                sys::set_nodelay(fd.as_fd());
-                let id = self.brain.opened(self.now, remote);
-                self.links.insert(id, Link::new(Token::NONE, remote, permit));
-                self.ops.push_back(Op::Add(id, fd));
-                self.act();
-            }
-            Err(why) => self.log(Level::Notice, remote, format!("connection refused: {why}")),
-        }
+        let admitted = match entrance {
+            Entrance::Components => self.door.admit(remote.ip(), self.now),
+            Entrance::Peers => self.door.admit_peer(),
+        };
+        let permit = match admitted {
+            Ok(permit) => Some(permit),
+            Err(why) => return self.log(Level::Notice, remote, format!("connection refused: {why}")),
+        };
+        sys::set_nodelay(fd.as_fd());
+        let (id, meter) = match entrance {
+            Entrance::Components => (self.brain.opened(self.now, remote), Some(Meter::default())),
+            Entrance::Peers => (self.brain.opened_peer(self.now, remote), None),
+        };
+        self.links.insert(id, Link::new(Token::NONE, remote, permit, meter));
+        self.ops.push_back(Op::Add(id, fd));
+        self.act();
     }
 
     fn accept_failed(&mut self, error: io::Error) {
@@ -80,7 +87,8 @@ impl<B: Brain> Hub<B> {
             Fate::Closing { .. } | Fate::Gone(_) => return,
         }
         if let Some(rate) = &self.door.bytes
-            && let Some(until) = link.meter.count(rate, self.now, bytes.len() as u64)
+            && let Some(meter) = &mut link.meter
+            && let Some(until) = meter.count(rate, self.now, bytes.len() as u64)
             && !link.throttled
         {
             link.throttled = true;

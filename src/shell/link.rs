@@ -11,7 +11,8 @@ use std::os::fd::OwnedFd;
 pub(crate) struct Link<C> {
     pub(crate) token: Token,
     pub(crate) remote: SocketAddr,
-    pub(crate) permit: Permit,
+    /// None for a link that this node dialled.
+    pub(crate) permit: Option<Permit>,
     pub(crate) fate: Fate<C>,
     /// A write is in flight.
     pub(crate) writing: bool,
@@ -22,7 +23,8 @@ pub(crate) struct Link<C> {
     pub(crate) plain_first: bool,
     pub(crate) paused: bool,
     pub(crate) throttled: bool,
-    pub(crate) meter: Meter,
+    /// What it sends is measured; nothing is for a peer.
+    pub(crate) meter: Option<Meter>,
     /// It stands in the list of links to write.
     pub(crate) dirty: bool,
     /// Memory for the next chunk.
@@ -56,7 +58,7 @@ pub(crate) enum Fate<C> {
 }
 
 impl<C> Link<C> {
-    pub(crate) fn new(token: Token, remote: SocketAddr, permit: Permit) -> Link<C> {
+    pub(crate) fn new(token: Token, remote: SocketAddr, permit: Option<Permit>, meter: Option<Meter>) -> Link<C> {
         Link {
             token,
             remote,
@@ -68,7 +70,7 @@ impl<C> Link<C> {
             plain_first: false,
             paused: false,
             throttled: false,
-            meter: Meter::default(),
+            meter,
             dirty: false,
             spare: Vec::new(),
             unread: Vec::new(),
@@ -89,10 +91,10 @@ impl<C> Link<C> {
 pub(crate) struct Handover<C> {
     pub(crate) fd: OwnedFd,
     pub(crate) remote: SocketAddr,
-    pub(crate) permit: Permit,
+    pub(crate) permit: Option<Permit>,
     pub(crate) cargo: Box<C>,
     pub(crate) tls: Option<Tls>,
-    pub(crate) meter: Meter,
+    pub(crate) meter: Option<Meter>,
     pub(crate) throttled_until: Micros,
     /// Bytes read and not given to a brain yet.
     pub(crate) unread: Vec<u8>,

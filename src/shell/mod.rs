@@ -7,7 +7,8 @@
 //! Invariants:
 //! * No link is read more than one budget at a time ([`driver::READ_BYTES`]); links take turns.
 //! * One write at a time for each link; what comes meanwhile waits in the brain.
-//! * Everything the shell holds is bounded: links by `max_fds`, lanes by [`lanes::LANE_BATCHES`], timers by links.
+//! * Everything the shell holds is bounded: links by `max_fds`, those that peers opened by [`accept::PEER_LINKS_MAX`],
+//!   dials by [`dial`]'s limit, lanes by [`lanes::LANE_BATCHES`], timers by links.
 //! * A socket is closed by its shard, explicitly, before the shard's executor ends.
 //! * An idle shard sleeps in the kernel; only the heartbeat wakes it.
 //!
@@ -20,6 +21,7 @@ mod adopted;
 mod brain;
 mod checks;
 mod control;
+mod dial;
 mod driver;
 mod hub;
 mod input;

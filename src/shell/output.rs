@@ -28,6 +28,7 @@ impl<B: Brain> Hub<B> {
                 Action::Pause(id) => self.set_paused(id, true),
                 Action::Resume(id) => self.set_paused(id, false),
                 Action::Move { link, to, cargo } => self.begin_move(link, to, cargo),
+                Action::Dial { link, host, port } => self.dial(link, host, port),
                 Action::Probe(id) => self.ops.push_back(Op::Probe(id)),
                 Action::Log(line) => self.context.journal.log(line),
                 Action::Append { file, bytes, stamped } => self.context.journal.append(file, bytes, stamped),
@@ -45,6 +46,9 @@ impl<B: Brain> Hub<B> {
 
     /// Writes what waits, then closes.
     pub(super) fn begin_close(&mut self, id: LinkId, cause: CloseCause) {
+        if self.hang_up_dial(id) {
+            return;
+        }
         let Some(link) = self.links.get_mut(&id) else { return };
         if !link.serving() {
             return;
@@ -218,7 +222,8 @@ impl<B: Brain> Hub<B> {
         match link.fate {
             Fate::Moving { to, cargo, broken } => {
                 link.unread.extend_from_slice(&unread);
-                let throttled_until = if link.throttled { link.meter.barred_until() } else { 0 };
+                let meter = link.meter.filter(|_| link.throttled);
+                let throttled_until = meter.map_or(0, |meter| meter.barred_until());
                 let handover = Box::new(Handover {
                     fd,
                     remote: link.remote,

@@ -1,5 +1,6 @@
 //! The process: from a configuration to an exit code.
 
+use super::accept::PEER_LINKS_MAX;
 use super::control::Control;
 use super::driver::DriverKind;
 use super::journal::{Journal, line};
@@ -11,6 +12,7 @@ use crate::node::Shard;
 use crate::node::api::{Level, LogLine, ShardId};
 use crate::operate::log::{self, LogSender};
 use crate::operate::{self, ServeParams, Serving, Source};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -125,11 +127,16 @@ impl Process {
     fn start(config: Config, given: Given, log: LogSender, started: Instant) -> Result<Process, String> {
         checks::kernel()?;
         let shards = shards(&config);
-        for warning in checks::limits(shards, config.io.max_fds)? {
+        let mesh = config.mesh.as_ref();
+        let links = config.io.max_fds.saturating_add(mesh.map_or(0, |_| PEER_LINKS_MAX));
+        for warning in checks::limits(shards, links)? {
             log.send(line(Level::Warning, warning));
         }
         let tls = config.pemfile.as_deref().map(tls::load_pem).transpose()?;
-        let listeners = checks::bind(&config.local)?;
+        let listeners = checks::bind(&config.local, "<local>")?;
+        let peer_listeners = mesh
+            .map(|mesh| checks::bind(&mesh.local, "<mesh><local>"))
+            .transpose()?;
         let pidfile = config.pidfile.clone().and_then(|path| PidFile::write(path, &log));
         let mut seed = [0u8; 32];
         getrandom::fill(&mut seed).map_err(|error| format!("no random numbers: {error}"))?;
@@ -137,6 +144,7 @@ impl Process {
         let setup = Setup {
             shards,
             listeners,
+            peer_listeners: peer_listeners.unwrap_or_default(),
             driver: driver()?,
             io: config.io.clone(),
             tls,
@@ -149,13 +157,16 @@ impl Process {
         })
         .map_err(|error| error.to_string())?;
         let serving = serve_operator(&config, given.admin, shards, started, running.control(), &log);
-        let addresses: Vec<String> = config.local.iter().map(ToString::to_string).collect();
-        let text = format!(
-            "listening on {}, {shards} shard(s), {} links at most",
-            addresses.join(", "),
-            config.io.max_fds
-        );
+        let (local, max_fds) = (listed(&config.local), config.io.max_fds);
+        let text = format!("listening on {local}, {shards} shard(s), {max_fds} links at most");
         log.send(line(Level::Notice, text));
+        if let Some(mesh) = &config.mesh {
+            let (node, local) = (&mesh.node, listed(&mesh.local));
+            log.send(line(
+                Level::Notice,
+                format!("node {node}, listening for peers on {local}"),
+            ));
+        }
         Ok(Process {
             initial: config,
             path: given.path,
@@ -235,9 +246,11 @@ impl Process {
 
 /// The sections that differ and that only a start reads.
 fn fixed_at_start(initial: &Config, now: &Config) -> Vec<&'static str> {
+    let mesh = |config: &Config| config.mesh.as_ref().map(|mesh| (mesh.node.clone(), mesh.local.clone()));
     [
         ("<id>", initial.id != now.id),
         ("<local><ip> and <port>", initial.local != now.local),
+        ("<mesh><node> and <local>", mesh(initial) != mesh(now)),
         ("<pidfile>", initial.pidfile != now.pidfile),
         ("<log>", initial.log != now.log),
         ("<admin>", initial.admin != now.admin),
@@ -280,6 +293,11 @@ fn serve_operator(
         metrics: config.metrics,
     };
     operate::serve(params, source, log.clone())
+}
+
+fn listed(addresses: &[SocketAddr]) -> String {
+    let addresses: Vec<String> = addresses.iter().map(ToString::to_string).collect();
+    addresses.join(", ")
 }
 
 /// Each shard's own seed.

@@ -3,7 +3,7 @@
 use super::accept::Door;
 use super::brain::Brain;
 use super::control::Control;
-use super::driver::{Driver, DriverKind, Ready, Ring};
+use super::driver::{Driver, DriverKind, Entrance, Ready, Ring};
 use super::hub::{Context, Hub};
 use super::journal::{Journal, line};
 use super::sys::Doorbell;
@@ -31,6 +31,8 @@ pub struct Setup {
     pub shards: u16,
     /// Where components connect.
     pub listeners: Vec<TcpListener>,
+    /// Where other nodes connect.
+    pub peer_listeners: Vec<TcpListener>,
     /// Which driver serves the links.
     pub driver: DriverKind,
     /// Limits of links.
@@ -79,6 +81,7 @@ pub fn start<B: Brain>(
     let Setup {
         shards,
         listeners,
+        peer_listeners,
         driver,
         io,
         tls,
@@ -93,8 +96,13 @@ pub fn start<B: Brain>(
     let (control, commands) = Control::new(&bells);
     let (ready, is_ready) = bounded(usize::from(shards));
     let (ending, ended) = bounded(usize::from(shards));
-    let context = Context { journal, tls, started };
-    let cpus = sys::allowed_cpus();
+    let cpus: Arc<[usize]> = sys::allowed_cpus().into();
+    let context = Context {
+        journal,
+        tls,
+        cpus: Arc::clone(&cpus),
+        started,
+    };
     if usize::from(shards) > cpus.len() {
         let text = format!("{shards} shards on {} CPUs: they share them", cpus.len());
         context.journal.log(line(Level::Warning, text));
@@ -105,7 +113,9 @@ pub fn start<B: Brain>(
         executors: Vec::new(),
         ended,
     };
-    let mut listeners = Some(listeners);
+    let peers = peer_listeners.into_iter().map(|listener| (listener, Entrance::Peers));
+    let components = listeners.into_iter().map(|listener| (listener, Entrance::Components));
+    let mut listeners: Option<Vec<_>> = Some(components.chain(peers).collect());
     for (shard, (lanes, commands)) in (0..shards).zip(lanes::mesh::<B>(&bells).into_iter().zip(commands)) {
         let seed = Seed {
             shard,
@@ -140,7 +150,7 @@ struct Seed {
     shard: ShardId,
     kind: DriverKind,
     bell: Arc<Doorbell>,
-    listeners: Vec<TcpListener>,
+    listeners: Vec<(TcpListener, Entrance)>,
     ready: Sender<Result<ShardId, (ShardId, String)>>,
     ending: Sender<ShardId>,
 }
@@ -178,8 +188,8 @@ impl Seed {
 
     async fn run<B: Brain>(self, hub: &mut Hub<B>, driver: &mut impl Driver) {
         let mut listening = Ok(());
-        for listener in self.listeners {
-            listening = listening.and_then(|()| driver.listen(listener));
+        for (listener, entrance) in self.listeners {
+            listening = listening.and_then(|()| driver.listen(listener, entrance));
         }
         let state = listening
             .map(|()| self.shard)

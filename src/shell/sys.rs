@@ -253,6 +253,18 @@ pub(crate) fn allowed_cpus() -> Vec<usize> {
         .collect()
 }
 
+/// Lets this thread run on any of `cpus`: one that a shard starts inherits that shard's own.
+pub(crate) fn run_on(cpus: &[usize]) {
+    // SAFETY: all-zero bytes are an empty cpu_set_t.
+    let mut set: libc::cpu_set_t = unsafe { zeroed() };
+    for &cpu in cpus.iter().filter(|&&cpu| cpu < libc::CPU_SETSIZE as usize) {
+        // SAFETY: the index is below CPU_SETSIZE.
+        unsafe { libc::CPU_SET(cpu, &mut set) };
+    }
+    // SAFETY: `set` is readable for the size given. A refusal costs speed, not correctness.
+    unsafe { libc::sched_setaffinity(0, size_of::<libc::cpu_set_t>(), &set) };
+}
+
 /// Raises the soft limit of a resource to `wanted`, and the hard one where that is allowed; returns the limit in force.
 pub(crate) fn raise_limit(resource: libc::__rlimit_resource_t, wanted: u64) -> u64 {
     let mut limit = libc::rlimit {

@@ -1,10 +1,11 @@
 //! What must hold: at every step, and at quiet points.
 
+use super::lanes::Machine;
 use super::part::Body;
 use super::people::State;
 use super::plan::Fault;
-use super::sm::Session;
-use super::text::{ROUTER, bare};
+use super::sm::{Session, user_of};
+use super::text::{ROUTER, bare, name_everywhere};
 use super::world::{Broken, World};
 use crate::node::counters::{Counter, Counters};
 use crate::node::report::ShardReport;
@@ -16,8 +17,9 @@ type Seen = (String, String, u32, String, String);
 impl World {
     /// At each `start`: no other sm that the router can reach holds a session of this user.
     pub(super) fn check_single_sm(&mut self, part: usize, user: &str) {
+        let node = self.parts[part].node;
         let other = self.parts.iter().enumerate().find_map(|(at, it)| match &it.body {
-            Body::Sm(sm) if at != part && it.online => sm
+            Body::Sm(sm) if at != part && it.online && self.reaches(node, it.node) => sm
                 .sessions
                 .values()
                 .find(|session| bare(&session.jid) == user && session.c2s != ROUTER)
@@ -32,16 +34,20 @@ impl World {
 
     /// A quiet point.
     pub(super) fn check(&mut self) -> Result<(), Broken> {
-        let reports: Vec<ShardReport> = self.machine.shards.iter().map(|shard| shard.report()).collect();
-        self.check_rest(&reports);
+        let report = |machine: &Machine| machine.shards.iter().map(|shard| shard.report()).collect();
+        let reports: Vec<Vec<ShardReport>> = self.machines.iter().map(report).collect();
+        for (node, reports) in reports.iter().enumerate() {
+            self.check_rest(node, reports);
+        }
+        self.check_clients();
         self.check_sessions(&reports);
         self.check_messages();
         self.check_pictures();
         if self.wrong.is_empty() { Ok(()) } else { Err(Broken) }
     }
 
-    /// Nothing waits, everybody is there.
-    fn check_rest(&mut self, reports: &[ShardReport]) {
+    /// At a node nothing waits, and everybody is there.
+    fn check_rest(&mut self, node: usize, reports: &[ShardReport]) {
         let sum = |of: fn(&ShardReport) -> u64| reports.iter().map(of).sum::<u64>();
         for (what, amount) in [
             ("bytes held", sum(|report| report.held_bytes)),
@@ -57,8 +63,9 @@ impl World {
             }
         }
         let seats: usize = reports.iter().map(|report| report.seats.len()).sum();
-        let alive = self.parts.iter().filter(|part| part.running).count();
-        let online = self.parts.iter().filter(|part| part.online).count();
+        let of_node = || self.parts.iter().filter(|part| part.node == node);
+        let alive = of_node().filter(|part| part.running).count();
+        let online = of_node().filter(|part| part.online).count();
         if (seats, online) != (alive, alive) {
             self.fail(format!("{alive} components, {online} of them online, {seats} seats"));
         }
@@ -69,6 +76,10 @@ impl World {
                 self.fail(format!("shards know different names: {names:?} and {first:?}"));
             }
         }
+    }
+
+    /// Nobody waits for a session, and each is answered.
+    fn check_clients(&mut self) {
         let late: Vec<String> = (0..self.clients.len())
             .filter_map(|client| {
                 let it = &self.clients[client];
@@ -86,22 +97,25 @@ impl World {
         late.into_iter().for_each(|what| self.fail(what));
     }
 
-    fn check_sessions(&mut self, reports: &[ShardReport]) {
+    fn check_sessions(&mut self, reports: &[Vec<ShardReport>]) {
         let mut at_c2s: BTreeSet<Seen> = BTreeSet::new();
         for it in &self.clients {
             if let State::On { token, sm } = &it.state {
-                let c2s = self.parts[it.c2s].name.clone();
-                at_c2s.insert((it.jid.clone(), c2s, it.number, token.clone(), sm.clone()));
+                let c2s = &self.parts[it.c2s];
+                let (c2s, sm) = (name_everywhere(c2s.node, &c2s.name), name_everywhere(c2s.node, sm));
+                at_c2s.insert((it.jid.clone(), c2s, it.number, token.clone(), sm));
             }
         }
         let mut at_sm: BTreeSet<Seen> = BTreeSet::new();
         for part in &self.parts {
             if let Body::Sm(sm) = &part.body {
-                at_sm.extend(
-                    sm.sessions
-                        .iter()
-                        .map(|(token, s)| (s.jid.clone(), s.c2s.clone(), s.number, token.clone(), part.name.clone())),
-                );
+                at_sm.extend(sm.sessions.iter().map(|(token, s)| {
+                    let (c2s, sm) = (
+                        name_everywhere(part.node, &s.c2s),
+                        name_everywhere(part.node, &part.name),
+                    );
+                    (s.jid.clone(), c2s, s.number, token.clone(), sm)
+                }));
             }
         }
         for zombie in at_c2s.difference(&at_sm) {
@@ -112,25 +126,25 @@ impl World {
             let what = format!("ghost, unknown to its c2s: {ghost:?}");
             self.wrong.push(what);
         }
-        let known: u64 = reports.iter().map(|report| report.sessions).sum();
+        let known: u64 = reports.iter().flatten().map(|report| report.sessions).sum();
         if known != at_c2s.len() as u64 {
             self.fail(format!("jidmesh knows {known} sessions, c2s {}", at_c2s.len()));
         }
         let mut per_c2s: BTreeMap<&str, u64> = BTreeMap::new();
         at_c2s.iter().for_each(|seen| *per_c2s.entry(&seen.1).or_default() += 1);
         let mut wrong = Vec::new();
-        for seat in reports
-            .iter()
-            .flat_map(|report| &report.seats)
-            .filter(|seat| seat.kind == "c2s")
-        {
-            let clients = per_c2s.get(&*seat.id).copied().unwrap_or(0);
-            if seat.sessions != clients {
-                wrong.push(format!("{} has {clients} clients, its seat {}", seat.id, seat.sessions));
+        for (node, reports) in reports.iter().enumerate() {
+            let seats = reports.iter().flat_map(|report| &report.seats);
+            for seat in seats.filter(|seat| seat.kind == "c2s") {
+                let name = name_everywhere(node, &seat.id);
+                let clients = per_c2s.get(&*name).copied().unwrap_or(0);
+                if seat.sessions != clients {
+                    wrong.push(format!("{name} has {clients} clients, its seat {}", seat.sessions));
+                }
             }
         }
         self.wrong.append(&mut wrong);
-        let available: u64 = reports.iter().map(|report| report.sessions_available).sum();
+        let available: u64 = reports.iter().flatten().map(|report| report.sessions_available).sum();
         let online = self.sm_sessions().filter(|session| session.available).count() as u64;
         if available != online && !self.book.lost_change {
             self.fail(format!("jidmesh counts {available} available sessions, sm {online}"));
@@ -193,7 +207,8 @@ impl World {
             if !matches!(it.state, State::On { .. }) || !it.available || !truth.contains(&it.jid) {
                 continue;
             }
-            let expected: BTreeSet<String> = truth.iter().filter(|jid| **jid != it.jid).cloned().collect();
+            let contact = |jid: &&String| **jid != it.jid && self.plan.is_near(user_of(jid), user_of(&it.jid));
+            let expected: BTreeSet<String> = truth.iter().filter(contact).cloned().collect();
             let seen: BTreeSet<String> = it.picture.iter().filter(|jid| **jid != it.jid).cloned().collect();
             for jid in expected.symmetric_difference(&seen) {
                 if !self.book.is_blind(bare(&it.jid), bare(jid), it.available_since) {
@@ -213,7 +228,7 @@ impl World {
     pub(super) fn check_empty(&mut self) -> Result<(), Broken> {
         let mut sum = Counters::default();
         let (mut users, mut sessions) = (0, 0);
-        for shard in &self.machine.shards {
+        for shard in self.machines.iter().flat_map(|machine| &machine.shards) {
             let report = shard.report();
             sum.merge(&report.counters);
             users += report.users;

@@ -50,7 +50,7 @@ pub(super) struct Machine {
 }
 
 impl Machine {
-    pub(super) fn new(plan: &Plan, rng: &mut Rng) -> Machine {
+    pub(super) fn new(plan: &Plan, _node: usize, rng: &mut Rng) -> Machine {
         let config = Arc::new(Config::embedded());
         let mut seed = [0; 32];
         rng.fill_bytes(&mut seed);
@@ -87,57 +87,60 @@ impl Machine {
 
 impl World {
     /// To be called after every call of a brain.
-    pub(super) fn act(&mut self, shard: ShardId) {
+    pub(super) fn act(&mut self, node: usize, shard: ShardId) {
         let mut actions = Vec::new();
         loop {
-            self.machine.shards[usize::from(shard)].take_actions(&mut actions);
+            self.machines[node].shards[usize::from(shard)].take_actions(&mut actions);
             if actions.is_empty() {
                 break;
             }
             for action in actions.drain(..) {
-                self.action(shard, action);
+                self.action(node, shard, action);
             }
         }
         let delay = self.rng.delay(150, 2_000);
-        self.turn_by(usize::from(shard), self.now + delay);
+        self.turn_by(node, usize::from(shard), self.now + delay);
     }
 
-    fn conn_of(&self, shard: ShardId, link: LinkId) -> Option<usize> {
-        self.machine.links.get(&(shard, link.slot, link.generation)).copied()
+    fn conn_of(&self, node: usize, shard: ShardId, link: LinkId) -> Option<usize> {
+        self.machines[node]
+            .links
+            .get(&(shard, link.slot, link.generation))
+            .copied()
     }
 
-    fn action(&mut self, shard: ShardId, action: Action) {
+    fn action(&mut self, node: usize, shard: ShardId, action: Action) {
         match action {
             Action::Output(link) => {
-                if let Some(conn) = self.conn_of(shard, link) {
+                if let Some(conn) = self.conn_of(node, shard, link) {
                     self.write_soon(conn);
                 }
             }
             Action::Close(link) => {
-                if let Some(conn) = self.conn_of(shard, link) {
+                if let Some(conn) = self.conn_of(node, shard, link) {
                     self.begin_close(conn);
                 }
             }
             Action::Pause(link) => {
-                if let Some(conn) = self.conn_of(shard, link) {
+                if let Some(conn) = self.conn_of(node, shard, link) {
                     self.conns[conn].paused = true;
                 }
             }
             Action::Resume(link) => {
-                if let Some(conn) = self.conn_of(shard, link) {
+                if let Some(conn) = self.conn_of(node, shard, link) {
                     self.conns[conn].paused = false;
                     self.read_soon(conn);
                 }
             }
             Action::Move { link, to, cargo } => {
-                if let Some(conn) = self.conn_of(shard, link) {
+                if let Some(conn) = self.conn_of(node, shard, link) {
                     self.begin_move(conn, to, cargo);
                 }
             }
             Action::Probe(link) => {
-                if let Some(conn) = self.conn_of(shard, link) {
+                if let Some(conn) = self.conn_of(node, shard, link) {
                     let alive = !self.conns[conn].cut;
-                    self.machine.shards[usize::from(shard)].probed(self.now, link, alive);
+                    self.machines[node].shards[usize::from(shard)].probed(self.now, link, alive);
                 }
             }
             Action::Log(line) => {
@@ -145,46 +148,49 @@ impl World {
                     self.note(|| format!("shard {shard}: {}", line.text));
                 }
             }
-            Action::StartTls(_) | Action::Append { .. } => {}
+            Action::StartTls(_) | Action::Append { .. } | Action::Dial { .. } => {}
         }
     }
 
-    pub(super) fn turn_by(&mut self, shard: usize, at: Micros) {
-        if self.machine.turn_at[shard].is_none_or(|already| at < already) {
-            self.machine.turn_at[shard] = Some(at);
-            self.at(at, Event::Turn(shard));
+    pub(super) fn turn_by(&mut self, node: usize, shard: usize, at: Micros) {
+        if self.machines[node].turn_at[shard].is_none_or(|already| at < already) {
+            self.machines[node].turn_at[shard] = Some(at);
+            self.at(at, Event::Turn(node, shard));
         }
     }
 
-    pub(super) fn turn(&mut self, shard: usize) {
-        if self.machine.turn_at[shard].is_none_or(|at| at > self.now) {
+    pub(super) fn turn(&mut self, node: usize, shard: usize) {
+        if self.machines[node].turn_at[shard].is_none_or(|at| at > self.now) {
             return;
         }
-        self.machine.turn_at[shard] = None;
-        if self.machine.frozen_until[shard] > self.now {
-            return self.turn_by(shard, self.machine.frozen_until[shard]);
+        self.machines[node].turn_at[shard] = None;
+        if self.machines[node].frozen_until[shard] > self.now {
+            return self.turn_by(node, shard, self.machines[node].frozen_until[shard]);
         }
         let id = shard as ShardId;
-        let more = self.take_lanes(id);
-        if self.machine.shards[shard].deadline().is_some_and(|at| at <= self.now) {
-            self.machine.shards[shard].tick(self.now);
-            self.act(id);
+        let more = self.take_lanes(node, id);
+        if self.machines[node].shards[shard]
+            .deadline()
+            .is_some_and(|at| at <= self.now)
+        {
+            self.machines[node].shards[shard].tick(self.now);
+            self.act(node, id);
         }
-        self.give_lanes(id);
-        if let Some(at) = self.machine.shards[shard].deadline() {
-            self.turn_by(shard, at);
+        self.give_lanes(node, id);
+        if let Some(at) = self.machines[node].shards[shard].deadline() {
+            self.turn_by(node, shard, at);
         }
-        if more || self.machine.stalled[shard] {
+        if more || self.machines[node].stalled[shard] {
             let delay = self.rng.between(20, 300);
-            self.turn_by(shard, self.now + delay);
+            self.turn_by(node, shard, self.now + delay);
         }
     }
 
     /// True when something was left in the lanes.
-    fn take_lanes(&mut self, to: ShardId) -> bool {
-        let last = self.machine.moment;
+    fn take_lanes(&mut self, node: usize, to: ShardId) -> bool {
+        let last = self.machines[node].moment;
         let (whole, mut left) = (self.rng.chance(70), false);
-        let mut sources: Vec<usize> = (0..self.machine.shards.len()).collect();
+        let mut sources: Vec<usize> = (0..self.machines[node].shards.len()).collect();
         for at in (1..sources.len()).rev() {
             sources.swap(at, self.rng.index(at + 1));
         }
@@ -198,7 +204,7 @@ impl World {
                 self.rng.between(last.saturating_sub(12), last)
             };
             seen = seen.max(until);
-            let lane = &mut self.machine.lanes[*from][usize::from(to)].data;
+            let lane = &mut self.machines[node].lanes[*from][usize::from(to)].data;
             while lane.front().is_some_and(|(moment, _)| *moment <= until) {
                 let Some((_, batch)) = lane.pop_front() else { break };
                 data.push((*from as ShardId, batch));
@@ -209,7 +215,7 @@ impl World {
         let mut control = Vec::new();
         for from in &sources {
             loop {
-                let lane = &mut self.machine.lanes[*from][usize::from(to)].side;
+                let lane = &mut self.machines[node].lanes[*from][usize::from(to)].side;
                 if lane.front().is_none_or(|(moment, _)| *moment > until) {
                     left |= !lane.is_empty();
                     break;
@@ -217,71 +223,73 @@ impl World {
                 match lane.pop_front() {
                     Some((_, Side::Control(messages))) => control.push((*from as ShardId, messages)),
                     Some((_, Side::Link(handover))) => {
-                        self.give_brain(to, &mut control, &mut Vec::new());
-                        self.adopt(to, *handover);
+                        self.give_brain(node, to, &mut control, &mut Vec::new());
+                        self.adopt(node, to, *handover);
                     }
                     None => break,
                 }
             }
         }
-        self.give_brain(to, &mut control, &mut data);
+        self.give_brain(node, to, &mut control, &mut data);
         left
     }
 
     fn give_brain(
         &mut self,
+        node: usize,
         to: ShardId,
         control: &mut Vec<(ShardId, Vec<Control>)>,
         data: &mut Vec<(ShardId, DataBatch)>,
     ) {
         if !control.is_empty() || !data.is_empty() {
-            self.machine.shards[usize::from(to)].lanes(self.now, control, data);
+            self.machines[node].shards[usize::from(to)].lanes(self.now, control, data);
             control.clear();
             data.clear();
-            self.act(to);
+            self.act(node, to);
         }
     }
 
-    fn give_control(&mut self, from: ShardId) {
-        for to in 0..self.machine.shards.len() {
+    fn give_control(&mut self, node: usize, from: ShardId) {
+        for to in 0..self.machines[node].shards.len() {
             if to == usize::from(from) {
                 continue;
             }
-            let messages = self.machine.shards[usize::from(from)].take_control(to as ShardId);
+            let messages = self.machines[node].shards[usize::from(from)].take_control(to as ShardId);
             if !messages.is_empty() {
-                let moment = self.machine.moment();
-                let lane = &mut self.machine.lanes[usize::from(from)][to];
+                let moment = self.machines[node].moment();
+                let lane = &mut self.machines[node].lanes[usize::from(from)][to];
                 lane.side.push_back((moment, Side::Control(messages)));
-                self.wake(to);
+                self.wake(node, to);
             }
         }
     }
 
-    fn wake(&mut self, shard: usize) {
+    fn wake(&mut self, node: usize, shard: usize) {
         let delay = self.rng.delay(self.plan.delay_us.min(500), self.plan.delay_us * 10);
-        self.turn_by(shard, self.now + delay);
+        self.turn_by(node, shard, self.now + delay);
     }
 
-    fn give_lanes(&mut self, from: ShardId) {
-        self.give_control(from);
+    fn give_lanes(&mut self, node: usize, from: ShardId) {
+        self.give_control(node, from);
         let mut stalled = false;
-        for to in 0..self.machine.shards.len() {
+        for to in 0..self.machines[node].shards.len() {
             if to == usize::from(from) {
                 continue;
             }
-            let room = |world: &World| world.machine.lanes[usize::from(from)][to].data.len() < world.plan.lane_batches;
+            let room =
+                |world: &World| world.machines[node].lanes[usize::from(from)][to].data.len() < world.plan.lane_batches;
             if room(self)
-                && let Some(batch) = self.machine.shards[usize::from(from)].take_data(to as ShardId)
+                && let Some(batch) = self.machines[node].shards[usize::from(from)].take_data(to as ShardId)
             {
-                let moment = self.machine.moment();
-                self.machine.lanes[usize::from(from)][to]
+                let moment = self.machines[node].moment();
+                self.machines[node].lanes[usize::from(from)][to]
                     .data
                     .push_back((moment, batch));
-                self.wake(to);
+                self.wake(node, to);
             }
             stalled |= !room(self);
         }
-        self.machine.stalled[usize::from(from)] = stalled;
+        self.machines[node].stalled[usize::from(from)] = stalled;
     }
 
     fn begin_move(&mut self, conn: usize, to: ShardId, cargo: Box<Cargo>) {
@@ -306,6 +314,7 @@ impl World {
             return;
         };
         let Some((from, link)) = it.place.take() else { return };
+        let node = it.node;
         let (chunk, written) = (std::mem::take(&mut it.chunk), it.written);
         it.writing = false;
         let handover = Box::new(Handover {
@@ -314,30 +323,32 @@ impl World {
             written: it.moved_written,
             broken: broken.map(|cause| (cause, chunk, written)),
         });
-        self.machine.links.remove(&(from, link.slot, link.generation));
-        self.give_control(from);
-        let moment = self.machine.moment();
-        let lane = &mut self.machine.lanes[usize::from(from)][usize::from(to)];
+        self.machines[node].links.remove(&(from, link.slot, link.generation));
+        self.give_control(node, from);
+        let moment = self.machines[node].moment();
+        let lane = &mut self.machines[node].lanes[usize::from(from)][usize::from(to)];
         lane.side.push_back((moment, Side::Link(handover)));
-        self.wake(usize::from(to));
+        self.wake(node, usize::from(to));
     }
 
-    fn adopt(&mut self, shard: ShardId, handover: Handover) {
+    fn adopt(&mut self, node: usize, shard: ShardId, handover: Handover) {
         let Handover {
             conn,
             cargo,
             written,
             broken,
         } = handover;
-        let link = self.machine.shards[usize::from(shard)].adopt(self.now, cargo);
+        let link = self.machines[node].shards[usize::from(shard)].adopt(self.now, cargo);
         if written > 0 {
-            self.machine.shards[usize::from(shard)].written(self.now, link, written);
+            self.machines[node].shards[usize::from(shard)].written(self.now, link, written);
         }
         let it = &mut self.conns[conn];
         it.place = Some((shard, link));
         it.fate = Fate::Serving;
         it.paused = false;
-        self.machine.links.insert((shard, link.slot, link.generation), conn);
+        self.machines[node]
+            .links
+            .insert((shard, link.slot, link.generation), conn);
         if let Some((cause, chunk, written)) = broken {
             let it = &mut self.conns[conn];
             it.writing = !chunk.is_empty();
@@ -345,7 +356,7 @@ impl World {
             it.written = written;
             return self.router_gone(conn, cause);
         }
-        self.act(shard);
+        self.act(node, shard);
         self.read_soon(conn);
         self.write_soon(conn);
     }

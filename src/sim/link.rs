@@ -26,6 +26,8 @@ pub(super) enum Fate {
 /// One connection.
 #[derive(Debug)]
 pub(super) struct Conn {
+    /// Whose router it is a link of.
+    pub(super) node: usize,
     pub(super) part: usize,
     pub(super) place: Option<(ShardId, LinkId)>,
     pub(super) fate: Fate,
@@ -54,10 +56,11 @@ pub(super) struct Conn {
 impl World {
     /// A component opens a connection.
     pub(super) fn connect(&mut self, part: usize) -> usize {
-        let conn = self.conns.len();
+        let (conn, node) = (self.conns.len(), self.parts[part].node);
         let remote = SocketAddr::from(([127, 0, 0, 1], 1_024 + (conn % 60_000) as u16));
-        let link = self.machine.shards[0].opened(self.now, remote);
+        let link = self.machines[node].shards[0].opened(self.now, remote);
         self.conns.push(Conn {
+            node,
             part,
             place: Some((0, link)),
             fate: Fate::Serving,
@@ -78,8 +81,8 @@ impl World {
             writing_soon: false,
             hearing_soon: false,
         });
-        self.machine.links.insert((0, link.slot, link.generation), conn);
-        self.act(0);
+        self.machines[node].links.insert((0, link.slot, link.generation), conn);
+        self.act(node, 0);
         conn
     }
 
@@ -128,7 +131,8 @@ impl World {
         let (Some((shard, link)), Fate::Serving, false) = (it.place, &it.fate, it.paused) else {
             return;
         };
-        if let Some(later) = self.machine.reads_from(shard, self.now) {
+        let node = it.node;
+        if let Some(later) = self.machines[node].reads_from(shard, self.now) {
             self.conns[conn].reading_soon = true;
             return self.at(later, Event::Read(conn));
         }
@@ -145,8 +149,8 @@ impl World {
             while it.up_frames.front().is_some_and(|(end, _)| *end <= it.up_read) {
                 it.up_frames.pop_front();
             }
-            self.machine.shards[usize::from(shard)].received(self.now, link, &bytes);
-            self.act(shard);
+            self.machines[node].shards[usize::from(shard)].received(self.now, link, &bytes);
+            self.act(node, shard);
         }
         let it = &self.conns[conn];
         if !it.up.is_empty() {
@@ -160,8 +164,9 @@ impl World {
         self.conns[conn].writing_soon = false;
         let it = &self.conns[conn];
         let Some((shard, link)) = it.place else { return };
-        if self.machine.frozen_until[usize::from(shard)] > self.now {
-            let later = self.machine.frozen_until[usize::from(shard)];
+        let node = it.node;
+        if self.machines[node].frozen_until[usize::from(shard)] > self.now {
+            let later = self.machines[node].frozen_until[usize::from(shard)];
             self.conns[conn].writing_soon = true;
             return self.at(later, Event::Write(conn));
         }
@@ -202,8 +207,8 @@ impl World {
         if matches!(it.fate, Fate::Moving { .. }) {
             it.moved_written += count;
         } else {
-            self.machine.shards[usize::from(shard)].written(self.now, link, count);
-            self.act(shard);
+            self.machines[node].shards[usize::from(shard)].written(self.now, link, count);
+            self.act(node, shard);
         }
         self.hear_soon(conn);
         self.write_soon(conn);
@@ -219,8 +224,9 @@ impl World {
             Fate::Gone | Fate::Flying => return false,
             Fate::Serving | Fate::Closing => {}
         }
+        let node = self.conns[conn].node;
         let mut chunk = Vec::new();
-        self.machine.shards[usize::from(shard)].take_output(link, &mut chunk);
+        self.machines[node].shards[usize::from(shard)].take_output(link, &mut chunk);
         let it = &mut self.conns[conn];
         it.written = 0;
         it.writing = !chunk.is_empty();
@@ -249,10 +255,11 @@ impl World {
 
     /// The router's socket tells that it is over.
     pub(super) fn router_end(&mut self, conn: usize, cause: CloseCause) {
+        let node = self.conns[conn].node;
         let it = &mut self.conns[conn];
         let frozen = it
             .place
-            .map_or(0, |(shard, _)| self.machine.frozen_until[usize::from(shard)]);
+            .map_or(0, |(shard, _)| self.machines[node].frozen_until[usize::from(shard)]);
         match &mut it.fate {
             Fate::Gone => {}
             _ if frozen > self.now => self.at(frozen, Event::RouterEnd(conn, cause)),
@@ -271,6 +278,7 @@ impl World {
         let it = &mut self.conns[conn];
         it.fate = Fate::Gone;
         let Some((shard, link)) = it.place.take() else { return };
+        let node = it.node;
         let chunk = if it.writing {
             std::mem::take(&mut it.chunk)
         } else {
@@ -283,7 +291,7 @@ impl World {
         it.up.clear();
         let unread = std::mem::take(&mut it.up_frames);
         it.writing = false;
-        self.machine.links.remove(&(shard, link.slot, link.generation));
+        self.machines[node].links.remove(&(shard, link.slot, link.generation));
         if deaf {
             void.extend_from_slice(&chunk[written..]);
             for frame in frames_begun(&void, whole) {
@@ -296,8 +304,8 @@ impl World {
             self.lost(conn, &frame);
         }
         self.note(|| format!("router: conn {conn} over: {cause:?}"));
-        self.machine.shards[usize::from(shard)].closed(self.now, link, cause, chunk, written);
-        self.act(shard);
+        self.machines[node].shards[usize::from(shard)].closed(self.now, link, cause, chunk, written);
+        self.act(node, shard);
         self.hear_soon(conn);
     }
 

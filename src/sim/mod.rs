@@ -80,11 +80,11 @@ impl std::fmt::Display for Failure {
     }
 }
 
-/// Plays the run of this seed. `trace`: a failure comes with everything that was played.
+/// Plays the run of this seed with so many nodes. `trace`: a failure comes with everything that was played.
 ///
 /// # Errors
 /// A promise did not hold.
-pub fn run(seed: u64, trace: bool) -> Result<Summary, Box<Failure>> {
+pub fn run(seed: u64, nodes: usize, trace: bool) -> Result<Summary, Box<Failure>> {
     TableHasher::fix(crate::jid::SIM_SEED);
-    world::World::new(Plan::of(seed), trace).play()
+    world::World::new(Plan::of(seed, nodes), trace).play()
 }

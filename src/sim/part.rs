@@ -1,7 +1,7 @@
 //! A component as a process: it runs, connects, logs in, binds, loses its link, comes back, dies.
 
 use super::c2s::C2s;
-use super::peer::{PEER_JID, Peer};
+use super::peer::{Peer, peer_jid, peer_name};
 use super::plan::Fault;
 use super::sm::Sm;
 use super::text::{self, DOMAIN, Seen};
@@ -36,6 +36,8 @@ enum Phase {
 /// A component.
 #[derive(Debug)]
 pub(super) struct Part {
+    /// Whose router it connects to.
+    pub(super) node: usize,
     pub(super) name: String,
     binds: Vec<String>,
     pub(super) body: Body,
@@ -57,8 +59,9 @@ pub(super) struct Part {
 }
 
 impl Part {
-    fn new(name: &str, binds: &[&str], body: Body) -> Part {
+    fn new(node: usize, name: &str, binds: &[&str], body: Body) -> Part {
         Part {
+            node,
             name: name.into(),
             binds: binds.iter().map(|name| (*name).to_owned()).collect(),
             body,
@@ -75,20 +78,21 @@ impl Part {
         }
     }
 
-    pub(super) fn sm(name: &str) -> Part {
-        Part::new(name, &[name, &format!("*{DOMAIN}")], Body::Sm(Sm::default()))
+    pub(super) fn sm(node: usize, name: &str) -> Part {
+        Part::new(node, name, &[name, &format!("*{DOMAIN}")], Body::Sm(Sm::default()))
     }
 
-    pub(super) fn c2s(name: &str) -> Part {
-        Part::new(name, &[name], Body::C2s(C2s::default()))
+    pub(super) fn c2s(node: usize, name: &str) -> Part {
+        Part::new(node, name, &[name], Body::C2s(C2s::default()))
     }
 
-    pub(super) fn peer(name: &str) -> Part {
-        Part::new(name, &[name], Body::Peer(Peer::default()))
+    pub(super) fn peer(node: usize) -> Part {
+        let name = peer_name(node);
+        Part::new(node, &name, &[&name], Body::Peer(Peer))
     }
 
-    pub(super) fn impostor(name: &str) -> Part {
-        Part::new(name, &[name], Body::Impostor)
+    pub(super) fn impostor(node: usize, name: &str) -> Part {
+        Part::new(node, name, &[name], Body::Impostor)
     }
 }
 
@@ -144,9 +148,11 @@ impl World {
         let others = |world: &World| world.parts.iter().filter(|part| part.is_sm() && part.online).count();
         match &self.parts[part].body {
             Body::Sm(_) if others(self) == 0 => self.book.nobody_there(|_| true),
-            Body::Peer(_) => self
-                .book
-                .nobody_there(|message| message.from == PEER_JID || message.to == PEER_JID),
+            Body::Peer(_) => {
+                let own = peer_jid(self.parts[part].node);
+                self.book
+                    .nobody_there(|message| message.from == own || message.to == own);
+            }
             _ => {}
         }
     }
@@ -333,12 +339,13 @@ impl World {
             return;
         }
         let fault = self.plan.faults[self.rng.index(self.plan.faults.len())];
-        let part = self.rng.index(self.plan.sms + self.plan.c2ss + 1);
+        let part = self.rng.index(self.plan.nodes * (self.plan.sms + self.plan.c2ss + 1));
         self.note(|| format!("FAULT {fault:?} part {part}"));
         self.summary.faults += 1;
         if fault == Fault::FreezeShard {
             let shard = self.rng.index(usize::from(self.plan.shards));
-            self.machine.frozen_until[shard] = self.now + self.rng.between(1_000, 900_000);
+            let node = self.parts[part].node;
+            self.machines[node].frozen_until[shard] = self.now + self.rng.between(1_000, 900_000);
             return;
         }
         let it = &self.parts[part];
@@ -372,8 +379,8 @@ impl World {
             Fault::Impostor => {
                 let fine = it.online && conn.is_some_and(|conn| !self.conns[conn].cut);
                 if fine {
-                    let name = it.name.clone();
-                    self.parts.push(Part::impostor(&name));
+                    let (node, name) = (it.node, it.name.clone());
+                    self.parts.push(Part::impostor(node, &name));
                     let impostor = self.parts.len() - 1;
                     self.after(1, Event::Connect(impostor, 0));
                 }

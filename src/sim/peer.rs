@@ -1,4 +1,4 @@
-//! A component of its own name, which talks to users and hears from them.
+//! A component of its own name at each node, which talks to users and hears from them.
 
 use super::sm::user_jid;
 use super::text::{DOMAIN, Seen, message, route};
@@ -9,8 +9,18 @@ use crate::wire::header::PayloadKind;
 #[derive(Debug, Default)]
 pub(super) struct Peer;
 
+/// What the one at this node binds.
+pub(super) fn peer_name(node: usize) -> String {
+    match node {
+        0 => "peer".to_owned(),
+        _ => format!("peer{node}"),
+    }
+}
+
 /// The address it talks from, and people talk to.
-pub(super) const PEER_JID: &str = "x@peer";
+pub(super) fn peer_jid(node: usize) -> String {
+    format!("x@{}", peer_name(node))
+}
 
 impl World {
     pub(super) fn peer_acts(&mut self, part: usize) {
@@ -23,20 +33,19 @@ impl World {
         if !it.running || !it.online || self.part_is_busy(part).is_some() {
             return;
         }
-        let user = self.rng.index(self.plan.users);
+        let node = it.node;
+        let user = self.someone(node);
         let to = match self.rng.chance(70) {
             true => user_jid(user),
             false => format!("{}/r{}", user_jid(user), self.rng.index(self.plan.resources)),
         };
-        let number = self.book.message(PEER_JID, &to);
+        let (own, name) = (peer_jid(node), peer_name(node));
+        let number = self.book.message(&own, &to);
         self.summary.messages += 1;
-        self.part_writes(
-            part,
-            route("peer", DOMAIN, &message(Some(PEER_JID), &to, number, "chat")),
-        );
+        self.part_writes(part, route(&name, DOMAIN, &message(Some(&own), &to, number, "chat")));
     }
 
-    pub(super) fn peer_gets(&mut self, _part: usize, seen: Seen) {
+    pub(super) fn peer_gets(&mut self, part: usize, seen: Seen) {
         let Seen::Route(routed) = seen else { return };
         let Some(number) = routed.message().filter(|_| routed.payload == PayloadKind::Message) else {
             return;
@@ -44,7 +53,7 @@ impl World {
         if routed.error || routed.kind() == "error" {
             return self.book.bounced(number);
         }
-        if let Err(wrong) = self.book.delivered(number, PEER_JID, false) {
+        if let Err(wrong) = self.book.delivered(number, &peer_jid(self.parts[part].node), false) {
             self.fail(wrong);
         }
     }

@@ -1,7 +1,7 @@
 //! People and their clients: they log in, talk, change presence, leave with or without a word, and come back elsewhere.
 
 use super::part::Body;
-use super::peer::PEER_JID;
+use super::peer::peer_jid;
 use super::plan::Plan;
 use super::sm::user_jid;
 use super::text::{DOMAIN, Routed, in_session, message, ping, presence, resource, route, start};
@@ -105,7 +105,8 @@ impl World {
         let doors: Vec<usize> = (0..self.parts.len())
             .filter(|part| {
                 let it = &self.parts[*part];
-                matches!(&it.body, Body::C2s(c2s) if c2s.serves)
+                self.plan.is_near(it.node, self.people[person].user)
+                    && matches!(&it.body, Body::C2s(c2s) if c2s.serves)
                     && it.running
                     && it.conn.is_some()
                     && self.part_is_busy(*part).is_none()
@@ -169,10 +170,27 @@ impl World {
         }
     }
 
+    /// A user whom those at this node can talk to.
+    pub(super) fn someone(&mut self, node: usize) -> usize {
+        match self.plan.islands {
+            true => self.rng.index(self.plan.users / self.plan.nodes) * self.plan.nodes + node,
+            false => self.rng.index(self.plan.users),
+        }
+    }
+
+    /// A node that can be reached from this one.
+    fn some_node(&mut self, node: usize) -> usize {
+        match self.plan.islands || self.plan.nodes == 1 {
+            true => node,
+            false => self.rng.index(self.plan.nodes),
+        }
+    }
+
     fn says_something(&mut self, client: usize) {
-        let user = self.rng.index(self.plan.users);
+        let node = self.parts[self.clients[client].c2s].node;
+        let user = self.someone(node);
         let to = match self.rng.below(20) {
-            0 => PEER_JID.to_owned(),
+            0 => peer_jid(self.some_node(node)),
             1 => "nobody@nowhere.test".to_owned(),
             2..9 => format!("{}/r{}", user_jid(user), self.rng.index(self.plan.resources)),
             _ => user_jid(user),

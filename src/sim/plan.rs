@@ -47,6 +47,9 @@ const FAULTS: [Fault; 10] = [
 pub struct Plan {
     /// The seed it was made from.
     pub seed: u64,
+    pub(super) nodes: usize,
+    /// The nodes know nothing of each other, and each has its own users.
+    pub(super) islands: bool,
     pub(super) shards: ShardId,
     pub(super) sms: usize,
     pub(super) c2ss: usize,
@@ -74,8 +77,8 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// The plan of a seed.
-    pub fn of(seed: u64) -> Plan {
+    /// The plan of a seed for so many nodes.
+    pub fn of(seed: u64, nodes: usize) -> Plan {
         let mut rng = Rng::new(seed);
         let faults: Vec<Fault> = match rng.below(4) {
             0 => Vec::new(),
@@ -84,10 +87,12 @@ impl Plan {
         };
         Plan {
             seed,
+            nodes,
+            islands: nodes > 1,
             shards: rng.between(1, 4) as ShardId,
             sms: [1, 1, 2, 2, 3][rng.index(5)],
             c2ss: rng.between(1, 3) as usize,
-            users: rng.between(2, 5) as usize,
+            users: rng.between(2, 5) as usize * nodes,
             resources: rng.between(1, 2) as usize,
             equal: rng.chance(20),
             rounds: rng.between(1, 3) as usize,
@@ -101,5 +106,10 @@ impl Plan {
             faults_per_round: rng.between(1, 6),
             faults,
         }
+    }
+
+    /// Whether users, or a user and a node, have anything to do with each other.
+    pub(super) fn is_near(&self, one: usize, other: usize) -> bool {
+        !self.islands || one % self.nodes == other % self.nodes
     }
 }

@@ -482,13 +482,24 @@ impl World {
     }
 
     fn contacts_of(&self, own: &str) -> Vec<String> {
-        (0..self.plan.users).map(user_jid).filter(|jid| jid != own).collect()
+        let near = |user: &usize| self.plan.is_near(user_of(own), *user);
+        (0..self.plan.users)
+            .filter(near)
+            .map(user_jid)
+            .filter(|jid| jid != own)
+            .collect()
     }
 }
 
 /// The bare JID of a user.
 pub(super) fn user_jid(user: usize) -> String {
     format!("u{user}@{DOMAIN}")
+}
+
+/// The user of a JID.
+pub(super) fn user_of(jid: &str) -> usize {
+    let local = jid.trim_start_matches('u').split('@').next();
+    local.and_then(|number| number.parse().ok()).unwrap_or(0)
 }
 
 /// The sm-side id of a session: two of one JID in one second have the same, also on two sm.

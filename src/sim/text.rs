@@ -9,6 +9,19 @@ pub(super) const SESS: &str = "http://jabberd.jabberstudio.org/ns/session/1.0";
 /// The domain that the sm serve.
 pub(super) const DOMAIN: &str = "example.net";
 
+/// A node's name.
+pub(super) fn node_name(node: usize) -> String {
+    format!("n{node}.sim")
+}
+
+/// A component of this node, by the one name that all nodes could use for it.
+pub(super) fn name_everywhere(node: usize, name: &str) -> String {
+    match name.ends_with(".sim") {
+        true => name.to_owned(),
+        false => format!("{name}.{}", node_name(node)),
+    }
+}
+
 /// The router's own name.
 pub(super) const ROUTER: &str = "jidmesh.router";
 

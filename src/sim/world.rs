@@ -22,8 +22,8 @@ const EVENTS_MAX: u64 = 20_000_000;
 /// Something that happens at its time.
 #[derive(Clone, Debug)]
 pub(super) enum Event {
-    /// A shard looks at its lanes and its clock.
-    Turn(usize),
+    /// A shard of a node looks at its lanes and its clock.
+    Turn(usize, usize),
     /// The router reads a link.
     Read(usize),
     /// The router writes a link.
@@ -92,7 +92,7 @@ pub(super) struct World {
     pub(super) rng: Rng,
     pub(super) now: Micros,
     pub(super) mood: Mood,
-    pub(super) machine: Machine,
+    pub(super) machines: Vec<Machine>,
     pub(super) conns: Vec<Conn>,
     pub(super) parts: Vec<Part>,
     pub(super) people: Vec<Person>,
@@ -111,7 +111,9 @@ impl World {
     pub(super) fn new(plan: Plan, trace: bool) -> World {
         let mut rng = Rng::new(plan.seed.wrapping_mul(3) + 1);
         let mut world = World {
-            machine: Machine::new(&plan, &mut rng),
+            machines: (0..plan.nodes)
+                .map(|node| Machine::new(&plan, node, &mut rng))
+                .collect(),
             rng,
             now: 1,
             mood: Mood::Dawn,
@@ -192,7 +194,7 @@ impl World {
 
     fn happen(&mut self, event: Event) {
         match event {
-            Event::Turn(shard) => self.turn(shard),
+            Event::Turn(node, shard) => self.turn(node, shard),
             Event::Read(conn) => self.router_reads(conn),
             Event::Write(conn) => self.router_writes(conn),
             Event::RouterEnd(conn, cause) => self.router_end(conn, cause),
@@ -222,14 +224,21 @@ impl World {
         }
     }
 
+    /// Whether one node has been able to talk to the other for long enough that both know the same.
+    pub(super) fn reaches(&self, one: usize, other: usize) -> bool {
+        one == other
+    }
+
     fn populate(&mut self) {
-        for n in 1..=self.plan.sms {
-            self.parts.push(Part::sm(&format!("sm{n}")));
+        for node in 0..self.plan.nodes {
+            for n in 1..=self.plan.sms {
+                self.parts.push(Part::sm(node, &format!("sm{n}")));
+            }
+            for n in 1..=self.plan.c2ss {
+                self.parts.push(Part::c2s(node, &format!("c2s{n}")));
+            }
+            self.parts.push(Part::peer(node));
         }
-        for n in 1..=self.plan.c2ss {
-            self.parts.push(Part::c2s(&format!("c2s{n}")));
-        }
-        self.parts.push(Part::peer("peer"));
         for user in 0..self.plan.users {
             for n in 0..self.plan.resources {
                 self.people.push(Person::new(user, n));

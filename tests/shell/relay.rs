@@ -1,7 +1,9 @@
 //! A small brain for the shell's tests: echoes, relays by name, moves and closes links as their peers ask.
 //!
 //! A link's first line says what it wants: `echo`, `hop` (echo, moving to the next shard again and again), `tls`
-//! (then echo), `ask` (a dot for each question mark), `close N` (N bytes, then close), `name X` (be addressed as X), `to X` (all bytes go to X), `probe`.
+//! (then echo), `ask` (a dot for each question mark), `close N` (N bytes, then close), `name X` (be addressed as X), `to X` (all bytes go to X), `probe`,
+//! `dial N HOST PORT` (so many dials; hears what became of each), `drop HOST PORT` (dials and closes before the answer).
+//! A dialled link says `hello` and is then a link like any other; so is one of a peer, which is greeted with `peer`.
 
 use jidmesh::config::Config;
 use jidmesh::node::api::{Action, CloseCause, LinkId, Micros, ShardId};
@@ -44,6 +46,22 @@ pub struct Cargo {
     in_flight: usize,
     since_hop: usize,
     tls: bool,
+    /// Who asked for the dial.
+    asker: Option<LinkId>,
+}
+
+impl Cargo {
+    fn new(asker: Option<LinkId>) -> Cargo {
+        Cargo {
+            mode: Mode::Fresh,
+            line: Vec::new(),
+            out: VecDeque::new(),
+            in_flight: 0,
+            since_hop: 0,
+            tls: false,
+            asker,
+        }
+    }
 }
 
 pub struct Relay {
@@ -143,12 +161,35 @@ impl Relay {
                 self.actions.push(Action::Close(id));
                 Mode::Sink
             }
+            "dial" => {
+                let (count, target) = rest.split_once(' ').unwrap();
+                for _ in 0..count.parse().unwrap() {
+                    self.dial(id, target);
+                }
+                Mode::Sink
+            }
+            "drop" => {
+                let dialed = self.dial(id, rest);
+                self.actions.push(Action::Close(dialed));
+                Mode::Sink
+            }
             "probe" => {
                 self.actions.push(Action::Probe(id));
                 Mode::Sink
             }
             _ => panic!("unknown command {line:?}"),
         }
+    }
+
+    fn dial(&mut self, asker: LinkId, target: &str) -> LinkId {
+        let (host, port) = target.split_once(' ').unwrap();
+        let link = self.place(Cargo::new(Some(asker)));
+        self.actions.push(Action::Dial {
+            link,
+            host: host.into(),
+            port: port.parse().unwrap(),
+        });
+        link
     }
 
     fn route(&mut self, name: &str, bytes: &[u8]) {
@@ -167,14 +208,19 @@ impl Brain for Relay {
     type Data = Vec<(String, Vec<u8>)>;
 
     fn opened(&mut self, _: Micros, _: SocketAddr) -> LinkId {
-        self.place(Cargo {
-            mode: Mode::Fresh,
-            line: Vec::new(),
-            out: VecDeque::new(),
-            in_flight: 0,
-            since_hop: 0,
-            tls: false,
-        })
+        self.place(Cargo::new(None))
+    }
+
+    fn opened_peer(&mut self, _: Micros, _: SocketAddr) -> LinkId {
+        let id = self.place(Cargo::new(None));
+        self.output(id, b"peer\n");
+        id
+    }
+
+    fn dialed(&mut self, _: Micros, id: LinkId, _: SocketAddr) {
+        let asker = self.link(id).expect("a dial that was asked for").asker.take();
+        self.output(asker.expect("dialled once"), b"Dialed\n");
+        self.output(id, b"hello\n");
     }
 
     fn received(&mut self, _: Micros, id: LinkId, mut bytes: &[u8]) {
@@ -237,6 +283,9 @@ impl Brain for Relay {
     fn closed(&mut self, _: Micros, id: LinkId, cause: CloseCause, unsent: Vec<u8>, written: usize) {
         let link = self.links[id.slot as usize].1.take().expect("closed once");
         assert!(written <= unsent.len());
+        if let Some(asker) = link.asker {
+            return self.output(asker, format!("{cause:?}\n").as_bytes());
+        }
         assert_eq!(
             link.in_flight,
             unsent.len() - written,

@@ -249,7 +249,11 @@ impl World {
                 self.shards[usize::from(shard)].probed(self.now, link, alive);
             }
             Action::Log(line) => self.log.push(line),
-            Action::Pause(_) | Action::Resume(_) | Action::StartTls(_) | Action::Append { .. } => {}
+            Action::Pause(_)
+            | Action::Resume(_)
+            | Action::StartTls(_)
+            | Action::Append { .. }
+            | Action::Dial { .. } => {}
         }
     }
 }

@@ -1,6 +1,6 @@
 //! The listening sockets of a shard.
 
-use super::{Events, TURN_ACCEPTS};
+use super::{Entrance, Events, TURN_ACCEPTS};
 use crate::shell::sys;
 use std::io;
 use std::net::TcpListener;
@@ -17,18 +17,20 @@ pub(super) struct Listeners {
 
 struct Listener {
     listener: TcpListener,
+    entrance: Entrance,
     waiting: bool,
 }
 
 impl Listeners {
     /// Takes one more; its number.
-    pub(super) fn add(&mut self, listener: TcpListener) -> io::Result<usize> {
+    pub(super) fn add(&mut self, listener: TcpListener, entrance: Entrance) -> io::Result<usize> {
         if self.all.len() >= LISTENERS_MAX {
             return Err(io::Error::other("too many addresses to listen on"));
         }
         listener.set_nonblocking(true)?;
         self.all.push(Listener {
             listener,
+            entrance,
             waiting: true,
         });
         Ok(self.all.len() - 1)
@@ -73,7 +75,7 @@ impl Listeners {
                     break;
                 }
                 match sys::accept(listener.listener.as_fd()) {
-                    Ok((fd, remote)) => events.accepted(fd, remote),
+                    Ok((fd, remote)) => events.accepted(fd, remote, listener.entrance),
                     Err(error) if gone_meanwhile(&error) => {}
                     Err(error) => {
                         listener.waiting = false;

@@ -84,6 +84,15 @@ pub(crate) struct Released {
     pub(crate) unread: Vec<u8>,
 }
 
+/// Who connects to a listener.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Entrance {
+    /// Components of this machine.
+    Components,
+    /// Other nodes.
+    Peers,
+}
+
 /// What a driver reports.
 pub(crate) trait Events {
     /// Bytes were read.
@@ -97,7 +106,7 @@ pub(crate) trait Events {
     /// The answer to [`Driver::release`], in this turn or a later one.
     fn released(&mut self, link: LinkId, released: Released);
     /// A connection was accepted.
-    fn accepted(&mut self, fd: OwnedFd, remote: SocketAddr);
+    fn accepted(&mut self, fd: OwnedFd, remote: SocketAddr, entrance: Entrance);
     /// A connection could not be accepted; the driver tries again when [`Driver::accept_again`] is called.
     fn accept_failed(&mut self, error: io::Error);
 }
@@ -107,7 +116,7 @@ pub(crate) trait Driver {
     /// Serves this socket from now on, reading it.
     fn add(&mut self, link: LinkId, fd: OwnedFd) -> Result<Token, (OwnedFd, io::Error)>;
     /// Accepts connections of this listener from now on.
-    fn listen(&mut self, listener: TcpListener) -> io::Result<()>;
+    fn listen(&mut self, listener: TcpListener, entrance: Entrance) -> io::Result<()>;
     /// Closes all listeners.
     fn unlisten(&mut self);
     /// Accepts again after a failure.

@@ -7,7 +7,7 @@
 use super::done::{Done, report};
 use super::listeners::{LISTENERS_MAX, Listeners};
 use super::sleeper::Sleeper;
-use super::{Driver, Events, READ_BYTES, Released, TURN_BYTES, Token, cause_of};
+use super::{Driver, Entrance, Events, READ_BYTES, Released, TURN_BYTES, Token, cause_of};
 use crate::node::api::{CloseCause, LinkId};
 use crate::shell::sys::{self, Doorbell, Epoll};
 use std::collections::VecDeque;
@@ -235,8 +235,8 @@ impl Driver for Ready {
         Ok(token)
     }
 
-    fn listen(&mut self, listener: TcpListener) -> io::Result<()> {
-        let number = self.listeners.add(listener)?;
+    fn listen(&mut self, listener: TcpListener, entrance: Entrance) -> io::Result<()> {
+        let number = self.listeners.add(listener, entrance)?;
         match self.listeners.fd(number) {
             Some(fd) => self.epoll.add(fd, LISTENERS + number as u64, libc::EPOLLIN),
             None => Ok(()),

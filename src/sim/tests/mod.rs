@@ -16,13 +16,13 @@ fn number(name: &str) -> Option<u64> {
 }
 
 /// Plays seeds `first..last`, a share of them, until the time is over.
-fn play(first: u64, last: u64, share: u64, until: Option<Instant>) -> (Vec<Summary>, Vec<Box<Failure>>) {
+fn play(nodes: usize, first: u64, last: u64, share: u64, until: Option<Instant>) -> (Vec<Summary>, Vec<Box<Failure>>) {
     let (mut done, mut failures) = (Vec::new(), Vec::new());
     for seed in (first..last).filter(|seed| seed % THREADS == share) {
         if until.is_some_and(|until| Instant::now() > until) {
             break;
         }
-        match run(seed, false) {
+        match run(seed, nodes, false) {
             Ok(summary) => done.push(summary),
             Err(failure) => failures.push(failure),
         }
@@ -35,8 +35,9 @@ fn play(first: u64, last: u64, share: u64, until: Option<Instant>) -> (Vec<Summa
 
 #[test]
 fn promises_hold_in_every_simulated_run() {
+    let nodes = number("JIDMESH_SIM_NODES").unwrap_or(1) as usize;
     if let Some(seed) = number("JIDMESH_SIM_SEED") {
-        match run(seed, true) {
+        match run(seed, nodes, true) {
             Ok(summary) => println!("{summary:?}"),
             Err(failure) => panic!("{failure}"),
         }
@@ -49,7 +50,7 @@ fn promises_hold_in_every_simulated_run() {
     let (mut played, mut failures) = (Vec::new(), Vec::new());
     std::thread::scope(|scope| {
         let threads: Vec<_> = (0..THREADS)
-            .map(|share| scope.spawn(move || play(first, last, share, until)))
+            .map(|share| scope.spawn(move || play(nodes, first, last, share, until)))
             .collect();
         for thread in threads {
             let (done, failure) = thread.join().unwrap();
@@ -75,7 +76,7 @@ fn promises_hold_in_every_simulated_run() {
             "seed {} at {} us, faults {:?}: {}",
             failure.seed,
             failure.micros,
-            super::plan::Plan::of(failure.seed).faults,
+            super::plan::Plan::of(failure.seed, nodes).faults,
             failure.what[0]
         );
     }
@@ -90,8 +91,8 @@ fn promises_hold_in_every_simulated_run() {
 
 #[test]
 fn a_seed_plays_the_same_twice() {
-    for seed in [3, 4] {
-        let (one, two) = (run(seed, true), run(seed, true));
+    for (seed, nodes) in [(3, 1), (4, 1), (3, 3)] {
+        let (one, two) = (run(seed, nodes, true), run(seed, nodes, true));
         let show = |run: Result<Summary, Box<Failure>>| match run {
             Ok(summary) => format!("{summary:?}"),
             Err(failure) => format!("{failure}"),

@@ -25,7 +25,7 @@ mod socket;
 use super::done::{Done, report};
 use super::listeners::Listeners;
 use super::sleeper::Sleeper;
-use super::{Driver, Events, READ_BYTES, Released, TURN_BYTES, Token, cause_of};
+use super::{Driver, Entrance, Events, READ_BYTES, Released, TURN_BYTES, Token, cause_of};
 use crate::node::api::{CloseCause, LinkId};
 use crate::shell::sys::{self, Doorbell};
 use buffers::Buffers;
@@ -330,8 +330,8 @@ impl Driver for Ring {
         Ok(token)
     }
 
-    fn listen(&mut self, listener: TcpListener) -> io::Result<()> {
-        let number = self.listeners.add(listener)?;
+    fn listen(&mut self, listener: TcpListener, entrance: Entrance) -> io::Result<()> {
+        let number = self.listeners.add(listener, entrance)?;
         self.watch_listener(number);
         Ok(())
     }
