@@ -60,7 +60,10 @@ fn main() -> ExitCode {
 fn compare(chosen: &[(&str, Make)], write: bool) -> Result<bool, String> {
     let mut known = read_known()?;
     let mut right = true;
-    println!("{:<20} {:>10} {:>10} {:>8}", "instructions/frame", "known", "now", "change");
+    println!(
+        "{:<20} {:>10} {:>10} {:>8}",
+        "instructions/frame", "known", "now", "change"
+    );
     for (name, _) in chosen {
         let now = count(name)?;
         let change = known.get(*name).map(|before| (now / before - 1.0) * 100.0);
@@ -82,7 +85,10 @@ fn compare(chosen: &[(&str, Make)], write: bool) -> Result<bool, String> {
     }
     if write {
         known.retain(|name, _| ALL.iter().any(|(other, _)| other == name));
-        let lines: String = known.iter().map(|(name, count)| format!("{name} {count:.1}\n")).collect();
+        let lines: String = known
+            .iter()
+            .map(|(name, count)| format!("{name} {count:.1}\n"))
+            .collect();
         fs::write(known_path(), lines).map_err(|error| format!("{}: {error}", known_path().display()))?;
     }
     Ok(right)
@@ -97,7 +103,10 @@ fn read_known() -> Result<BTreeMap<String, f64>, String> {
     text.lines()
         .map(|line| {
             let (name, count) = line.split_once(' ').ok_or_else(|| format!("what is {line:?}?"))?;
-            Ok((name.to_owned(), count.parse().map_err(|_| format!("what is {line:?}?"))?))
+            Ok((
+                name.to_owned(),
+                count.parse().map_err(|_| format!("what is {line:?}?"))?,
+            ))
         })
         .collect()
 }
@@ -106,17 +115,23 @@ fn read_known() -> Result<BTreeMap<String, f64>, String> {
 fn count(name: &str) -> Result<f64, String> {
     let own = std::env::current_exe().map_err(|error| error.to_string())?;
     let output = Command::new("valgrind")
-        .args(["--tool=callgrind", "--callgrind-out-file=/dev/null", "--collect-atstart=no"])
+        .args([
+            "--tool=callgrind",
+            "--callgrind-out-file=/dev/null",
+            "--collect-atstart=no",
+        ])
         .arg(format!("--toggle-collect={MEASURED}"))
         .arg(own)
         .args(["--count", name])
         .stdin(Stdio::null())
         .output()
         .map_err(|error| format!("valgrind: {error}"))?;
-    let (said, counted) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    let number = |text: &str, mark: &str| -> Option<f64> {
-        text.split_once(mark)?.1.split_whitespace().next()?.parse().ok()
-    };
+    let (said, counted) = (
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr),
+    );
+    let number =
+        |text: &str, mark: &str| -> Option<f64> { text.split_once(mark)?.1.split_whitespace().next()?.parse().ok() };
     match (number(&counted, "Collected :"), number(&said, "frames")) {
         (Some(instructions), Some(frames)) if output.status.success() => Ok(instructions / frames),
         _ => Err(format!("{name}: {}\n{said}{counted}", output.status)),

@@ -67,7 +67,8 @@ impl Node {
             let (name, multi) = name.strip_prefix('*').map_or((*name, ""), |name| (name, " multi='to'"));
             self.receive(
                 seat,
-                format!("<bind xmlns='http://jabberd.jabberstudio.org/ns/component/1.0' name='{name}'{multi}/>").as_bytes(),
+                format!("<bind xmlns='http://jabberd.jabberstudio.org/ns/component/1.0' name='{name}'{multi}/>")
+                    .as_bytes(),
             );
         }
         seat
@@ -152,7 +153,11 @@ impl Node {
             }
             Action::Move { link, to, cargo } => {
                 let new = self.shards[usize::from(to)].adopt(2, cargo);
-                for place in self.places.iter_mut().filter(|place| (place.0, place.1) == (here, link)) {
+                for place in self
+                    .places
+                    .iter_mut()
+                    .filter(|place| (place.0, place.1) == (here, link))
+                {
                     (place.0, place.1) = (to, new);
                 }
                 self.act(usize::from(to), Action::Output(new));

@@ -82,7 +82,10 @@ fn header(frames: Vec<String>) -> Scenario {
 
 fn names() -> Names {
     let mut names = Names::new("jidmesh.router", &[]);
-    for (slot, name) in ["a", "b", "sm1", "sm2", "c2s1", "c2s2", "conference.example.net", "s2s"].iter().enumerate() {
+    for (slot, name) in ["a", "b", "sm1", "sm2", "c2s1", "c2s2", "conference.example.net", "s2s"]
+        .iter()
+        .enumerate()
+    {
         names.bind(name, SeatId::new(u16::try_from(slot).unwrap_or(0) + 1, 0), Multi::No);
     }
     names.bind(DOMAIN, SeatId::new(3, 0), Multi::To);
@@ -146,7 +149,10 @@ const SESSIONS: u32 = 2_000;
 /// Chat messages among users of two sm and two c2s: each from its c2s to sm, on to the recipient's sm, on to his c2s.
 fn users() -> Scenario {
     let mut node = Node::new(1);
-    let sm = [node.component(&["sm1", "*example.net"]), node.component(&["sm2", "*example.net"])];
+    let sm = [
+        node.component(&["sm1", "*example.net"]),
+        node.component(&["sm2", "*example.net"]),
+    ];
     let c2s = [node.component(&["c2s1"]), node.component(&["c2s2"])];
     let mut places = Vec::new();
     for client in 0..SESSIONS {

@@ -45,7 +45,9 @@ pub(crate) fn start(c2s: &str, client: u32) -> String {
     route(
         c2s,
         DOMAIN,
-        &format!("<sc:session xmlns:sc='{NS_SESSION}' id='{id}' target='{target}' action='start' sc:c2s='{client}'></sc:session>"),
+        &format!(
+            "<sc:session xmlns:sc='{NS_SESSION}' id='{id}' target='{target}' action='start' sc:c2s='{client}'></sc:session>"
+        ),
     )
 }
 
@@ -54,7 +56,9 @@ pub(crate) fn started(sm: &str, c2s: &str, client: u32) -> String {
     route(
         sm,
         c2s,
-        &format!("<sc:session xmlns:sc='{NS_SESSION}' sc:sm='{token}' id='{id}' target='{target}' action='started' sc:c2s='{client}'></sc:session>"),
+        &format!(
+            "<sc:session xmlns:sc='{NS_SESSION}' sc:sm='{token}' id='{id}' target='{target}' action='started' sc:c2s='{client}'></sc:session>"
+        ),
     )
 }
 
@@ -64,7 +68,9 @@ pub(crate) fn said(c2s: &str, sm: &str, client: u32, to: u32, body: &str) -> Str
     route(
         c2s,
         sm,
-        &format!("<message xmlns:sc='{NS_SESSION}' xmlns='jabber:client' sc:sm='{token}' sc:c2s='{client}' xml:lang='en' id='{id}' to='{to}' type='chat'><body>{body}</body></message>"),
+        &format!(
+            "<message xmlns:sc='{NS_SESSION}' xmlns='jabber:client' sc:sm='{token}' sc:c2s='{client}' xml:lang='en' id='{id}' to='{to}' type='chat'><body>{body}</body></message>"
+        ),
     )
 }
 
@@ -74,17 +80,26 @@ pub(crate) fn sent(sm: &str, client: u32, to: u32, body: &str) -> String {
     route(
         sm,
         DOMAIN,
-        &format!("<message xmlns='jabber:client' from='{from}' xml:lang='en' id='{id}' to='{to}' type='chat'><body>{body}</body></message>"),
+        &format!(
+            "<message xmlns='jabber:client' from='{from}' xml:lang='en' id='{id}' to='{to}' type='chat'><body>{body}</body></message>"
+        ),
     )
 }
 
 /// The same on its way from the recipient's sm to his c2s.
 pub(crate) fn delivered(c2s: &str, client: u32, to: u32, body: &str) -> String {
-    let (from, id, full, token) = (format!("{}/one", user(client)), id(client), format!("{}/one", user(to)), token(to));
+    let (from, id, full, token) = (
+        format!("{}/one", user(client)),
+        id(client),
+        format!("{}/one", user(to)),
+        token(to),
+    );
     route(
         DOMAIN,
         c2s,
-        &format!("<message xmlns:sm='{NS_SESSION}' xmlns='jabber:client' sm:sm='{token}' sm:c2s='{to}' from='{from}' xml:lang='en' id='{id}' to='{full}' type='chat'><body>{body}</body></message>"),
+        &format!(
+            "<message xmlns:sm='{NS_SESSION}' xmlns='jabber:client' sm:sm='{token}' sm:c2s='{to}' from='{from}' xml:lang='en' id='{id}' to='{full}' type='chat'><body>{body}</body></message>"
+        ),
     )
 }
 
@@ -97,7 +112,10 @@ impl Draw {
     }
 
     pub(crate) fn below(&mut self, n: u32) -> u32 {
-        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        self.0 = self
+            .0
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
         u32::try_from((self.0 >> 33) % u64::from(n)).unwrap_or(0)
     }
 

@@ -9,6 +9,7 @@ use crate::jid::{self, JidRef};
 use crate::table::names::Multi;
 use crate::table::users::Session;
 use crate::table::{SeatId, SeatKind};
+use crate::wire::copy::append;
 use crate::wire::header::{self, Frame, Payload, PayloadKind, Route};
 use crate::wire::{edit, foreign};
 
@@ -28,7 +29,7 @@ impl Shard {
         };
         let foreign = state.is_foreign();
         if !foreign && !self.may_teach(seat, source) {
-            return self.enqueue(now, seat, source, frame, |out| out.extend_from_slice(frame));
+            return self.enqueue(now, seat, source, frame, |out| append(out, frame));
         }
         let read;
         let route = match header {
@@ -38,7 +39,7 @@ impl Shard {
                     read = route;
                     &read
                 }
-                _ => return self.enqueue(now, seat, source, frame, |out| out.extend_from_slice(frame)),
+                _ => return self.enqueue(now, seat, source, frame, |out| append(out, frame)),
             },
         };
         if foreign {
@@ -46,12 +47,12 @@ impl Shard {
                 // What waits is unwrapped when it goes: until then it may have to go back to its sender.
                 let waits = state.waits();
                 self.enqueue(now, seat, source, frame, |out| match waits {
-                    true => out.extend_from_slice(frame),
+                    true => append(out, frame),
                     false => foreign::unwrap(frame, route, out),
                 });
             }
         } else if self.learn(now, seat, source, frame, route) {
-            self.enqueue(now, seat, source, frame, |out| out.extend_from_slice(frame));
+            self.enqueue(now, seat, source, frame, |out| append(out, frame));
         }
     }
 

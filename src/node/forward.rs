@@ -550,7 +550,7 @@ impl Shard {
     }
 
     /// This sm-side id is the bogus one of a question that waits for this seat's answer.
-    fn is_question(&self, seat: SeatId, token: &Token) -> bool {
+    pub(super) fn is_question(&self, seat: SeatId, token: &Token) -> bool {
         token.as_bytes().starts_with(super::grace::QUESTION_PREFIX)
             || matches!(self.seats.get(seat).map(|s| &s.life), Some(Life::Asking { question, .. }) if question == token)
     }

@@ -4,6 +4,7 @@ use super::api::DataBatch;
 use crate::table::names::Multi;
 use crate::table::users::Session;
 use crate::table::{SeatId, SeatKind, ShardId, Token};
+use crate::wire::copy::append;
 
 /// What the receiving shard does with a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,7 +29,7 @@ pub(super) struct LaneFrame {
 
 impl DataBatch {
     pub(super) fn push(&mut self, verb: Verb, source: SeatId, frame: &[u8]) {
-        self.bytes.extend_from_slice(frame);
+        append(&mut self.bytes, frame);
         self.frames.push(LaneFrame {
             verb,
             source,

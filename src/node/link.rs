@@ -2,6 +2,7 @@
 
 use super::api::{Action, CloseCause, Level, LinkId, Micros};
 use super::counters::Counter;
+use super::express::Courses;
 use super::{Shard, cause_text};
 use crate::table::SeatId;
 use crate::wire::accept::{Accept, PeerKind};
@@ -58,6 +59,7 @@ pub(super) struct Link {
     pub(super) early: Vec<u8>,
     pub(super) scanner: Option<Scanner>,
     pub(super) carry: Vec<u8>,
+    pub(super) courses: Courses,
     pub(super) opened_at: Micros,
     pub(super) progress_at: Micros,
     pub(super) paused: bool,
@@ -129,6 +131,7 @@ impl Shard {
         link.generation += 1;
         link.scanner = None;
         link.carry = Vec::new();
+        link.courses = Courses::default();
         self.free_links.push(id.slot);
         self.count(Counter::LinksClosed);
         match stage {
@@ -405,6 +408,7 @@ impl Shard {
                     early: Vec::new(),
                     scanner: None,
                     carry: Vec::new(),
+                    courses: Courses::default(),
                     opened_at: now,
                     progress_at: now,
                     paused: false,

@@ -28,6 +28,7 @@ pub mod report;
 
 mod binding;
 mod delivery;
+mod express;
 mod forward;
 mod grace;
 mod input;
@@ -114,6 +115,8 @@ pub struct Shard {
     leaving: Option<(LinkId, Box<Cargo>, ShardId)>,
     departing: Option<(Box<Cargo>, ShardId)>,
     next_tick: Option<Micros>,
+    /// Rises with everything but frames that may change where frames go: see [`express`].
+    epoch: u64,
     stopping: bool,
 }
 
@@ -162,6 +165,7 @@ impl Shard {
             leaving: None,
             departing: None,
             next_tick: None,
+            epoch: 1,
             stopping: false,
             config,
         }
@@ -233,6 +237,7 @@ impl Shard {
 
     /// New users, filter rules, ACLs, limits (SIGHUP).
     pub fn reload(&mut self, _now: Micros, config: Arc<Config>) {
+        self.epoch += 1;
         self.names.set_aliases(&config.aliases);
         self.limits.frame_bytes_max = config.frame_bytes_max;
         self.accept = Arc::new(accept_config(&config, self.limits, false));
@@ -297,6 +302,7 @@ impl Shard {
     }
 
     fn handle(&mut self, now: Micros, from: ShardId, message: Message) {
+        self.epoch += 1;
         match message {
             Message::SeatNew { .. }
             | Message::SeatLive { .. }

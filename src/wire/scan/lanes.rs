@@ -65,6 +65,30 @@ pub(super) trait Lanes {
         unsafe { Self::eq(v, b'<') | Self::eq(v, b'>') | Self::odd(v) == 0 }
     }
 
+    /// `<` and `>`.
+    ///
+    /// # Safety
+    /// As for the trait.
+    #[inline(always)]
+    unsafe fn angles(v: Self::V) -> u64 {
+        // SAFETY: granted by the caller.
+        unsafe { Self::eq(v, b'<') | Self::eq(v, b'>') }
+    }
+
+    /// The `<` of `</r`, `<r`, `<!` and `<?`; `second` and `third` are the bytes one and two further on.
+    ///
+    /// # Safety
+    /// As for the trait.
+    #[inline(always)]
+    unsafe fn marks(v: Self::V, second: Self::V, third: Self::V) -> u64 {
+        // SAFETY: granted by the caller.
+        unsafe {
+            let end = Self::eq(second, b'/') & Self::eq(third, b'r');
+            let rest = Self::eq(second, b'r') | Self::eq(second, b'!') | Self::eq(second, b'?');
+            Self::eq(v, b'<') & (end | rest)
+        }
+    }
+
     /// The `k`-th lowest bit of a mask alone, counted from 1; zero if there are fewer.
     ///
     /// # Safety
@@ -321,6 +345,31 @@ pub(super) mod x86 {
                 };
                 let any = _mm256_or_si256(special(v[0]), special(v[1]));
                 _mm256_testz_si256(any, any) != 0
+            }
+        }
+
+        #[inline(always)]
+        unsafe fn angles(v: Self::V) -> u64 {
+            // `<` and `>` differ in one bit.
+            // SAFETY: as above.
+            unsafe {
+                let (bit, gt) = (_mm256_set1_epi8(0x02), _mm256_set1_epi8(0x3e));
+                mask2(v.map(|x| _mm256_cmpeq_epi8(_mm256_or_si256(x, bit), gt)))
+            }
+        }
+
+        #[inline(always)]
+        unsafe fn marks(v: Self::V, second: Self::V, third: Self::V) -> u64 {
+            // SAFETY: as above.
+            unsafe {
+                let is = |x, byte: u8| _mm256_cmpeq_epi8(x, _mm256_set1_epi8(byte.cast_signed()));
+                let half = |i: usize| {
+                    let end = _mm256_and_si256(is(second[i], b'/'), is(third[i], b'r'));
+                    let other = _mm256_or_si256(is(second[i], b'!'), is(second[i], b'?'));
+                    let rest = _mm256_or_si256(is(second[i], b'r'), other);
+                    _mm256_and_si256(is(v[i], b'<'), _mm256_or_si256(end, rest))
+                };
+                mask2([half(0), half(1)])
             }
         }
 
