@@ -354,23 +354,17 @@ pub(super) mod x86 {
             // SAFETY: as above.
             unsafe {
                 let (bit, gt) = (_mm256_set1_epi8(0x02), _mm256_set1_epi8(0x3e));
-                mask2(v.map(|x| _mm256_cmpeq_epi8(_mm256_or_si256(x, bit), gt)))
+                mask2([
+                    _mm256_cmpeq_epi8(_mm256_or_si256(v[0], bit), gt),
+                    _mm256_cmpeq_epi8(_mm256_or_si256(v[1], bit), gt),
+                ])
             }
         }
 
         #[inline(always)]
         unsafe fn marks(v: Self::V, second: Self::V, third: Self::V) -> u64 {
             // SAFETY: as above.
-            unsafe {
-                let is = |x, byte: u8| _mm256_cmpeq_epi8(x, _mm256_set1_epi8(byte.cast_signed()));
-                let half = |i: usize| {
-                    let end = _mm256_and_si256(is(second[i], b'/'), is(third[i], b'r'));
-                    let other = _mm256_or_si256(is(second[i], b'!'), is(second[i], b'?'));
-                    let rest = _mm256_or_si256(is(second[i], b'r'), other);
-                    _mm256_and_si256(is(v[i], b'<'), _mm256_or_si256(end, rest))
-                };
-                mask2([half(0), half(1)])
-            }
+            unsafe { mask2([marks_of(v[0], second[0], third[0]), marks_of(v[1], second[1], third[1])]) }
         }
 
         #[inline(always)]
@@ -383,6 +377,28 @@ pub(super) mod x86 {
         unsafe fn nth(mask: u64, k: u32) -> u64 {
             // SAFETY: the caller grants BMI2.
             unsafe { nth_pdep(mask, k) }
+        }
+    }
+
+    /// [`Lanes::marks`] of 32 bytes. A function: features do not reach into a closure of a closure.
+    ///
+    /// # Safety
+    /// The CPU must have AVX2.
+    #[inline(always)]
+    unsafe fn marks_of(v: __m256i, second: __m256i, third: __m256i) -> __m256i {
+        // SAFETY: the caller grants AVX2.
+        unsafe {
+            let end = _mm256_and_si256(
+                _mm256_cmpeq_epi8(second, _mm256_set1_epi8(b'/'.cast_signed())),
+                _mm256_cmpeq_epi8(third, _mm256_set1_epi8(b'r'.cast_signed())),
+            );
+            let other = _mm256_or_si256(
+                _mm256_cmpeq_epi8(second, _mm256_set1_epi8(b'!'.cast_signed())),
+                _mm256_cmpeq_epi8(second, _mm256_set1_epi8(b'?'.cast_signed())),
+            );
+            let route = _mm256_cmpeq_epi8(second, _mm256_set1_epi8(b'r'.cast_signed()));
+            let open = _mm256_cmpeq_epi8(v, _mm256_set1_epi8(b'<'.cast_signed()));
+            _mm256_and_si256(open, _mm256_or_si256(end, _mm256_or_si256(route, other)))
         }
     }
 
