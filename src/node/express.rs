@@ -37,7 +37,7 @@ const HEAD_BYTES_MAX: usize = 512;
 enum Reads {
     /// That it is one.
     Nothing,
-    /// That it is no iq: those of sm may answer jidmesh's own questions.
+    /// That it is no iq, which may answer one of jidmesh's own questions, and no farewell: from sm.
     NoIq,
     /// Its session and that it is delivered, not given back: from sm to c2s.
     Delivery,
@@ -167,8 +167,15 @@ impl Shard {
         let may = match course.reads {
             Reads::LongWay => false,
             Reads::Nothing => is_stanza(frame, at),
-            Reads::NoIq => is_stanza(frame, at) && !frame[at..].starts_with(b"<iq"),
-            Reads::Delivery => is_delivery(&header::stanza(frame, at)?),
+            Reads::NoIq => {
+                // A presence of sm may be a farewell that is not true, but only among nodes.
+                frame[at..].starts_with(b"<message ")
+                    || self.cluster.is_none() && frame[at..].starts_with(b"<presence ")
+            }
+            Reads::Delivery => {
+                let payload = header::stanza(frame, at)?;
+                is_delivery(&payload) && !self.is_untrue_farewell(&payload)
+            }
             Reads::Client => {
                 let Stage::Seated { seat, .. } = link.stage else {
                     return None;
@@ -294,6 +301,9 @@ impl Shard {
         let (_, name) = self.names.find(to).filter(|(_, name)| name.multi == Multi::No)?;
         let target = *name.holders.first()?;
         let view = self.names.seat(target)?;
+        if view.peer.is_some() || self.names.default_route() == Some(target) {
+            return None;
+        }
         let reads = match (sender.kind, view.kind) {
             (SeatKind::Sm, SeatKind::C2s | SeatKind::Native) => Reads::Delivery,
             (SeatKind::Sm, _) => Reads::NoIq,

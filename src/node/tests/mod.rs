@@ -3,6 +3,7 @@
 
 mod attack;
 mod binding;
+mod cluster;
 mod express;
 mod grace;
 mod placement;
