@@ -206,6 +206,7 @@ impl Shard {
             self.count(Counter::DropFarewell);
             return false;
         }
+        self.note_told(now, payload);
         if payload.kind != PayloadKind::Iq {
             return true;
         }
@@ -387,7 +388,7 @@ impl Shard {
     }
 
     /// Routes a stanza to the domain it is addressed to, from jidmesh itself.
-    fn send_own(&mut self, now: Micros, stanza: &[u8]) {
+    pub(super) fn send_own(&mut self, now: Micros, stanza: &[u8]) {
         let Ok(Frame::Stanza(payload)) = header::read(stanza) else {
             return;
         };

@@ -303,6 +303,15 @@ pub(super) enum Message {
         domain: Box<str>,
         site: Option<PeerId>,
     },
+    /// The contacts of this session are being told that it is gone.
+    Telling {
+        full: Box<str>,
+    },
+    /// The probe (from, to) that is due when an absent user is back.
+    Absent {
+        absent: Box<str>,
+        pair: (Box<str>, Box<str>),
+    },
     /// A session that this node lost to a newer claim.
     Superseded {
         full: Box<str>,

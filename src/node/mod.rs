@@ -239,7 +239,7 @@ impl Shard {
         let surrogates = self.tick_surrogates(now);
         let turning = self.tick_turns(now);
         let asked = self.tick_asked(now);
-        let exits = self.tick_exits(now);
+        let exits = self.tick_exits(now) | self.tick_healing(now);
         let peers = self.tick_peers(now);
         if exits || peers || links || seats || waiting || surrogates || turning || asked {
             self.wake_by(now + TICK_US);
@@ -279,6 +279,7 @@ impl Shard {
             sessions_available: self.users.available() as u64,
             starts_pending: self.waiting.len() as u64,
             held_bytes: self.held_bytes as u64,
+            mesh: self.report_mesh(),
         }
     }
 
@@ -393,6 +394,8 @@ impl Shard {
                 resource,
                 hops,
             } => self.post_untold(peer, &bare, &resource, hops),
+            Message::Telling { full } => self.telling(now, full),
+            Message::Absent { absent, pair } => self.note_absent(&absent, pair),
             Message::Superseded { full } => self.superseded(now, full),
         }
     }

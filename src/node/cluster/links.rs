@@ -49,19 +49,30 @@ pub(super) struct Probe {
     rests: bool,
     /// It is this node's own.
     own: bool,
+    /// A node was found there.
+    found: bool,
+    /// What the last dial came to.
+    why: Box<str>,
+}
+
+impl Probe {
+    /// The address and what the last dial came to, as long as no other node was found there.
+    pub(super) fn unreached(&self) -> Option<(&Address, &str)> {
+        (!self.found && !self.own).then_some((&self.address, &*self.why))
+    }
 }
 
 /// The links' part of a shard's cluster.
 #[derive(Debug)]
 pub(super) struct Links {
-    local: Arc<Local>,
+    pub(super) local: Arc<Local>,
     /// Of the peers whose home is this shard.
-    transports: crate::jid::TableMap<PeerId, Peer>,
+    pub(super) transports: crate::jid::TableMap<PeerId, Peer>,
     /// Transports that have something to tell.
     stirred: Vec<PeerId>,
     /// Peers that are lost, and when they are given up.
     dying: Vec<(PeerId, Micros)>,
-    probes: Vec<Probe>,
+    pub(super) probes: Vec<Probe>,
     scratch: Scratch,
     message: Vec<u8>,
     /// A connection of this node to itself was just refused.
@@ -85,6 +96,8 @@ impl Shard {
                 next: 0,
                 rests: false,
                 own: false,
+                found: false,
+                why: "not dialled yet".into(),
             };
             mesh.peers.iter().map(probe).collect()
         });
@@ -199,7 +212,7 @@ impl Shard {
                     self.count(Counter::PeerRefused);
                     self.log(Level::Warning, Some(remote), format!("mesh: refused: {error}"));
                 }
-                self.drop_stranger(now, id);
+                self.drop_stranger(now, id, &error.to_string());
             }
         }
     }
@@ -227,12 +240,12 @@ impl Shard {
     }
 
     /// Closes a link whose other side is not who it should be.
-    fn drop_stranger(&mut self, now: Micros, id: LinkId) {
+    fn drop_stranger(&mut self, now: Micros, id: LinkId, why: &str) {
         let Some(link) = self.link_mut(id) else { return };
         if let Stage::Stranger(conn, probe) = &mut link.stage {
             let probe = *probe;
             conn.take_output(&mut link.out);
-            self.probe_over(now, probe);
+            self.probe_over(now, probe, why);
         }
         self.close_link(now, id);
     }
@@ -247,6 +260,7 @@ impl Shard {
         let mut address = None;
         if let Some(probe) = probe.and_then(|at| self.links()?.probes.get_mut(at)) {
             probe.rests = true;
+            probe.found = true;
             address = Some(probe.address.clone());
         }
         if home == self.id {
@@ -333,13 +347,22 @@ impl Shard {
                 }
                 self.stir(peer);
             }
-            Stage::Dialling(Dialling::Probe(at)) | Stage::Stranger(_, Some(at)) => self.probe_over(now, Some(at)),
+            Stage::Dialling(Dialling::Probe(at)) => {
+                let why = match cause {
+                    CloseCause::Refused | CloseCause::Reset => "nobody listens there",
+                    CloseCause::Error(text) => text,
+                    CloseCause::Eof | CloseCause::Local => "no answer",
+                };
+                self.probe_over(now, Some(at), why);
+            }
+            Stage::Stranger(_, Some(at)) => self.probe_over(now, Some(at), "it closed the connection"),
             _ => {}
         }
     }
 
-    fn probe_over(&mut self, now: Micros, probe: Option<usize>) {
+    fn probe_over(&mut self, now: Micros, probe: Option<usize>, why: &str) {
         if let Some(probe) = probe.and_then(|at| self.links()?.probes.get_mut(at)) {
+            probe.why = why.into();
             probe.next = now + PROBE_US;
             probe.rests = probe.own;
             self.wake_by(now + PROBE_US);
@@ -410,6 +433,7 @@ impl Shard {
         match event {
             PeerEvent::WantsOutput(link) => self.actions.push(Action::Output(link)),
             PeerEvent::CloseLink(link) => self.actions.push(Action::Close(link)),
+            PeerEvent::AbortLink(link) => self.actions.push(Action::Abort(link)),
             PeerEvent::Dial { dial, address } => {
                 let nowhere = SocketAddr::from((Ipv4Addr::UNSPECIFIED, address.port));
                 let link = self.insert_link(now, nowhere, Stage::Dialling(Dialling::Peer(peer, dial)));
@@ -484,6 +508,7 @@ impl Shard {
     /// Time has passed for links and peers. True when something is to be looked at again soon.
     pub(in crate::node) fn tick_peers(&mut self, now: Micros) -> bool {
         self.note_time(now);
+        self.look_whether_alone(now);
         let Some(links) = self.links() else { return false };
         let due: Vec<PeerId> = links
             .transports
@@ -572,7 +597,7 @@ impl Shard {
                 remote,
                 "mesh: refused: the handshake took too long".into(),
             );
-            self.drop_stranger(now, id);
+            self.drop_stranger(now, id, "the handshake took too long");
         }
     }
 
