@@ -9,6 +9,7 @@ use crate::jid;
 use crate::table::names::Multi;
 use crate::table::users::Session;
 use crate::table::{SeatId, SeatKind};
+use crate::wire::copy::append;
 use crate::wire::header::{self, Frame, Payload, PayloadKind, Route};
 use crate::wire::{edit, foreign};
 
@@ -31,7 +32,7 @@ impl Shard {
             self.keep_unanswered(seat, source, frame, header);
         }
         if !foreign && !self.may_teach(seat, source) {
-            return self.enqueue(now, seat, source, frame, |out| out.extend_from_slice(frame));
+            return self.enqueue(now, seat, source, frame, |out| append(out, frame));
         }
         let read;
         let route = match header {
@@ -41,19 +42,19 @@ impl Shard {
                     read = route;
                     &read
                 }
-                _ => return self.enqueue(now, seat, source, frame, |out| out.extend_from_slice(frame)),
+                _ => return self.enqueue(now, seat, source, frame, |out| append(out, frame)),
             },
         };
         if foreign {
             if route.error.is_none() {
                 // What waits is unwrapped when it goes: until then it may have to go back to its sender.
                 self.enqueue(now, seat, source, frame, |out| match waits {
-                    true => out.extend_from_slice(frame),
+                    true => append(out, frame),
                     false => foreign::unwrap(frame, route, out),
                 });
             }
         } else if self.learn(now, seat, source, frame, route) {
-            self.enqueue(now, seat, source, frame, |out| out.extend_from_slice(frame));
+            self.enqueue(now, seat, source, frame, |out| append(out, frame));
         }
     }
 

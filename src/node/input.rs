@@ -3,6 +3,7 @@
 use super::Shard;
 use super::api::{Level, LinkId, Micros};
 use super::counters::Counter;
+use super::express::Run;
 use super::link::Stage;
 use crate::wire::accept::{EARLY_BYTES_MAX, PeerKind};
 use crate::wire::scan::{Item, ScanError};
@@ -101,14 +102,20 @@ impl Shard {
             return 0;
         };
         scanner.trust(self.trusts(id));
+        let mut run = Run::default();
         let result = loop {
             match scanner.next(buffer) {
                 Ok(Some(Item::Frame { start, end })) => {
+                    if self.join_run(&mut run, id, buffer, start..end) {
+                        continue;
+                    }
+                    self.end_run(&mut run, id, buffer);
                     if self.frame(now, id, &buffer[start..end]) == Flow::Stop {
                         break Ok(());
                     }
                 }
                 Ok(Some(Item::Close { .. })) => {
+                    self.end_run(&mut run, id, buffer);
                     self.stream_closed(now, id);
                     break Ok(());
                 }
@@ -119,6 +126,7 @@ impl Shard {
                 Err(error) => break Err(error),
             }
         };
+        self.end_run(&mut run, id, buffer);
         if let Err(error) = result {
             self.count(Counter::BadInput);
             self.refuse(now, id, error.condition(), error.text());
@@ -240,7 +248,13 @@ impl Shard {
             }
             header::Frame::Unbind { .. } => self.unbind(now, id, seat, frame),
             other => match seat {
-                Some(seat) => self.forward(now, id, seat, frame, other),
+                Some(seat) => {
+                    let flow = self.forward(now, id, seat, frame, other);
+                    if let header::Frame::Route(route) = other {
+                        self.plot(id, seat, frame, route);
+                    }
+                    flow
+                }
                 None => {
                     self.keep_early(id, frame, other);
                     Flow::Go

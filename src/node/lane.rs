@@ -7,6 +7,7 @@ use crate::table::rows::{Clock, RowSession};
 use crate::table::users::{Marker, Session};
 use crate::table::ways::Path;
 use crate::table::{PeerId, SeatId, SeatKind, ShardId, Token};
+use crate::wire::copy::append;
 use smallvec::SmallVec;
 
 /// What the receiving shard does with a frame.
@@ -40,7 +41,7 @@ pub(super) struct LaneFrame {
 
 impl DataBatch {
     pub(super) fn push(&mut self, verb: Verb, source: SeatId, frame: &[u8]) {
-        self.bytes.extend_from_slice(frame);
+        append(&mut self.bytes, frame);
         self.frames.push(LaneFrame {
             verb,
             source,

@@ -3,6 +3,7 @@
 use super::api::{Action, CloseCause, Level, LinkId, Micros};
 use super::cluster::Dialling;
 use super::counters::Counter;
+use super::express::Courses;
 use super::{Shard, cause_text};
 use crate::mesh::conn::Conn;
 use crate::mesh::hello::Address;
@@ -67,6 +68,7 @@ pub(super) struct Link {
     pub(super) early: Vec<u8>,
     pub(super) scanner: Option<Scanner>,
     pub(super) carry: Vec<u8>,
+    pub(super) courses: Courses,
     pub(super) opened_at: Micros,
     pub(super) progress_at: Micros,
     pub(super) paused: bool,
@@ -163,6 +165,7 @@ impl Shard {
         link.generation += 1;
         link.scanner = None;
         link.carry = Vec::new();
+        link.courses = Courses::default();
         self.free_links.push(id.slot);
         self.count(Counter::LinksClosed);
         match stage {
@@ -470,6 +473,7 @@ impl Shard {
                     early: Vec::new(),
                     scanner: None,
                     carry: Vec::new(),
+                    courses: Courses::default(),
                     opened_at: now,
                     progress_at: now,
                     paused: false,

@@ -29,6 +29,7 @@ pub mod report;
 mod binding;
 pub mod cluster;
 mod delivery;
+mod express;
 mod forward;
 mod grace;
 mod input;
@@ -121,6 +122,8 @@ pub struct Shard {
     leaving: Option<(LinkId, Box<link::Luggage>, ShardId)>,
     departing: Option<(Box<link::Luggage>, ShardId)>,
     next_tick: Option<Micros>,
+    /// Rises with everything but frames that may change where frames go: see [`express`].
+    epoch: u64,
     stopping: bool,
 }
 
@@ -174,6 +177,7 @@ impl Shard {
             leaving: None,
             departing: None,
             next_tick: None,
+            epoch: 1,
             stopping: false,
             config,
         }
@@ -255,6 +259,7 @@ impl Shard {
 
     /// New users, filter rules, ACLs, limits (SIGHUP).
     pub fn reload(&mut self, _now: Micros, config: Arc<Config>) {
+        self.epoch += 1;
         self.names.set_aliases(&config.aliases);
         self.limits.frame_bytes_max = config.frame_bytes_max;
         self.accept = Arc::new(accept_config(&config, self.limits, false));
@@ -325,6 +330,7 @@ impl Shard {
     }
 
     fn handle(&mut self, now: Micros, from: ShardId, message: Message) {
+        self.epoch += 1;
         self.tell_peers(&message);
         match message {
             Message::SeatNew { .. }

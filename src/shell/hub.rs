@@ -41,6 +41,8 @@ pub(crate) struct Hub<B: Brain> {
     commands: Commands,
     pub(super) dials: Dials,
     pub(super) now: Micros,
+    /// When the turn began, when its first bytes came, and how many came.
+    turn: (Micros, Micros, u64),
     /// Plain text of the link just read; kept for its memory.
     pub(super) plain: Vec<u8>,
     /// When a stopping shard closes what is left.
@@ -99,6 +101,7 @@ impl<B: Brain> Hub<B> {
             context,
             commands,
             now: 0,
+            turn: (0, 0, 0),
             plain: Vec::new(),
             stop_at: None,
             stalled: false,
@@ -110,6 +113,24 @@ impl<B: Brain> Hub<B> {
 
     pub(crate) fn look_at_clock(&mut self) {
         self.now = Micros::try_from(self.context.started.elapsed().as_micros()).unwrap_or(Micros::MAX);
+    }
+
+    pub(crate) fn begin_turn(&mut self) {
+        self.look_at_clock();
+        self.turn = (self.now, self.now, 0);
+    }
+
+    /// How long the turn waited for its first bytes, and how many came.
+    pub(crate) fn turn_brought(&self) -> (Duration, u64) {
+        let (began, first, bytes) = self.turn;
+        (Duration::from_micros(first - began), bytes)
+    }
+
+    pub(super) fn note_bytes(&mut self, bytes: usize) {
+        if self.turn.2 == 0 {
+            self.turn.1 = self.now;
+        }
+        self.turn.2 += bytes as u64;
     }
 
     /// Whether links may be read: not while a batch waits for another shard.

@@ -16,6 +16,7 @@ use std::os::fd::{AsFd, OwnedFd};
 impl<B: Brain> Events for Hub<B> {
     fn received(&mut self, link: LinkId, bytes: &[u8]) {
         self.look_at_clock();
+        self.note_bytes(bytes.len());
         self.take_bytes(link, bytes);
     }
 

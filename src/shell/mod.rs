@@ -29,6 +29,7 @@ mod journal;
 mod lanes;
 mod link;
 mod output;
+mod pace;
 mod pump;
 mod run;
 mod start;

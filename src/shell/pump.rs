@@ -10,7 +10,8 @@
 use super::brain::Brain;
 use super::driver::Driver;
 use super::hub::Hub;
-use super::sys::{Doorbell, Sleep};
+use super::pace::Pace;
+use super::sys::{self, Doorbell, Sleep};
 use std::time::Duration;
 
 /// The longest wait inside the driver.
@@ -21,9 +22,16 @@ const HEARTBEAT: Duration = Duration::from_secs(1);
 /// Runs the shard until it was stopped and has closed every link.
 pub(crate) async fn pump<B: Brain, D: Driver>(hub: &mut Hub<B>, driver: &mut D, bell: &Doorbell) {
     let mut idle = false;
+    let mut pace = Pace::default();
     hub.after(driver);
     while !hub.ended() {
         let reads = hub.reads();
+        if !driver.busy(reads)
+            && let Some(pause) = pace.pause()
+        {
+            sys::pause(pause);
+        }
+        hub.begin_turn();
         if driver.busy(reads) {
             driver.turn(Duration::ZERO, reads, hub);
             idle = false;
@@ -43,6 +51,8 @@ pub(crate) async fn pump<B: Brain, D: Driver>(hub: &mut Hub<B>, driver: &mut D, 
             }
             bell.awake();
         }
+        let (waited, bytes) = hub.turn_brought();
+        pace.turn(waited, bytes);
         hub.after(driver);
     }
 }

@@ -197,6 +197,7 @@ impl Seed {
         let failed = state.is_err();
         if self.ready.send(state).is_ok() && !failed {
             drop(self.ready);
+            sys::sleep_exactly();
             pump::pump(hub, driver, &self.bell).await;
         }
     }

@@ -156,6 +156,23 @@ impl AsFd for Epoll {
     }
 }
 
+/// Sleeps, whatever happens.
+pub(crate) fn pause(time: std::time::Duration) {
+    let time = libc::timespec {
+        tv_sec: 0,
+        tv_nsec: libc::c_long::from(time.subsec_nanos().cast_signed()),
+    };
+    // SAFETY: the time is readable, and what is left of it is not asked for.
+    unsafe { libc::nanosleep(&time, std::ptr::null_mut()) };
+}
+
+/// Lets this thread's short sleeps end when they should, not up to 50 microseconds later.
+pub(crate) fn sleep_exactly() {
+    const SLACK_NS: libc::c_ulong = 1_000;
+    // SAFETY: no pointers.
+    unsafe { libc::prctl(libc::PR_SET_TIMERSLACK, SLACK_NS, 0, 0, 0) };
+}
+
 /// Reads what is there, without waiting.
 pub(crate) fn receive(fd: BorrowedFd<'_>, into: &mut [u8]) -> io::Result<usize> {
     // SAFETY: `into` is writable for its length.

@@ -149,6 +149,13 @@ pub fn read(frame: &[u8]) -> Result<Frame<'_>, HeaderError> {
     }
 }
 
+/// The stanza that begins at `start`, right behind the route's start tag, if it and its frame are in the form that
+/// jabberd2 writes; what it says is then what [`read`] says. `None` for everything else: ask [`read`].
+#[inline]
+pub fn stanza(frame: &[u8], start: usize) -> Option<Payload<'_>> {
+    usual::stanza_at(frame, start)
+}
+
 /// [`read`] without the short cut.
 #[inline(never)]
 fn read_any(frame: &[u8]) -> Result<Frame<'_>, HeaderError> {

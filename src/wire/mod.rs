@@ -8,6 +8,7 @@
 
 pub mod accept;
 pub mod connect;
+pub mod copy;
 pub mod edit;
 pub mod foreign;
 pub mod handshake;

@@ -4,6 +4,7 @@
 mod attack;
 mod binding;
 mod cluster;
+mod express;
 mod grace;
 mod placement;
 mod question;

@@ -17,22 +17,9 @@ pub(super) fn route(frame: &[u8]) -> Option<Frame<'_>> {
     if frame.first_chunk::<64>()? != HEAD || frame.last_chunk::<8>()? != ROUTE_END {
         return None;
     }
-    let mut quotes = Quotes {
-        frame,
-        base: HEAD.len(),
-        mask: quotes(frame, HEAD.len()),
-    };
+    let mut quotes = Quotes::from(frame, HEAD.len());
     let mut route = Tag::default();
     let start = route.attributes::<false>(&mut quotes, HEAD.len() - 1)? + 1;
-    let (kind, length) = stanza(word(frame, start)?)?;
-    let behind_name = start + length;
-    let mut payload = Tag::default();
-    payload.attributes::<true>(&mut quotes, behind_name)?;
-    let namespace = payload.namespace?;
-    let name = frame.get(start + 1..behind_name)?;
-    if kind == PayloadKind::Presence && name != b"presence" {
-        return None;
-    }
     // In one expression: moving a payload about costs as much as reading it.
     Some(Frame::Route(Route {
         insert_at: b"<route".len(),
@@ -40,28 +27,52 @@ pub(super) fn route(frame: &[u8]) -> Option<Frame<'_>> {
         from: route.from,
         kind: route.kind,
         error: route.error,
-        payload: Some(Payload {
-            kind: if namespace.0 == b"jabber:client" {
-                kind
-            } else {
-                kind_of(name, Some(namespace), false)
-            },
-            name,
-            namespace: Some(namespace),
-            span: start..frame.len() - ROUTE_END.len(),
-            insert_at: behind_name,
-            to: payload.to,
-            from: payload.from,
-            kind_attr: payload.kind,
-            id: payload.id,
-            action: None,
-            target: None,
-            sm: payload.sm,
-            c2s: payload.c2s,
-            failed: false,
-            failed_prefixed: false,
-        }),
+        payload: Some(payload(quotes, start)?),
     }))
+}
+
+/// The stanza at `start` of a route.
+#[inline]
+pub(super) fn stanza_at(frame: &[u8], start: usize) -> Option<Payload<'_>> {
+    if frame.last_chunk::<8>()? != ROUTE_END {
+        return None;
+    }
+    payload(Quotes::from(frame, start), start)
+}
+
+#[inline(always)]
+fn payload<'a>(mut quotes: Quotes<'a>, start: usize) -> Option<Payload<'a>> {
+    let frame = quotes.frame;
+    let (kind, length) = stanza(word(frame, start)?)?;
+    let behind_name = start + length;
+    let mut tag = Tag::default();
+    tag.attributes::<true>(&mut quotes, behind_name)?;
+    let namespace = tag.namespace?;
+    let name = frame.get(start + 1..behind_name)?;
+    if kind == PayloadKind::Presence && name != b"presence" {
+        return None;
+    }
+    Some(Payload {
+        kind: if namespace.0 == b"jabber:client" {
+            kind
+        } else {
+            kind_of(name, Some(namespace), false)
+        },
+        name,
+        namespace: Some(namespace),
+        span: start..frame.len() - ROUTE_END.len(),
+        insert_at: behind_name,
+        to: tag.to,
+        from: tag.from,
+        kind_attr: tag.kind,
+        id: tag.id,
+        action: None,
+        target: None,
+        sm: tag.sm,
+        c2s: tag.c2s,
+        failed: false,
+        failed_prefixed: false,
+    })
 }
 
 /// The kind of a stanza of clients whose start tag begins with these bytes, and where its name ends.
@@ -195,7 +206,17 @@ struct Quotes<'a> {
     mask: u64,
 }
 
-impl Quotes<'_> {
+impl<'a> Quotes<'a> {
+    /// Those from `base` on.
+    #[inline(always)]
+    fn from(frame: &'a [u8], base: usize) -> Quotes<'a> {
+        Quotes {
+            frame,
+            base,
+            mask: quotes(frame, base),
+        }
+    }
+
     #[inline(always)]
     fn next(&mut self) -> Option<usize> {
         while self.mask == 0 {

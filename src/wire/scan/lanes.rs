@@ -65,6 +65,30 @@ pub(super) trait Lanes {
         unsafe { Self::eq(v, b'<') | Self::eq(v, b'>') | Self::odd(v) == 0 }
     }
 
+    /// `<` and `>`.
+    ///
+    /// # Safety
+    /// As for the trait.
+    #[inline(always)]
+    unsafe fn angles(v: Self::V) -> u64 {
+        // SAFETY: granted by the caller.
+        unsafe { Self::eq(v, b'<') | Self::eq(v, b'>') }
+    }
+
+    /// The `<` of `</r`, `<r`, `<!` and `<?`; `second` and `third` are the bytes one and two further on.
+    ///
+    /// # Safety
+    /// As for the trait.
+    #[inline(always)]
+    unsafe fn marks(v: Self::V, second: Self::V, third: Self::V) -> u64 {
+        // SAFETY: granted by the caller.
+        unsafe {
+            let end = Self::eq(second, b'/') & Self::eq(third, b'r');
+            let rest = Self::eq(second, b'r') | Self::eq(second, b'!') | Self::eq(second, b'?');
+            Self::eq(v, b'<') & (end | rest)
+        }
+    }
+
     /// The `k`-th lowest bit of a mask alone, counted from 1; zero if there are fewer.
     ///
     /// # Safety
@@ -325,6 +349,25 @@ pub(super) mod x86 {
         }
 
         #[inline(always)]
+        unsafe fn angles(v: Self::V) -> u64 {
+            // `<` and `>` differ in one bit.
+            // SAFETY: as above.
+            unsafe {
+                let (bit, gt) = (_mm256_set1_epi8(0x02), _mm256_set1_epi8(0x3e));
+                mask2([
+                    _mm256_cmpeq_epi8(_mm256_or_si256(v[0], bit), gt),
+                    _mm256_cmpeq_epi8(_mm256_or_si256(v[1], bit), gt),
+                ])
+            }
+        }
+
+        #[inline(always)]
+        unsafe fn marks(v: Self::V, second: Self::V, third: Self::V) -> u64 {
+            // SAFETY: as above.
+            unsafe { mask2([marks_of(v[0], second[0], third[0]), marks_of(v[1], second[1], third[1])]) }
+        }
+
+        #[inline(always)]
         unsafe fn parity(mask: u64) -> u64 {
             // SAFETY: the caller grants PCLMULQDQ.
             unsafe { parity_clmul(mask) }
@@ -334,6 +377,28 @@ pub(super) mod x86 {
         unsafe fn nth(mask: u64, k: u32) -> u64 {
             // SAFETY: the caller grants BMI2.
             unsafe { nth_pdep(mask, k) }
+        }
+    }
+
+    /// [`Lanes::marks`] of 32 bytes. A function: features do not reach into a closure of a closure.
+    ///
+    /// # Safety
+    /// The CPU must have AVX2.
+    #[inline(always)]
+    unsafe fn marks_of(v: __m256i, second: __m256i, third: __m256i) -> __m256i {
+        // SAFETY: the caller grants AVX2.
+        unsafe {
+            let end = _mm256_and_si256(
+                _mm256_cmpeq_epi8(second, _mm256_set1_epi8(b'/'.cast_signed())),
+                _mm256_cmpeq_epi8(third, _mm256_set1_epi8(b'r'.cast_signed())),
+            );
+            let other = _mm256_or_si256(
+                _mm256_cmpeq_epi8(second, _mm256_set1_epi8(b'!'.cast_signed())),
+                _mm256_cmpeq_epi8(second, _mm256_set1_epi8(b'?'.cast_signed())),
+            );
+            let route = _mm256_cmpeq_epi8(second, _mm256_set1_epi8(b'r'.cast_signed()));
+            let open = _mm256_cmpeq_epi8(v, _mm256_set1_epi8(b'<'.cast_signed()));
+            _mm256_and_si256(open, _mm256_or_si256(end, _mm256_or_si256(route, other)))
         }
     }
 

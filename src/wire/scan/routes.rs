@@ -96,7 +96,7 @@ unsafe fn content<L: Lanes>(buf: &[u8], start: usize) -> Option<usize> {
         // SAFETY: the caller grants the features, here and below.
         let v = unsafe { load::<L>(buf, at) };
         // SAFETY: as above.
-        let angles = unsafe { L::eq(v, b'<') | L::eq(v, b'>') };
+        let angles = unsafe { L::angles(v) };
         let end = at + (angles.trailing_zeros() as usize).min(n);
         // SAFETY: as above.
         let odd = unsafe { L::odd(v) } & ones(n);
@@ -123,12 +123,7 @@ unsafe fn content<L: Lanes>(buf: &[u8], start: usize) -> Option<usize> {
 #[inline(always)]
 unsafe fn marks<L: Lanes>(buf: &[u8], at: usize, v: L::V) -> u64 {
     // SAFETY: the caller grants the features.
-    unsafe {
-        let (second, third) = (load::<L>(buf, at + 1), load::<L>(buf, at + 2));
-        let end = L::eq(second, b'/') & L::eq(third, b'r');
-        let rest = L::eq(second, b'r') | L::eq(second, b'!') | L::eq(second, b'?');
-        L::eq(v, b'<') & (end | rest)
-    }
+    unsafe { L::marks(v, load::<L>(buf, at + 1), load::<L>(buf, at + 2)) }
 }
 
 /// Is this neither a route's tag nor a comment or its like? Too few bytes to say: no.
