@@ -1,6 +1,7 @@
 //! What travels between the shards of one node.
 
 use super::api::DataBatch;
+use super::cluster::MemberNews;
 use crate::table::names::Multi;
 use crate::table::rows::{Clock, RowSession};
 use crate::table::users::{Marker, Session};
@@ -15,8 +16,12 @@ pub(super) enum Verb {
     Seat(SeatId, u16),
     /// Decide for the user it is addressed to.
     User(Path),
+    /// No frame: all that waited for this sm is on its way, before this.
+    Returned(SeatId),
     /// Send it to this node, for the user whose key stands before it (see [`DataBatch::push_for`]).
     Abroad(PeerId, Path),
+    /// It leaves for the foreign domain that stands before it.
+    Outside,
     /// Follows what went to the user whose key is its text: to this shard's slice, or to that node.
     Marker(Option<PeerId>, u8, Marker),
     /// Send it back to its sender, this component, with this error code.
@@ -208,7 +213,7 @@ pub(super) enum Message {
     },
     SampleAnswer {
         sm: SeatId,
-        sample: Option<Sampled>,
+        samples: Vec<Sampled>,
     },
     SurrogateStarted {
         sm: SeatId,
@@ -247,6 +252,8 @@ pub(super) enum Message {
     RowsDone {
         peer: PeerId,
         rows: Vec<(Box<str>, Clock, SmallVec<[RowSession; 1]>)>,
+        /// Foreign domains whose exit this node is.
+        exits: Vec<(Box<str>, Clock)>,
     },
     MarkerDone {
         serial: u64,
@@ -268,6 +275,49 @@ pub(super) enum Message {
         bare: Box<str>,
         resource: Box<str>,
         hops: u8,
+    },
+    // Exits: from the shard that owns a domain to the homes of peers, and back.
+    ExitOut {
+        domain: Box<str>,
+        clock: Clock,
+        taken: bool,
+    },
+    ExitIn {
+        peer: PeerId,
+        domain: Box<str>,
+        clock: Clock,
+        taken: bool,
+    },
+    ExitAskAbroad {
+        peer: PeerId,
+        domain: Box<str>,
+    },
+    ExitAsked {
+        peer: PeerId,
+        domain: Box<str>,
+    },
+    ExitIsAbroad {
+        peer: PeerId,
+        domain: Box<str>,
+        site: Option<PeerId>,
+    },
+    ExitTold {
+        domain: Box<str>,
+        site: Option<PeerId>,
+    },
+    /// The contacts of this session are being told that it is gone.
+    Telling {
+        full: Box<str>,
+    },
+    /// The probe (from, to) that is due when an absent user is back.
+    Absent {
+        absent: Box<str>,
+        pair: (Box<str>, Box<str>),
+    },
+    /// Membership: between shard 0 and a peer's home.
+    Member {
+        peer: PeerId,
+        news: MemberNews,
     },
     /// A session that this node lost to a newer claim.
     Superseded {
@@ -294,5 +344,6 @@ pub(super) enum PeerState {
 #[derive(Clone, Debug)]
 pub(super) struct Sampled {
     pub(super) key: SessionKey,
-    pub(super) bare: Box<str>,
+    /// The same process holds it. Otherwise it may have been replaced, and whether it was is lost.
+    pub(super) sure: bool,
 }

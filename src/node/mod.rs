@@ -36,10 +36,12 @@ mod link;
 mod message_log;
 mod negotiate;
 mod placement;
+mod question;
 mod seat;
 mod surrogate;
 #[cfg(test)]
 mod tests;
+mod unanswered;
 
 pub use link::Cargo;
 
@@ -101,8 +103,10 @@ pub struct Shard {
     early: Vec<(LinkId, Box<link::Luggage>)>,
     users: Users,
     fences: TableMap<SeatId, Fences>,
-    /// Users who wait for a fence of this sm.
+    /// Users who wait for a fence of this sm, or for what waited for it.
     fenced: TableMap<SeatId, Vec<Box<str>>>,
+    /// Lost sm whose waiting frames are on their way back.
+    returning: Vec<SeatId>,
     /// Users who wait, by when at the latest.
     waiting: std::collections::VecDeque<(Micros, Box<str>)>,
     held_bytes: usize,
@@ -157,6 +161,7 @@ impl Shard {
             users: Users::default(),
             fences: TableMap::default(),
             fenced: TableMap::default(),
+            returning: Vec::new(),
             waiting: std::collections::VecDeque::new(),
             held_bytes: 0,
             cluster: config
@@ -216,7 +221,10 @@ impl Shard {
                         }
                     }
                     Verb::User(path) => self.for_user(now, frame.source, bytes, path),
-                    verb @ (Verb::Abroad(..) | Verb::Marker(..)) => self.lane_abroad(now, verb, frame.source, bytes),
+                    Verb::Returned(sm) => self.queue_returned(now, sm),
+                    verb @ (Verb::Abroad(..) | Verb::Marker(..) | Verb::Outside) => {
+                        self.lane_abroad(now, verb, frame.source, bytes)
+                    }
                     Verb::Bounce(seat, code) => self.bounce(now, seat, bytes, code),
                     Verb::Broadcast => self.broadcast_here(now, frame.source, bytes),
                 }
@@ -233,8 +241,9 @@ impl Shard {
         let surrogates = self.tick_surrogates(now);
         let turning = self.tick_turns(now);
         let asked = self.tick_asked(now);
+        let exits = self.tick_exits(now) | self.tick_healing(now);
         let peers = self.tick_peers(now);
-        if peers || links || seats || waiting || surrogates || turning || asked {
+        if exits || peers || links || seats || waiting || surrogates || turning || asked {
             self.wake_by(now + TICK_US);
         }
     }
@@ -271,6 +280,7 @@ impl Shard {
             sessions_available: self.users.available() as u64,
             starts_pending: self.waiting.len() as u64,
             held_bytes: self.held_bytes as u64,
+            mesh: self.report_mesh(),
         }
     }
 
@@ -333,7 +343,7 @@ impl Shard {
             Message::ContestAnswer { seat, alive } => self.contest_answered(now, seat, alive),
             Message::Restarted { seat } => self.component_restarted(now, seat),
             Message::Sample { sm, home } => self.sample(now, sm, home),
-            Message::SampleAnswer { sm, sample } => self.sampled(now, sm, sample),
+            Message::SampleAnswer { sm, samples } => self.sampled(now, sm, samples),
             Message::Register {
                 bare,
                 sm,
@@ -363,7 +373,18 @@ impl Shard {
                 sessions,
             } => self.row_in(now, peer, &bare, clock, sessions),
             Message::WantRows { peer } => self.tell_rows(now, peer),
-            Message::RowsDone { peer, rows } => self.rows_done(peer, rows),
+            Message::RowsDone { peer, rows, exits } => self.rows_done(peer, rows, exits),
+            Message::ExitOut { domain, clock, taken } => self.exit_out(&domain, clock, taken),
+            Message::ExitIn {
+                peer,
+                domain,
+                clock,
+                taken,
+            } => self.exit_in(now, peer, &domain, clock, taken),
+            Message::ExitAskAbroad { peer, domain } => self.post_exit_ask(peer, &domain),
+            Message::ExitAsked { peer, domain } => self.exit_asked(now, peer, &domain),
+            Message::ExitIsAbroad { peer, domain, site } => self.post_exit_is(peer, &domain, site),
+            Message::ExitTold { domain, site } => self.exit_told(now, &domain, site),
             Message::MarkerDone { serial } => self.marker_done(now, serial),
             Message::MarkerDoneAbroad { peer, marker } => self.post_marker_done(peer, marker),
             Message::Untold { bare, resource, hops } => self.learn_untold(now, &bare, resource, hops),
@@ -373,6 +394,9 @@ impl Shard {
                 resource,
                 hops,
             } => self.post_untold(peer, &bare, &resource, hops),
+            Message::Member { peer, news } => self.member_news(now, peer, news),
+            Message::Telling { full } => self.telling(now, full),
+            Message::Absent { absent, pair } => self.note_absent(&absent, pair),
             Message::Superseded { full } => self.superseded(now, full),
         }
     }

@@ -15,6 +15,8 @@ use smallvec::SmallVec;
 pub(super) struct PeerView {
     pub(super) name: Box<str>,
     pub(super) state: PeerState,
+    /// When it began to take part in ownership.
+    pub(super) ready_since: Micros,
 }
 
 impl PeerView {
@@ -28,7 +30,7 @@ impl PeerView {
 #[derive(Debug, Default)]
 pub(super) struct Home {
     /// Shards whose rows it has not been told yet.
-    rows_missing: ShardId,
+    pub(super) rows_missing: ShardId,
     /// It is told of changes.
     pub(super) told: bool,
 }
@@ -58,6 +60,7 @@ impl Shard {
         cluster.peers.push(PeerView {
             name,
             state: PeerState::Gone,
+            ready_since: 0,
         });
     }
 
@@ -136,14 +139,21 @@ impl Shard {
             return;
         };
         let before = std::mem::replace(&mut view.state, state);
+        if before == PeerState::Joining && state == PeerState::Ready {
+            view.ready_since = now;
+        }
         cluster.ready = cluster.peers.iter().filter(|view| view.is_ready()).count();
         match state {
             PeerState::Leaving => cluster.leaving.extend(cluster.rows.drain_peer(peer)),
-            PeerState::Gone => self.peer_rows_lost(now, peer),
+            PeerState::Gone => {
+                self.exits_lost(now, Some(peer));
+                self.peer_rows_lost(now, peer);
+            }
             PeerState::Stalled => self.ask_elsewhere(now, Some(peer)),
             PeerState::Ready if before == PeerState::Joining => self.ask_elsewhere(now, None),
             PeerState::Ready | PeerState::Joining => {}
         }
+        self.look_whether_alone(now);
     }
 
     /// Its home: a message from a peer.
@@ -173,6 +183,16 @@ impl Shard {
             | Note::NameDown { .. } => self.seat_note(now, peer, note),
             Note::Row { bare, clock, sessions } => self.tell_row(now, peer, bare, clock, Some(sessions)),
             Note::RowGone { bare, clock } => self.tell_row(now, peer, bare, clock, None),
+            Note::Exit { domain, clock } | Note::ExitGone { domain, clock } => {
+                let taken = matches!(note, Note::Exit { .. });
+                let message = Message::ExitIn {
+                    peer,
+                    domain: domain.into(),
+                    clock,
+                    taken,
+                };
+                self.tell(now, self.exit_shard(domain), message);
+            }
             Note::Synced => {
                 let name = self
                     .cluster
@@ -211,7 +231,16 @@ impl Shard {
     }
 
     /// Its home: one shard's rows of this node, all at once and before any change to them.
-    pub(in crate::node) fn rows_done(&mut self, peer: PeerId, rows: Vec<(Box<str>, Clock, SmallVec<[RowSession; 1]>)>) {
+    pub(in crate::node) fn rows_done(
+        &mut self,
+        peer: PeerId,
+        rows: Vec<(Box<str>, Clock, SmallVec<[RowSession; 1]>)>,
+        exits: Vec<(Box<str>, Clock)>,
+    ) {
+        for (domain, clock) in exits {
+            let domain = &*domain;
+            self.post_note(peer, &Note::Exit { domain, clock });
+        }
         for (bare, clock, sessions) in rows {
             self.post_note(
                 peer,

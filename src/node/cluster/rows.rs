@@ -44,6 +44,7 @@ impl Shard {
             cluster.rows.remove(bare, peer, clock);
         }
         self.users.change(bare, |user| user.claim = user.claim.max(stamp));
+        self.is_back(now, bare, false);
         self.announce(now, bare);
     }
 
@@ -170,8 +171,8 @@ impl Shard {
         let rows = claimed
             .map(|(bare, user)| (bare.into(), user.claim, row_sessions(user)))
             .collect();
-        let home = self.home_of(peer);
-        self.tell(now, home, Message::RowsDone { peer, rows });
+        let (home, exits) = (self.home_of(peer), self.own_exits());
+        self.tell(now, home, Message::RowsDone { peer, rows, exits });
     }
 
     /// Another node serves a user, or no longer does.
@@ -200,7 +201,9 @@ impl Shard {
             Some(own) if (clock, newer) > (own, false) => self.give_way(now, bare, row),
             Some(_) => {}
             None => {
+                let online = row.sessions.iter().any(|session| session.available);
                 cluster.rows.set(bare, row);
+                self.is_back(now, bare, online);
                 self.settle(now, bare);
             }
         }
