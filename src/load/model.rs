@@ -77,7 +77,7 @@ const fn reasoned(name: &'static str, value: f64, unit: &'static str, why: &'sta
 const COEFFICIENTS: [Coefficient; 9] = [
     measured("base", 6.0, "MB", "a router without links"),
     measured("session", 450.0, "bytes", "a session at its own node: `users`, memory"),
-    measured("frame", 0.6, "us", "CPU for a frame on component links: `users`"),
+    measured("frame", 1.0, "us", "CPU for a frame on component links: `users`"),
     measured(
         "login",
         15.0,

@@ -30,7 +30,7 @@ pub(crate) enum Lie {
     AlterRoute,
     /// It holds a character that XML forbids.
     Malform,
-    /// It goes back as an error.
+    /// It goes back as an error, and nothing follows.
     Bounce,
     /// The connections are closed.
     Close,
@@ -138,6 +138,8 @@ fn relay(mut from: TcpStream, mut to: TcpStream, lie: Lie) {
                 Lie::Bounce if number == VICTIM => {
                     let text = String::from_utf8_lossy(frame).replacen("<route", "<route error='404'", 1);
                     let _ = from.write_all(text.as_bytes());
+                    // What came behind it must not be seen first.
+                    return;
                 }
                 _ if number == VICTIM => tell(lie, frame, &mut out, &mut held),
                 Lie::Swallow if number > VICTIM => {}
