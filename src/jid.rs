@@ -220,21 +220,23 @@ pub fn cluster_hash(cluster: &ClusterKey, key: &str) -> u64 {
 /// The index of the candidate that wins `key` (highest random weight): independent of the candidates' order, and a
 /// candidate that goes away moves only the keys it had. `None` without candidates; of equal names the first wins.
 pub fn rendezvous<'a>(cluster: &ClusterKey, key: &str, candidates: impl Iterator<Item = &'a str>) -> Option<usize> {
-    let weight = |candidate: &str| {
-        let mut hasher = SipHasher24::new_with_key(&cluster.0);
-        hasher.write(key.as_bytes());
-        hasher.write(&[0xff]); // stands in no UTF-8: ("ab", "c") and ("a", "bc") differ
-        hasher.write(candidate.as_bytes());
-        hasher.finish()
-    };
     let mut best: Option<(u64, &str, usize)> = None;
     for (index, candidate) in candidates.enumerate() {
-        let weight = weight(candidate);
+        let weight = rendezvous_weight(cluster, key, candidate);
         if best.is_none_or(|(top, name, _)| (weight, candidate) > (top, name)) {
             best = Some((weight, candidate, index));
         }
     }
     best.map(|(_, _, index)| index)
+}
+
+/// The weight of one candidate for `key`: the heaviest wins.
+pub fn rendezvous_weight(cluster: &ClusterKey, key: &str, candidate: &str) -> u64 {
+    let mut hasher = SipHasher24::new_with_key(&cluster.0);
+    hasher.write(key.as_bytes());
+    hasher.write(&[0xff]); // stands in no UTF-8: ("ab", "c") and ("a", "bc") differ
+    hasher.write(candidate.as_bytes());
+    hasher.finish()
 }
 
 /// Which of `n` holders of a shared name serves a bare JID, in the order of their binds: the choice of jabberd2's

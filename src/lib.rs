@@ -13,6 +13,7 @@
 //! sim        a whole cluster in one thread and virtual time (tests, feature `sim`)
 //! operate    metrics, admin socket, status, log writer
 //! node       one shard's whole brain, sans-IO; composes the rooms below
+//! mesh       between two nodes: sealed connections, reliable lanes, membership; knows messages, not frames
 //! route      verdicts for a frame header: no I/O, no clock, no allocation
 //! table      who is where: names, sessions, placement
 //! config     router.xml, users, filter, mesh section, tuning; every error with file and line
@@ -34,6 +35,7 @@
 pub mod config;
 pub mod jid;
 pub mod load;
+pub mod mesh;
 pub mod node;
 pub mod operate;
 pub mod route;

@@ -4,8 +4,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// From the roof to the ground, as `src/lib.rs` draws it.
-const ROOMS: [&str; 10] = [
-    "load", "shell", "sim", "operate", "node", "route", "table", "config", "wire", "jid",
+const ROOMS: [&str; 11] = [
+    "load", "shell", "sim", "operate", "node", "mesh", "route", "table", "config", "wire", "jid",
 ];
 
 /// Names that only the shell, and what stands above the brain, may know.
@@ -19,7 +19,7 @@ const OUTSIDE_WORLD: [&str; 8] = [
     "getrandom",
     "libc::",
 ];
-const SANS_IO: [&str; 7] = ["sim", "node", "route", "table", "config", "wire", "jid"];
+const SANS_IO: [&str; 8] = ["sim", "node", "mesh", "route", "table", "config", "wire", "jid"];
 
 fn sources(dir: &Path) -> Vec<PathBuf> {
     let mut found = Vec::new();

@@ -198,9 +198,14 @@ fn describe_mesh(mesh: &Mesh) -> String {
         ),
     };
     let (secrets, local) = (mesh.secrets.len(), list(&mesh.local));
+    let plain = if mesh.plain_allowed {
+        ", PLAIN to peers that allow it too"
+    } else {
+        ""
+    };
     format!(
-        "node {}, listens on {local}, {peers}, secrets: {secrets}, domains: {domains}",
-        mesh.node
+        "node {}, cluster {}, listens on {local}, {peers}, secrets: {secrets}{plain}, domains: {domains}",
+        mesh.node, mesh.cluster
     )
 }
 

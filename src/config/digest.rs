@@ -68,7 +68,18 @@ impl Config {
             domains.sort_by(|a, b| a.0.cmp(&b.0));
             pins.sort_unstable();
             names.sort_by(|a, b| a.0.cmp(&b.0));
-            add("mesh", &(secrets, domains, pins, mesh.exits, names));
+            add(
+                "mesh",
+                &(
+                    &mesh.cluster,
+                    secrets,
+                    mesh.plain_allowed,
+                    domains,
+                    pins,
+                    mesh.exits,
+                    names,
+                ),
+            );
         }
         text
     }

@@ -132,18 +132,8 @@ fn exposed(cx: &mut Cx<'_>, router: &Router, users: &[u32]) {
 
 /// What is read and checked, but does nothing in this version.
 fn not_yet(path: &Path, config: &Config) -> Vec<Problem> {
-    let sections = [
-        (
-            config.mesh.is_some(),
-            "<mesh> has no effect: this version connects no machines",
-        ),
-        (
-            config.uplink.is_some(),
-            "<uplink> has no effect: this version attaches to no other router",
-        ),
-    ];
-    let found = sections.into_iter().filter(|(is_there, _)| *is_there);
-    found.map(|(_, text)| Problem::warning(path, 0, text)).collect()
+    let text = "<uplink> has no effect: this version attaches to no other router";
+    config.uplink.iter().map(|_| Problem::warning(path, 0, text)).collect()
 }
 
 /// Rights of users who do not exist are most likely slips of the pen.

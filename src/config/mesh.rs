@@ -13,7 +13,9 @@ pub(super) fn mesh(cx: &mut Cx<'_>, root: &Node, host_name: &str) -> Option<Mesh
     let node = cx.one(root, "mesh")?;
     cx.known(
         node,
-        &["node", "local", "secret", "peer", "domain", "exit", "exits", "name"],
+        &[
+            "node", "local", "cluster", "secret", "plain", "peer", "domain", "exit", "exits", "name",
+        ],
         &[],
     );
     let mut local = cx.addresses(&Node::default(), "0.0.0.0", MESH_PORT_DEFAULT);
@@ -30,10 +32,13 @@ pub(super) fn mesh(cx: &mut Cx<'_>, root: &Node, host_name: &str) -> Option<Mesh
             &[("first", ExitPolicy::First), ("nearest", ExitPolicy::Nearest)],
         )
     });
+    let cluster = cx.text_of(node, "cluster");
     Some(Mesh {
         node: own_name(cx, node, host_name),
         local,
+        cluster: cluster.unwrap_or_else(|| CLUSTER_DEFAULT.to_owned()),
         secrets: secrets(cx, node),
+        plain_allowed: plain_allowed(cx, node),
         peers: peers(cx, node),
         domains: named(
             cx,
@@ -69,6 +74,22 @@ fn own_name(cx: &mut Cx<'_>, mesh: &Node, host_name: &str) -> String {
         return text;
     }
     cx.domain(node, &text).unwrap_or_default()
+}
+
+fn plain_allowed(cx: &mut Cx<'_>, mesh: &Node) -> bool {
+    let Some(node) = cx.one(mesh, "plain") else {
+        return false;
+    };
+    cx.known(node, &[], &["allow"]);
+    let word = node.attr("allow").unwrap_or("");
+    let allowed = cx.choice(node, word, &[("yes", true), ("no", false)]) == Some(true);
+    if allowed {
+        cx.warning(
+            node.line,
+            "<plain>: stanzas cross the network unencrypted to every peer that allows it too",
+        );
+    }
+    allowed
 }
 
 fn secrets(cx: &mut Cx<'_>, mesh: &Node) -> Vec<Secret> {

@@ -13,6 +13,8 @@ pub const DEFAULT_SECRET: &str = "secret";
 pub const PORT_DEFAULT: u16 = 5347;
 /// Port of the mesh.
 pub const MESH_PORT_DEFAULT: u16 = 5348;
+/// The cluster's name when `<cluster>` does not say.
+pub const CLUSTER_DEFAULT: &str = "jidmesh";
 /// Where the admin socket is made when `<admin>` does not say (a failure to make it is a warning only).
 pub const ADMIN_DEFAULT: &str = "/run/jidmesh/admin.sock";
 /// Longest frame when `<io><limits><frame>` does not say, bytes.
@@ -317,8 +319,14 @@ pub struct Mesh {
     pub node: String,
     /// `<local>`: where peers connect.
     pub local: Vec<SocketAddr>,
+    /// `<cluster>`: the cluster's name, the same on all nodes for the cluster's life (default [`CLUSTER_DEFAULT`]).
+    /// The hash on which the nodes agree is keyed with it.
+    pub cluster: String,
     /// `<secret>`: the first one seals, all are accepted; never empty.
     pub secrets: Vec<Secret>,
+    /// `<plain allow='yes'/>`: what goes to a peer that allows it too is authenticated when it connects, but not
+    /// encrypted.
+    pub plain_allowed: bool,
     /// `<peer>`: members to dial.
     pub peers: Vec<Peer>,
     /// `<domain>`: clustered domains and their placement; empty: every name bound with `multi='to'`, near.

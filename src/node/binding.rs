@@ -4,10 +4,10 @@ use super::Shard;
 use super::api::{Level, LinkId, Micros};
 use super::input::Flow;
 use super::lane::Message;
-use super::link::{Cargo, Stage};
+use super::link::{Luggage, Stage};
 use super::seat::{Life, Seat};
 use crate::config::Config;
-use crate::table::names::Multi;
+use crate::table::names::{Multi, SeatView};
 use crate::table::registrar::{Ask, First, Refusal, Rights, new_seat};
 use crate::table::{SeatId, SeatKind, ShardId};
 use crate::wire::accept::PeerKind;
@@ -138,6 +138,7 @@ impl Shard {
                         home,
                         kind,
                         id: key.clone(),
+                        abroad: None,
                     },
                 );
                 // The newcomer is seated before the others learn its name: its own answer comes first.
@@ -233,6 +234,10 @@ impl Shard {
         if kind != SeatKind::Native && self.names.seat(seat).is_some_and(|view| view.kind == SeatKind::Native) {
             self.tell_all(now, &Message::Kind { seat, kind });
         }
+        let bound_at = match &mut self.cluster {
+            Some(cluster) => cluster.stamp(now).0,
+            None => now,
+        };
         self.tell_all(
             now,
             &Message::Bound {
@@ -241,6 +246,7 @@ impl Shard {
                 multi,
                 default: ask.default,
                 log: ask.log,
+                bound_at,
             },
         );
     }
@@ -320,7 +326,7 @@ impl Shard {
     }
 
     /// A link takes its seat: at once on shard 0, or when it was adopted.
-    pub(super) fn take_seat(&mut self, now: Micros, id: LinkId, cargo: &Cargo) {
+    pub(super) fn take_seat(&mut self, now: Micros, id: LinkId, cargo: &Luggage) {
         let Some(view) = self.names.seat(cargo.seat) else {
             return;
         };
@@ -371,19 +377,24 @@ impl Shard {
         let (Some(link), own) = (state.link, state.names.clone()) else {
             return;
         };
-        let bound = self.names.iter().map(|(key, _)| key);
-        let aliases = self.names.aliases().map(|(alias, _)| alias);
-        let names: Vec<Box<str>> = bound
+        let bound = self
+            .names
+            .iter()
+            .map(|(key, name)| (key, !self.is_id_abroad(key, name.holders[0])));
+        let aliases = self.names.aliases().map(|(alias, _)| (alias, true));
+        let names: Vec<(Box<str>, bool)> = bound
             .chain(aliases)
-            .filter(|name| !own.iter().any(|own| **own == **name))
-            .map(Into::into)
+            .filter(|(name, _)| !own.iter().any(|own| **own == **name))
+            .map(|(name, told)| (name.into(), told))
             .collect();
         self.send(link, |out| {
-            for name in &names {
+            for (name, told) in &names {
                 if fresh {
                     edit::advert(out, name, true);
                 }
-                edit::advert(out, name, false);
+                if *told {
+                    edit::advert(out, name, false);
+                }
             }
         });
     }
@@ -391,8 +402,20 @@ impl Shard {
     /// Every shard: what the registrar decided.
     pub(super) fn learn_names(&mut self, now: Micros, message: Message) {
         match message {
-            Message::SeatNew { seat, home, kind, id } => {
-                self.names.put_seat(seat, new_seat(home, kind, &id));
+            Message::SeatNew {
+                seat,
+                home,
+                kind,
+                id,
+                abroad,
+            } => {
+                let peer = abroad.map(|(peer, _)| peer);
+                let view = SeatView {
+                    peer,
+                    ..new_seat(home, kind, &id)
+                };
+                self.names.put_seat(seat, view);
+                self.number_seat(seat, abroad);
                 if let Some(at) = self.early.iter().position(|(_, cargo)| cargo.seat == seat) {
                     let (link, cargo) = self.early.swap_remove(at);
                     self.take_seat(now, link, &cargo);
@@ -416,8 +439,9 @@ impl Shard {
                 multi,
                 default,
                 log,
+                bound_at,
             } => {
-                let new = self.names.bind(&name, seat, multi);
+                let new = self.names.bind(&name, seat, multi, bound_at);
                 if default {
                     self.names.set_default_route(Some(seat));
                 }
@@ -429,7 +453,7 @@ impl Shard {
                 {
                     state.names.push(name.clone());
                 }
-                if new {
+                if new && !self.is_id_abroad(&name, seat) {
                     self.advertise(&name, seat, false);
                 }
                 if multi == Multi::To {

@@ -29,6 +29,9 @@ counters! {
     LinksClosed "jidmesh_links_closed_total" "" "Component connections closed.";
     LinksReturned "jidmesh_links_returned_total" "" "Components that came back within their grace period.";
     LinksLost "jidmesh_links_lost_total" "" "Components that did not come back in time, or came back without their sessions.";
+    PeerLinksOpened "jidmesh_peer_links_opened_total" "" "Connections accepted on the mesh's port.";
+    PeerRefused "jidmesh_peer_refused_total" "" "Connections on the mesh's port that were refused.";
+    DropPeerQueue "jidmesh_dropped_total" "reason=\"peer-queue-full\"" "Frames dropped, by reason.";
     AuthFailed "jidmesh_auth_failed_total" "" "Refused authentications.";
     BadInput "jidmesh_bad_input_total" "" "Links closed for input that no XML parser would take, or over a limit.";
     Bounce400 "jidmesh_bounced_total" "code=\"400\"" "Frames sent back to their sender with an error.";
@@ -44,6 +47,10 @@ counters! {
     DropQueue "jidmesh_dropped_total" "reason=\"queue-full\"" "Frames dropped, by reason.";
     DropGone "jidmesh_dropped_total" "reason=\"link-gone\"" "Frames dropped, by reason.";
     DropStanza "jidmesh_dropped_total" "reason=\"unaddressed-stanza\"" "Frames dropped, by reason.";
+    DropHops "jidmesh_bounced_total" "code=\"hops\"" "Frames sent back to their sender with an error.";
+    DropFarewell "jidmesh_dropped_total" "reason=\"untrue-farewell\"" "Frames dropped, by reason.";
+    Turns "jidmesh_turns_total" "" "Users whose way changed while something may have been under way to them.";
+    Conflicts "jidmesh_conflicts_total" "" "Users whom two nodes served, and who were given up here.";
     ErrorRepliesRouted "jidmesh_error_replies_routed_total" "" "Error replies of an sm that reached the stanza's sender.";
     Returned "jidmesh_returned_total" "" "Messages for a client of a lost c2s, given to the user's sm once more.";
     SessionsStarted "jidmesh_sessions_started_total" "" "Sessions that came to be.";

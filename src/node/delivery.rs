@@ -198,7 +198,7 @@ impl Shard {
         self.count(Counter::SessionsStarted);
         if let Some(state) = self.seats.get_mut(key.c2s) {
             state.clients.insert(key.number, client(key.token, sm, bare));
-            if state.unproven.len() < UNPROVEN_MAX {
+            if state.unproven.len() < UNPROVEN_MAX && state.abroad.is_none() {
                 state.unproven.push_back((now, key.number, key.token));
             }
             self.wake_by(now + super::grace::GHOST_US);
@@ -242,6 +242,12 @@ impl Shard {
 
     /// Appends to a seat's output, within its limit; beyond it, messages and iqs go back to their sender.
     fn enqueue(&mut self, now: Micros, seat: SeatId, source: SeatId, frame: &[u8], write: impl FnOnce(&mut Vec<u8>)) {
+        if self.seats.get(seat).is_some_and(|state| state.abroad.is_some()) {
+            if !self.cross_to_seat(seat, source, frame) {
+                self.overflow(now, seat, source, frame);
+            }
+            return;
+        }
         if self.queued_bytes(seat) + frame.len() as u64 > self.config.queues.link_bytes
             && !self.fits_anyway(seat, frame)
         {
@@ -255,6 +261,14 @@ impl Shard {
         self.counters.add(Counter::FramesOut, 1);
         let Some(state) = self.seats.get_mut(seat) else { return };
         state.frames_out += 1;
+        if state.abroad.is_some() {
+            let mut frames = Vec::new();
+            write(&mut frames);
+            for (_, frame) in super::grace::frames_of(self.limits, &frames) {
+                self.cross_to_seat(seat, SELF, frame);
+            }
+            return;
+        }
         match state.link {
             Some(link) if !state.waits() => {
                 let Some(link) = self
@@ -290,7 +304,7 @@ impl Shard {
                 if payload.kind == PayloadKind::Session)
     }
 
-    fn overflow(&mut self, now: Micros, seat: SeatId, source: SeatId, frame: &[u8]) {
+    pub(super) fn overflow(&mut self, now: Micros, seat: SeatId, source: SeatId, frame: &[u8]) {
         self.warn_overflow(now, seat);
         let is_presence = matches!(header::read(frame), Ok(Frame::Route(Route { payload: Some(payload), .. }))
             if payload.kind == PayloadKind::Presence);

@@ -8,6 +8,7 @@ use super::seat::Life;
 use super::{SELF, Shard, message_log};
 use crate::route::{self, Drop, Verdict};
 use crate::table::clients::Client;
+use crate::table::ways::Path;
 use crate::table::{SeatId, SeatKind, Token};
 use crate::wire::header::{self, Frame, Payload, PayloadKind, Route};
 use crate::wire::value::Value;
@@ -146,10 +147,10 @@ impl Shard {
                 Some(bare) => {
                     let owner = self.owner(&bare);
                     if owner == self.id {
-                        self.for_user_with(now, seat, frame, header, &bare);
+                        self.for_user_with(now, seat, frame, header, &bare, Path::LOCAL);
                     } else {
                         self.count(Counter::LaneFrames);
-                        self.data[usize::from(owner)].push(Verb::User, seat, frame);
+                        self.data[usize::from(owner)].push(Verb::User(Path::LOCAL), seat, frame);
                     }
                 }
                 // No valid JID: sm answers it as it answers anything it can't parse.
@@ -166,7 +167,7 @@ impl Shard {
     }
 
     /// What a frame of c2s or sm teaches. False when it ends here.
-    fn observe(&mut self, now: Micros, seat: SeatId, frame: &[u8], header: &Route<'_>) -> bool {
+    pub(super) fn observe(&mut self, now: Micros, seat: SeatId, frame: &[u8], header: &Route<'_>) -> bool {
         let Some(payload) = &header.payload else { return true };
         let Some(kind) = self.seats.get(seat).map(|state| state.kind) else {
             return false;
@@ -197,6 +198,10 @@ impl Shard {
         header: &Route<'_>,
         payload: &Payload<'_>,
     ) -> bool {
+        if self.is_untrue_farewell(payload) {
+            self.count(Counter::DropFarewell);
+            return false;
+        }
         if payload.kind != PayloadKind::Iq {
             return true;
         }
@@ -214,10 +219,12 @@ impl Shard {
     }
 
     fn is_jabberd2(&self, name: Value<'_>) -> bool {
-        self.names.find(name).is_some_and(|(_, name)| {
-            name.holders
-                .iter()
-                .all(|s| self.names.seat(*s).is_some_and(|v| v.kind.is_jabberd2()))
+        self.names.find(name).is_some_and(|(name_key, name)| {
+            name.holders.iter().all(|s| {
+                let view = self.names.seat(*s);
+                // What a component of another node is may not have shown itself yet; its id is nobody's to ask.
+                view.is_some_and(|view| view.kind.is_jabberd2() || self.is_id_abroad(name_key, *s))
+            })
         })
     }
 
@@ -415,7 +422,10 @@ impl Shard {
 
     /// Back to its sender with an error, unless it is itself an error or jidmesh's own.
     pub(super) fn bounce(&mut self, now: Micros, sender: SeatId, frame: &[u8], code: &'static str) {
-        if self.names.seat(sender).is_some_and(|view| view.kind == SeatKind::Sm)
+        if self
+            .names
+            .seat(sender)
+            .is_some_and(|view| view.kind == SeatKind::Sm && view.peer.is_none())
             && let Ok(Frame::Route(route)) = header::read(frame)
             && route
                 .payload
@@ -447,6 +457,9 @@ impl Shard {
         if home != self.id {
             self.data[usize::from(home)].push(Verb::Bounce(sender, code), sender, frame);
             return;
+        }
+        if self.seats.get(sender).is_some_and(|state| state.abroad.is_some()) {
+            return self.cross_back(sender, frame, code);
         }
         let Ok(Frame::Route(route)) = header::read(frame) else {
             return;
@@ -495,8 +508,8 @@ impl Shard {
         let others: Vec<SeatId> = self
             .seats
             .iter()
+            .filter(|(seat, state)| *seat != sender && state.abroad.is_none())
             .map(|(seat, _)| seat)
-            .filter(|seat| *seat != sender)
             .collect();
         for seat in others {
             self.deliver(now, seat, SELF, frame, None);

@@ -134,10 +134,13 @@ impl Shard {
             self.names.set_default_route(None);
         }
         self.names.set_sink(seat, false);
+        let abroad = self.names.seat(seat).is_some_and(|view| view.peer.is_some());
         self.names.drop_seat(seat);
+        self.unnumber_seat(seat);
         self.drop_clients(now, seat);
         let state = self.seats.remove(seat);
         match kind {
+            _ if abroad && kind != Some(SeatKind::C2s) => self.end_clients_at(now, seat),
             Some(SeatKind::Sm) => {
                 self.sm_lost(now, seat, false);
                 self.fences.remove(&seat);
@@ -297,7 +300,9 @@ impl Shard {
             queue = std::mem::take(&mut state.queue);
             state.life = Life::Live;
         }
+        let abroad = self.names.seat(seat).is_some_and(|view| view.peer.is_some());
         match kind {
+            SeatKind::Sm if abroad => self.end_clients_at(now, seat),
             SeatKind::Sm => self.sm_lost(now, seat, true),
             SeatKind::C2s => self.end_sessions_of(&name),
             _ => {}
@@ -312,7 +317,7 @@ impl Shard {
         let sms: Vec<SeatId> = self
             .seats
             .iter()
-            .filter(|(_, state)| state.kind == SeatKind::Sm)
+            .filter(|(_, state)| state.kind == SeatKind::Sm && state.abroad.is_none())
             .map(|(id, _)| id)
             .collect();
         for sm in sms {
@@ -351,10 +356,16 @@ impl Shard {
             return;
         };
         state.dismiss(now, key.number, key.token);
-        let name = state.id.clone();
+        let (name, state_abroad) = (state.id.clone(), state.abroad.is_some());
         self.count(Counter::SessionsEnded);
         let domain = super::placement::domain_of(&client.bare);
         let payload = session_payload("ended", key.number, key.token.as_str(), None, None);
+        if state_abroad {
+            let mut frame = Vec::new();
+            edit::route(&mut frame, &name, domain, &payload);
+            self.cross_to_seat(key.c2s, client.sm, &frame);
+            return;
+        }
         self.put(key.c2s, |out| edit::route(out, &name, domain, &payload));
     }
 

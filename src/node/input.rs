@@ -23,7 +23,12 @@ impl Shard {
                 self.keep_rest(now, id, &bytes[used..]);
             }
             Stage::Unseated | Stage::Seated { asking: false, .. } => self.join(now, id, bytes),
-            Stage::Closing { .. } | Stage::Free => {}
+            Stage::Closing { .. } | Stage::Free | Stage::Dialling(_) => {}
+            Stage::Peer(peer) => self.peer_bytes(now, peer, id, bytes),
+            Stage::Stranger(..) => {
+                self.note_time(now);
+                self.stranger_bytes(now, id, bytes);
+            }
             _ => {
                 link.carry.extend_from_slice(bytes);
                 self.go_on(now, id);

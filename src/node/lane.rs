@@ -2,8 +2,11 @@
 
 use super::api::DataBatch;
 use crate::table::names::Multi;
-use crate::table::users::Session;
-use crate::table::{SeatId, SeatKind, ShardId, Token};
+use crate::table::rows::{Clock, RowSession};
+use crate::table::users::{Marker, Session};
+use crate::table::ways::Path;
+use crate::table::{PeerId, SeatId, SeatKind, ShardId, Token};
+use smallvec::SmallVec;
 
 /// What the receiving shard does with a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -11,7 +14,11 @@ pub(super) enum Verb {
     /// Deliver it to this component, in the life of it that the sender knew.
     Seat(SeatId, u16),
     /// Decide for the user it is addressed to.
-    User,
+    User(Path),
+    /// Send it to this node, for the user whose key stands before it (see [`DataBatch::push_for`]).
+    Abroad(PeerId, Path),
+    /// Follows what went to the user whose key is its text: to this shard's slice, or to that node.
+    Marker(Option<PeerId>, u8, Marker),
     /// Send it back to its sender, this component, with this error code.
     Bounce(SeatId, &'static str),
     /// Deliver it to every component of this shard but its sender.
@@ -34,6 +41,21 @@ impl DataBatch {
             source,
             end: self.bytes.len(),
         });
+    }
+
+    /// A frame with the user's key before it.
+    pub(super) fn push_for(&mut self, verb: Verb, source: SeatId, bare: &str, frame: &[u8]) {
+        // A key has at most two parts and an `@`.
+        self.bytes.extend_from_slice(&(bare.len() as u16).to_le_bytes());
+        self.bytes.extend_from_slice(bare.as_bytes());
+        self.push(verb, source, frame);
+    }
+
+    /// Takes apart what [`DataBatch::push_for`] put together.
+    pub(super) fn cut_for(bytes: &[u8]) -> Option<(&str, &[u8])> {
+        let (length, rest) = bytes.split_first_chunk::<2>()?;
+        let (bare, frame) = rest.split_at_checked(usize::from(u16::from_le_bytes(*length)))?;
+        Some((std::str::from_utf8(bare).ok()?, frame))
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = (&LaneFrame, &[u8])> {
@@ -81,6 +103,8 @@ pub(super) enum Message {
         home: ShardId,
         kind: SeatKind,
         id: Box<str>,
+        /// A component of this other node, which numbers it so.
+        abroad: Option<(PeerId, SeatId)>,
     },
     SeatLive {
         seat: SeatId,
@@ -95,6 +119,8 @@ pub(super) enum Message {
         multi: Multi,
         default: bool,
         log: bool,
+        /// Orders the holders of one service on several nodes.
+        bound_at: u64,
     },
     Unbound {
         seat: SeatId,
@@ -193,6 +219,75 @@ pub(super) enum Message {
     SurrogateEnded {
         number: u32,
     },
+    // About other nodes: from shard 0, or a peer's home, to all.
+    PeerKnown {
+        peer: PeerId,
+        name: Box<str>,
+    },
+    PeerState {
+        peer: PeerId,
+        state: PeerState,
+    },
+    // From a slice to the homes of peers, and from a home to the slice. Without sessions: no longer.
+    RowOut {
+        bare: Box<str>,
+        clock: Clock,
+        sessions: Option<SmallVec<[RowSession; 1]>>,
+    },
+    RowIn {
+        peer: PeerId,
+        bare: Box<str>,
+        clock: Clock,
+        sessions: Option<SmallVec<[RowSession; 1]>>,
+    },
+    /// A peer's home wants all rows of this node, to tell that peer; and one shard has told its own.
+    WantRows {
+        peer: PeerId,
+    },
+    RowsDone {
+        peer: PeerId,
+        rows: Vec<(Box<str>, Clock, SmallVec<[RowSession; 1]>)>,
+    },
+    MarkerDone {
+        serial: u64,
+    },
+    /// To be told to the node it came from, by its home.
+    MarkerDoneAbroad {
+        peer: PeerId,
+        marker: Marker,
+    },
+    /// Sessions of a user died with their sm, elsewhere.
+    Untold {
+        bare: Box<str>,
+        resource: Box<str>,
+        hops: u8,
+    },
+    /// The same, to be told to that node by its home.
+    UntoldAbroad {
+        peer: PeerId,
+        bare: Box<str>,
+        resource: Box<str>,
+        hops: u8,
+    },
+    /// A session that this node lost to a newer claim.
+    Superseded {
+        full: Box<str>,
+    },
+}
+
+/// How far a peer is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum PeerState {
+    /// It is not there.
+    Gone,
+    /// It has gone: its rows are void, and what was under way to it is about to find another way.
+    Leaving,
+    /// It tells what it has.
+    Joining,
+    /// It has told everything, and takes part in ownership.
+    Ready,
+    /// The same, but nothing gets through to it at present.
+    Stalled,
 }
 
 /// A session that an sm is asked about when it comes back.

@@ -1,9 +1,12 @@
 //! A link's life: its place, its output, its way to another shard, its end.
 
 use super::api::{Action, CloseCause, Level, LinkId, Micros};
+use super::cluster::Dialling;
 use super::counters::Counter;
 use super::{Shard, cause_text};
-use crate::table::SeatId;
+use crate::mesh::conn::Conn;
+use crate::mesh::hello::Address;
+use crate::table::{PeerId, SeatId};
 use crate::wire::accept::{Accept, PeerKind};
 use crate::wire::scan::Scanner;
 use crate::wire::stream;
@@ -35,6 +38,12 @@ pub(super) enum Stage {
         /// A bind or unbind of it is being judged: its further frames wait.
         asking: bool,
     },
+    /// To another node, which is not known yet; dialled as the probe of this index.
+    Stranger(Box<Conn>, Option<usize>),
+    /// A connection to another node is being opened.
+    Dialling(Dialling),
+    /// Serves a peer.
+    Peer(PeerId),
     /// Handed to another shard as soon as the frames in hand are done.
     Leaving,
     /// Asked the shell to close it; nothing more is read. What it does not take any more is its seat's again.
@@ -105,7 +114,32 @@ impl Who {
 
 /// A link's state on its way to another shard.
 #[derive(Debug)]
-pub struct Cargo {
+pub struct Cargo(Kind);
+
+#[derive(Debug)]
+enum Kind {
+    Component(Box<Luggage>),
+    Peer(SocketAddr, PeerCargo),
+}
+
+/// A link to another node, on its way to that node's home.
+#[derive(Debug)]
+pub(super) struct PeerCargo {
+    pub(super) peer: PeerId,
+    pub(super) conn: Box<Conn>,
+    /// Where it was reached.
+    pub(super) address: Option<Address>,
+}
+
+impl Cargo {
+    pub(super) fn of_peer(remote: SocketAddr, cargo: PeerCargo) -> Cargo {
+        Cargo(Kind::Peer(remote, cargo))
+    }
+}
+
+/// A component's link on its way.
+#[derive(Debug)]
+pub(super) struct Luggage {
     pub(super) seat: SeatId,
     pub(super) back: bool,
     pub(super) bind: Box<[u8]>,
@@ -139,12 +173,22 @@ impl Shard {
                     self.left_over(now, seat, (unsent, written), &pending);
                 }
             }
+            Stage::Peer(_) | Stage::Dialling(_) | Stage::Stranger(..) => self.peer_link_closed(now, stage, id, &cause),
             _ => self.log(Level::Info, Some(remote), format!("disconnect: {}", cause_text(&cause))),
         }
     }
 
     /// A link handed over by another shard ([`Action::Move`]).
-    pub fn adopt(&mut self, now: Micros, mut cargo: Box<Cargo>) -> LinkId {
+    pub fn adopt(&mut self, now: Micros, cargo: Box<Cargo>) -> LinkId {
+        let mut cargo = match cargo.0 {
+            Kind::Component(luggage) => luggage,
+            Kind::Peer(remote, PeerCargo { peer, conn, address }) => {
+                self.note_time(now);
+                let id = self.insert_link(now, remote, Stage::Peer(peer));
+                self.attach_peer(now, id, peer, *conn, address);
+                return id;
+            }
+        };
         let id = self.insert_link(now, cargo.remote, Stage::Arriving);
         if let Some(link) = self.link_mut(id) {
             link.peer = Some(cargo.who.clone());
@@ -166,6 +210,14 @@ impl Shard {
     /// chunk taken before was written to its end.
     pub fn take_output(&mut self, id: LinkId, into: &mut Vec<u8>) {
         debug_assert!(into.is_empty());
+        match self.link_mut(id).map(|link| &mut link.stage) {
+            Some(Stage::Stranger(conn, _)) => return conn.take_output(into),
+            Some(Stage::Peer(peer)) => {
+                let peer = *peer;
+                return self.peer_output(peer, id, into);
+            }
+            _ => {}
+        }
         let Some(link) = self.link_mut(id) else { return };
         std::mem::swap(&mut link.out, into);
         link.in_flight = into.len();
@@ -186,12 +238,18 @@ impl Shard {
     /// The process ends (SIGTERM): every link is closed with `</stream:stream>`.
     pub fn shutdown(&mut self, now: Micros) {
         self.stopping = true;
+        self.leave_peers(now);
         for slot in 0..self.links.len() {
             let id = LinkId {
                 slot: u32::try_from(slot).unwrap_or(0),
                 generation: self.links[slot].generation,
             };
-            if !matches!(self.links[slot].stage, Stage::Free | Stage::Closing { .. }) {
+            if matches!(self.links[slot].stage, Stage::Stranger(..) | Stage::Dialling(_)) {
+                self.actions.push(Action::Close(id));
+            } else if !matches!(
+                self.links[slot].stage,
+                Stage::Free | Stage::Closing { .. } | Stage::Peer(_)
+            ) {
                 stream::close(&mut self.links[slot].out);
                 self.close_link(now, id);
             }
@@ -281,7 +339,7 @@ impl Shard {
         let Some(link) = self.link_mut(id) else { return };
         let Some(who) = link.peer.clone() else { return };
         let remote = link.remote;
-        let mut cargo = Box::new(Cargo {
+        let mut cargo = Box::new(Luggage {
             seat,
             back,
             bind,
@@ -306,19 +364,25 @@ impl Shard {
         }
     }
 
-    pub(super) fn depart(&mut self, id: LinkId, mut cargo: Box<Cargo>, home: super::ShardId) {
+    pub(super) fn depart(&mut self, id: LinkId, mut cargo: Box<Luggage>, home: super::ShardId) {
         let Some(link) = self.link_mut(id) else { return };
         cargo.out = std::mem::take(&mut link.out);
         cargo.early = std::mem::take(&mut link.early);
         cargo.carry = std::mem::take(&mut link.carry);
-        link.stage = Stage::Free;
-        link.generation += 1;
-        self.free_links.push(id.slot);
+        self.free_link(id);
         self.actions.push(Action::Move {
             link: id,
             to: home,
-            cargo,
+            cargo: Box::new(Cargo(Kind::Component(cargo))),
         });
+    }
+
+    /// The link is another shard's.
+    pub(super) fn free_link(&mut self, id: LinkId) {
+        let Some(link) = self.link_mut(id) else { return };
+        link.stage = Stage::Free;
+        link.generation += 1;
+        self.free_links.push(id.slot);
     }
 
     pub(super) fn links_negotiating(&self) -> u64 {

@@ -27,6 +27,7 @@ pub mod lane;
 pub mod report;
 
 mod binding;
+pub mod cluster;
 mod delivery;
 mod forward;
 mod grace;
@@ -97,7 +98,7 @@ pub struct Shard {
     registrar: Option<Registrar>,
     seats: SeatMap<Seat>,
     /// Links that came before the message about their seat.
-    early: Vec<(LinkId, Box<Cargo>)>,
+    early: Vec<(LinkId, Box<link::Luggage>)>,
     users: Users,
     fences: TableMap<SeatId, Fences>,
     /// Users who wait for a fence of this sm.
@@ -105,14 +106,16 @@ pub struct Shard {
     /// Users who wait, by when at the latest.
     waiting: std::collections::VecDeque<(Micros, Box<str>)>,
     held_bytes: usize,
+    /// With `<mesh>` only.
+    cluster: Option<Box<cluster::Cluster>>,
     surrogates: surrogate::Surrogates,
     /// Questions asked so far: makes their ids.
     questions: u64,
     /// Messages lately given to their user once more: when, and what.
     returned: std::collections::VecDeque<(Micros, u64)>,
     /// The link whose frames are in hand goes to another shard.
-    leaving: Option<(LinkId, Box<Cargo>, ShardId)>,
-    departing: Option<(Box<Cargo>, ShardId)>,
+    leaving: Option<(LinkId, Box<link::Luggage>, ShardId)>,
+    departing: Option<(Box<link::Luggage>, ShardId)>,
     next_tick: Option<Micros>,
     stopping: bool,
 }
@@ -156,6 +159,10 @@ impl Shard {
             fenced: TableMap::default(),
             waiting: std::collections::VecDeque::new(),
             held_bytes: 0,
+            cluster: config
+                .mesh
+                .as_ref()
+                .map(|mesh| Box::new(cluster::Cluster::new(mesh, 0))),
             surrogates: surrogate::Surrogates::default(),
             questions: 0,
             returned: std::collections::VecDeque::new(),
@@ -169,6 +176,7 @@ impl Shard {
 
     /// What the brain asks for; to be called after every other call, until nothing more comes.
     pub fn take_actions(&mut self, into: &mut Vec<Action>) {
+        self.hear_peers();
         into.append(&mut self.actions);
     }
 
@@ -193,6 +201,7 @@ impl Shard {
         control: &mut Vec<(ShardId, Vec<Control>)>,
         data: &mut Vec<(ShardId, DataBatch)>,
     ) {
+        self.note_time(now);
         for (from, messages) in control.drain(..) {
             for Control(message) in messages {
                 self.handle(now, from, message);
@@ -206,7 +215,8 @@ impl Shard {
                             self.deliver(now, seat, frame.source, bytes, None);
                         }
                     }
-                    Verb::User => self.for_user(now, frame.source, bytes),
+                    Verb::User(path) => self.for_user(now, frame.source, bytes, path),
+                    verb @ (Verb::Abroad(..) | Verb::Marker(..)) => self.lane_abroad(now, verb, frame.source, bytes),
                     Verb::Bounce(seat, code) => self.bounce(now, seat, bytes, code),
                     Verb::Broadcast => self.broadcast_here(now, frame.source, bytes),
                 }
@@ -221,14 +231,17 @@ impl Shard {
         let seats = self.tick_seats(now);
         let waiting = self.tick_waiting(now);
         let surrogates = self.tick_surrogates(now);
-        if links || seats || waiting || surrogates {
+        let turning = self.tick_turns(now);
+        let asked = self.tick_asked(now);
+        let peers = self.tick_peers(now);
+        if peers || links || seats || waiting || surrogates || turning || asked {
             self.wake_by(now + TICK_US);
         }
     }
 
     /// When `tick` wants to be called; `None`: not before something else happens.
     pub fn deadline(&self) -> Option<Micros> {
-        self.next_tick
+        [self.next_tick, self.peers_deadline()].into_iter().flatten().min()
     }
 
     /// New users, filter rules, ACLs, limits (SIGHUP).
@@ -245,7 +258,12 @@ impl Shard {
         ShardReport {
             shard: self.id,
             counters: self.counters.clone(),
-            seats: self.seats.iter().map(|(_, seat)| self.report_seat(seat)).collect(),
+            seats: self
+                .seats
+                .iter()
+                .filter(|(_, seat)| seat.abroad.is_none())
+                .map(|(_, seat)| self.report_seat(seat))
+                .collect(),
             names: self.report_names(),
             links_negotiating: self.links_negotiating(),
             users: self.users.len() as u64,
@@ -297,6 +315,7 @@ impl Shard {
     }
 
     fn handle(&mut self, now: Micros, from: ShardId, message: Message) {
+        self.tell_peers(&message);
         match message {
             Message::SeatNew { .. }
             | Message::SeatLive { .. }
@@ -323,7 +342,7 @@ impl Shard {
             } => self.register(now, &bare, sm, request, *session),
             Message::Unregister { bare, key } => self.unregister(now, &bare, key),
             Message::Ending { bare, key } => self.session_ending(now, &bare, key),
-            Message::Presence { bare, key, priority } => self.presence(&bare, key, priority),
+            Message::Presence { bare, key, priority } => self.presence(now, &bare, key, priority),
             Message::StartDone { bare, c2s, request } => self.start_done(now, &bare, c2s, request),
             Message::EndClient { key, restarted } => self.end_client(now, key, restarted),
             Message::FenceDone { sm, number } => self.fence_done(now, sm, number),
@@ -334,6 +353,27 @@ impl Shard {
                 token,
             } => self.surrogate_started(now, sm, &bare, number, token),
             Message::SurrogateEnded { number } => self.surrogate_ended(now, number),
+            Message::PeerKnown { peer, name } => self.learn_peer(peer, name),
+            Message::PeerState { peer, state } => self.learn_peer_state(now, peer, state),
+            Message::RowOut { bare, clock, sessions } => self.row_out(&bare, clock, sessions),
+            Message::RowIn {
+                peer,
+                bare,
+                clock,
+                sessions,
+            } => self.row_in(now, peer, &bare, clock, sessions),
+            Message::WantRows { peer } => self.tell_rows(now, peer),
+            Message::RowsDone { peer, rows } => self.rows_done(peer, rows),
+            Message::MarkerDone { serial } => self.marker_done(now, serial),
+            Message::MarkerDoneAbroad { peer, marker } => self.post_marker_done(peer, marker),
+            Message::Untold { bare, resource, hops } => self.learn_untold(now, &bare, resource, hops),
+            Message::UntoldAbroad {
+                peer,
+                bare,
+                resource,
+                hops,
+            } => self.post_untold(peer, &bare, &resource, hops),
+            Message::Superseded { full } => self.superseded(now, full),
         }
     }
 }

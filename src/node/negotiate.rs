@@ -21,18 +21,6 @@ impl Shard {
         self.insert_link(now, remote, Stage::Negotiating(Box::new(accept)))
     }
 
-    /// A peer connected to the mesh's port.
-    pub fn opened_peer(&mut self, now: Micros, remote: SocketAddr) -> LinkId {
-        let id = self.insert_link(now, remote, Stage::Closing { seat: None });
-        self.close_link(now, id);
-        id
-    }
-
-    /// The connection that [`Action::Dial`] asked for stands.
-    pub fn dialed(&mut self, now: Micros, id: LinkId, _remote: SocketAddr) {
-        self.close_link(now, id);
-    }
-
     /// The TLS handshake that [`Action::StartTls`] asked for is done.
     pub fn tls_started(&mut self, _now: Micros, id: LinkId) {
         if let Some(link) = self.link_mut(id) {

@@ -5,13 +5,16 @@
 //! (a session, ghosts included, or a start on its way), everything of his goes there.
 
 use super::api::{Level, Micros};
+use super::cluster::Place;
 use super::counters::Counter;
 use super::forward::{FENCE_PREFIX, is_request, token};
 use super::lane::{Message, SessionKey};
 use super::{SELF, Shard, TICK_US};
 use crate::jid;
 use crate::table::fence::Need;
-use crate::table::users::{Held, Session, Start, Wait};
+use crate::table::rows::Clock;
+use crate::table::users::{Held, Session, Stage, Start, Wait, Waiting};
+use crate::table::ways::Path;
 use crate::table::{SeatId, Token};
 use crate::wire::edit;
 use crate::wire::header::{self, Frame, Payload, PayloadKind, Route};
@@ -26,7 +29,7 @@ const STARTS_PER_USER_MAX: usize = 256;
 
 impl Shard {
     /// A frame for a user of this slice, from another shard.
-    pub(super) fn for_user(&mut self, now: Micros, source: SeatId, frame: &[u8]) {
+    pub(super) fn for_user(&mut self, now: Micros, source: SeatId, frame: &[u8], path: Path) {
         let Ok(Frame::Route(route)) = header::read(frame) else {
             return;
         };
@@ -38,15 +41,32 @@ impl Shard {
             return;
         };
         if let Some(bare) = jid::bare_key(&jid) {
-            self.for_user_with(now, source, frame, &route, &bare);
+            self.for_user_with(now, source, frame, &route, &bare, path);
         }
     }
 
     /// A frame for a user of this slice.
-    pub(super) fn for_user_with(&mut self, now: Micros, source: SeatId, frame: &[u8], route: &Route<'_>, bare: &str) {
+    pub(super) fn for_user_with(
+        &mut self,
+        now: Micros,
+        source: SeatId,
+        frame: &[u8],
+        route: &Route<'_>,
+        bare: &str,
+        path: Path,
+    ) {
         let Some(payload) = &route.payload else { return };
         if payload.kind == PayloadKind::Session && is_request(payload) {
-            return self.request(now, source, frame, payload, bare);
+            return self.request(now, source, frame, payload, bare, path);
+        }
+        if self.cluster.is_some() {
+            let place = self.place(bare);
+            if let Place::At(peer) = place {
+                return self.for_user_abroad(now, bare, peer, source, frame, path);
+            }
+            if self.waits_for_turn(now, bare, place, source, path, frame) {
+                return;
+            }
         }
         let user = self.users.get(bare);
         if sm_would_drop(
@@ -57,19 +77,17 @@ impl Shard {
             return self.count(Counter::DropPresence);
         }
         match user {
-            Some(user) if user.wait().is_some() || user.flux.as_ref().is_some_and(|flux| !flux.held.is_empty()) => {
-                self.hold(now, bare, source, frame);
-            }
+            Some(user) if user.holds() => self.hold(now, bare, source, frame, path),
             Some(user) if user.is_tied() => match user.sm {
                 Some(sm) => self.hand_with(now, sm, source, frame, Some(route)),
                 None => self.bounce(now, source, frame, "404"),
             },
-            _ => self.for_offline_user(now, source, frame, bare),
+            _ => self.for_offline_user(now, source, frame, bare, path),
         }
     }
 
     /// `start` and `create`: kept until answered, so that it can be placed again.
-    fn request(&mut self, now: Micros, c2s: SeatId, frame: &[u8], payload: &Payload<'_>, bare: &str) {
+    fn request(&mut self, now: Micros, c2s: SeatId, frame: &[u8], payload: &Payload<'_>, bare: &str, path: Path) {
         let pending = self
             .users
             .get(bare)
@@ -79,15 +97,25 @@ impl Shard {
             self.count(Counter::StartsRefused);
             return self.bounce(now, c2s, frame, "503");
         };
+        if path.stamp != Clock::default() {
+            self.claim_user(now, bare, path.stamp);
+        }
         let start = Start {
             c2s,
             id,
             frame: frame.into(),
-            sent: false,
+            stage: Stage::Waiting,
+            path,
         };
+        let placed = path.stamp != Clock::default();
         self.users.change(bare, |user| {
             let flux = user.flux();
-            flux.starts.push(start);
+            match flux.starts.iter_mut().find(|known| known.c2s == c2s && known.id == id) {
+                // This node asked the owner, who says: serve him yourself. Or it is asked once more.
+                Some(known) if placed && matches!(known.stage, Stage::Asked(_)) => known.stage = Stage::Waiting,
+                Some(_) => {}
+                None => flux.starts.push(start),
+            }
             // He stays: what waited for his end has nothing to wait for.
             if flux.wait.is_some_and(|(wait, _)| wait == Wait::Ended) {
                 flux.wait = None;
@@ -96,12 +124,12 @@ impl Shard {
         self.settle(now, bare);
     }
 
-    fn for_offline_user(&mut self, now: Micros, source: SeatId, frame: &[u8], bare: &str) {
+    fn for_offline_user(&mut self, now: Micros, source: SeatId, frame: &[u8], bare: &str, path: Path) {
         let Some(duty) = self.duty(bare) else {
             return self.bounce(now, source, frame, "404");
         };
-        if self.wait_for_fences(now, bare, duty) {
-            return self.hold(now, bare, source, frame);
+        if self.wait_for_fences(now, bare, Some(duty)) {
+            return self.hold(now, bare, source, frame, path);
         }
         self.touch(bare, duty);
         self.hand(now, duty, source, frame);
@@ -113,21 +141,27 @@ impl Shard {
         if user.wait().is_some() {
             return;
         }
-        if user.flux.as_ref().is_some_and(|flux| !flux.untold.is_empty()) && self.tell_contacts(now, bare) {
+        let untold = user.flux.as_ref().is_some_and(|flux| !flux.untold.is_empty());
+        if untold && self.tell_of_lost(now, bare) {
+            return;
+        }
+        match self.place(bare) {
+            Place::Here => self.settle_here(now, bare),
+            Place::At(peer) => self.settle_abroad(now, bare, peer),
+        }
+        self.release_claim(now, bare);
+    }
+
+    fn settle_here(&mut self, now: Micros, bare: &str) {
+        let Some(user) = self.users.get(bare) else { return };
+        let has_start = user.wants_place();
+        if user.flux.as_ref().is_none_or(|flux| flux.held.is_empty()) && !has_start {
+            return;
+        }
+        if has_start && self.cluster.is_some() && user.claim == Clock::default() && !self.take_on(now, bare) {
             return;
         }
         let Some(user) = self.users.get(bare) else { return };
-        if user
-            .flux
-            .as_ref()
-            .is_none_or(|flux| flux.held.is_empty() && flux.starts.iter().all(|start| start.sent))
-        {
-            return;
-        }
-        let has_start = user
-            .flux
-            .as_ref()
-            .is_some_and(|flux| flux.starts.iter().any(|start| !start.sent));
         let tied_to = user.sm.filter(|sm| user.is_tied() && self.names.seat(*sm).is_some());
         let target = match tied_to {
             Some(sm) => Some(sm),
@@ -137,14 +171,14 @@ impl Shard {
         let Some(target) = target else {
             return self.give_up(now, bare);
         };
-        if tied_to.is_none() && self.wait_for_fences(now, bare, target) {
+        if tied_to.is_none() && self.wait_for_fences(now, bare, Some(target)) {
             return;
         }
         let (starts, held) = self.users.change(bare, |user| {
             let flux = user.flux();
             let mut starts = Vec::new();
-            for start in flux.starts.iter_mut().filter(|start| !start.sent) {
-                start.sent = true;
+            for start in flux.starts.iter_mut().filter(|start| start.stage == Stage::Waiting) {
+                start.stage = Stage::Sent;
                 starts.push((start.c2s, start.frame.clone()));
             }
             let held = std::mem::take(&mut flux.held);
@@ -164,14 +198,20 @@ impl Shard {
     }
 
     fn release(&mut self, now: Micros, held: impl IntoIterator<Item = Held>, target: SeatId) {
-        for Held { source, frame } in held {
-            self.held_bytes -= frame.len();
-            self.hand(now, target, source, &frame);
+        for Held { source, what, .. } in held {
+            self.held_bytes -= what.byte_len();
+            match what {
+                Waiting::Frame(frame) => self.hand(now, target, source, &frame),
+                Waiting::Marker(marker) => self.marker_arrived(now, marker),
+            }
         }
     }
 
     /// No sm serves the domain: nothing of this user can go on.
     fn give_up(&mut self, now: Micros, bare: &str) {
+        if self.pass_on(now, bare) {
+            return self.settle(now, bare);
+        }
         let (starts, held) = self.users.change(bare, |user| {
             user.sm = None;
             let flux = user.flux();
@@ -181,15 +221,21 @@ impl Shard {
             self.count(Counter::StartsRefused);
             self.bounce(now, start.c2s, &start.frame, "404");
         }
-        for Held { source, frame } in held {
-            self.held_bytes -= frame.len();
-            self.bounce(now, source, &frame, "404");
+        for Held { source, what, .. } in held {
+            self.held_bytes -= what.byte_len();
+            match what {
+                Waiting::Frame(frame) => self.bounce(now, source, &frame, "404"),
+                Waiting::Marker(marker) => self.marker_arrived(now, marker),
+            }
         }
     }
 
-    fn hold(&mut self, now: Micros, bare: &str, source: SeatId, frame: &[u8]) {
-        let limit = self.config.queues.held_bytes / u64::from(self.shards);
-        if (self.held_bytes + frame.len()) as u64 > limit {
+    pub(super) fn may_hold(&self, bytes: usize) -> bool {
+        (self.held_bytes + bytes) as u64 <= self.config.queues.held_bytes / u64::from(self.shards)
+    }
+
+    pub(super) fn hold(&mut self, now: Micros, bare: &str, source: SeatId, frame: &[u8], path: Path) {
+        if !self.may_hold(frame.len()) {
             return self.bounce(now, source, frame, "503");
         }
         self.held_bytes += frame.len();
@@ -197,19 +243,21 @@ impl Shard {
         self.users.change(bare, |user| {
             user.flux().held.push_back(Held {
                 source,
-                frame: frame.into(),
+                path,
+                what: Waiting::Frame(frame.into()),
             })
         });
     }
 
-    /// Makes the user wait until every other sm of his domain is done with him. False when none has anything to do.
-    fn wait_for_fences(&mut self, now: Micros, bare: &str, target: SeatId) -> bool {
+    /// Makes the user wait until every other sm of his domain than `target` is done with him, as far as this node gave it
+    /// anything to do. False when none has.
+    pub(super) fn wait_for_fences(&mut self, now: Micros, bare: &str, target: Option<SeatId>) -> bool {
         let holders = self.holders(bare);
         if holders.len() < 2 && self.fences.is_empty() {
             return false;
         }
         let hash = jid::table_hash(bare);
-        for sm in holders.into_iter().filter(|sm| *sm != target) {
+        for sm in holders.into_iter().filter(|sm| Some(*sm) != target) {
             let Some(fences) = self.fences.get_mut(&sm) else {
                 continue;
             };
@@ -270,7 +318,7 @@ impl Shard {
     }
 
     pub(super) fn touch(&mut self, bare: &str, sm: SeatId) {
-        if self.holders(bare).len() < 2 {
+        if self.holders(bare).len() < 2 && !self.has_peers() {
             return;
         }
         let fences = self.fences.entry(sm).or_default();
@@ -288,25 +336,25 @@ impl Shard {
             .unwrap_or_default()
     }
 
+    /// The sm of the user's domain that are connected here.
+    pub(super) fn own_holders(&self, bare: &str) -> SmallVec<[SeatId; 2]> {
+        let own = |seat: &SeatId| self.names.seat(*seat).is_some_and(|view| view.peer.is_none());
+        self.holders(bare).into_iter().filter(own).collect()
+    }
+
     /// The sm that works for a user without a session: a fixed function of his bare JID and the sm of his domain.
     fn duty(&self, bare: &str) -> Option<SeatId> {
-        let (_, name) = self.names.get(domain_of(bare))?;
-        if let [only] = name.holders[..] {
+        let own = self.own_holders(bare);
+        if let [only] = own[..] {
             return Some(only);
         }
-        let ids = name
-            .holders
-            .iter()
-            .filter_map(|sm| self.names.seat(*sm))
-            .map(|view| &*view.id);
-        name.holders
-            .get(jid::rendezvous(&jid::ClusterKey::default(), bare, ids)?)
+        let ids = own.iter().filter_map(|sm| self.names.seat(*sm)).map(|view| &*view.id);
+        own.get(jid::rendezvous(&jid::ClusterKey::default(), bare, ids)?)
             .copied()
     }
 
     pub(super) fn least_loaded(&self, bare: &str) -> Option<SeatId> {
-        let (_, name) = self.names.get(domain_of(bare))?;
-        self.live_first(&name.holders)
+        self.live_first(&self.own_holders(bare))
             .into_iter()
             .min_by_key(|sm| self.users.load(*sm))
     }
@@ -340,6 +388,9 @@ impl Shard {
             }
             return;
         }
+        if !self.is_registered_here(now, bare, sm, request, &session) {
+            return;
+        }
         self.users.change(bare, |user| {
             if let Some(flux) = &mut user.flux {
                 flux.starts
@@ -350,6 +401,7 @@ impl Shard {
             user.sm = Some(sm);
             user.sessions.push(session);
         });
+        self.announce(now, bare);
         self.settle(now, bare);
     }
 
@@ -372,6 +424,7 @@ impl Shard {
             // Frames that passed before this sm handled the end are worked on without a session.
             self.touch(bare, sm);
         }
+        self.announce(now, bare);
         self.settle(now, bare);
     }
 
@@ -387,13 +440,14 @@ impl Shard {
             }
             user.is_leaving() && user.wait().is_none()
         });
+        self.announce(now, bare);
         if leaving && self.holders(bare).len() > 1 {
             self.make_wait(now, bare, Wait::Ended);
         }
     }
 
     /// Presence without `to` passed on its way from a client to his sm.
-    pub(super) fn presence(&mut self, bare: &str, key: SessionKey, priority: Option<i8>) {
+    pub(super) fn presence(&mut self, now: Micros, bare: &str, key: SessionKey, priority: Option<i8>) {
         if self.users.get(bare).is_none() {
             return;
         }
@@ -403,6 +457,7 @@ impl Shard {
                 session.priority = priority.unwrap_or(0);
             }
         });
+        self.announce(now, bare);
     }
 
     /// A `start` or `create` was answered otherwise than by `started`.
@@ -427,7 +482,8 @@ impl Shard {
     pub(super) fn sm_available(&mut self, now: Micros, sm: SeatId) {
         let stuck = self.users.keys_where(|user| {
             user.flux.as_ref().is_some_and(|flux| {
-                flux.wait.is_none() && (!flux.untold.is_empty() || flux.starts.iter().any(|start| !start.sent))
+                flux.wait.is_none()
+                    && (!flux.untold.is_empty() || flux.starts.iter().any(|start| start.stage == Stage::Waiting))
             })
         });
         let _ = sm;
@@ -447,7 +503,7 @@ impl Shard {
                 let sessions = std::mem::take(&mut user.sessions);
                 user.sm = None;
                 let flux = user.flux();
-                flux.starts.iter_mut().for_each(|start| start.sent = false);
+                flux.starts.iter_mut().for_each(|start| start.stage = Stage::Waiting);
                 flux.untold
                     .extend(sessions.iter().filter(|s| s.available).map(|s| s.resource.clone()));
                 if flux.wait.is_some_and(|(wait, _)| wait == Wait::Ended) {

@@ -6,7 +6,7 @@ use super::link::Who;
 use super::report::{NameReport, SeatReport};
 use crate::table::clients::Clients;
 use crate::table::names::Multi;
-use crate::table::{SeatId, SeatKind, Token};
+use crate::table::{PeerId, SeatId, SeatKind, Token};
 use crate::wire::accept::PeerKind;
 use crate::wire::value::Value;
 use std::collections::VecDeque;
@@ -45,6 +45,8 @@ pub(super) struct Seat {
     pub(super) id: Box<str>,
     pub(super) names: Vec<Box<str>>,
     pub(super) who: Who,
+    /// It stands for a component of that node, which numbers it so: what is put here crosses to it.
+    pub(super) abroad: Option<(PeerId, SeatId)>,
     pub(super) link: Option<LinkId>,
     pub(super) remote: SocketAddr,
     pub(super) life: Life,
@@ -83,6 +85,7 @@ impl Seat {
             id: id.into(),
             names: vec![id.into()],
             who,
+            abroad: None,
             link: None,
             remote,
             life: Life::Live,
@@ -102,6 +105,22 @@ impl Seat {
             returns: 0,
             since: now,
             contested: None,
+        }
+    }
+
+    /// A seat that stands for a component of another node.
+    pub(super) fn abroad(
+        kind: SeatKind,
+        id: &str,
+        who: Who,
+        remote: SocketAddr,
+        now: Micros,
+        at: (PeerId, SeatId),
+    ) -> Seat {
+        Seat {
+            abroad: Some(at),
+            names: Vec::new(),
+            ..Seat::new(kind, id, who, remote, now)
         }
     }
 

@@ -81,8 +81,8 @@ pub fn decide<'a>(route: &Route<'a>, to: Value<'a>, sender: SeatId, names: &Name
     if let Some((_, name)) = names.find(to) {
         return match name.multi {
             Multi::No => Verdict::Seat(name.holders[0]),
-            Multi::From => Verdict::Seat(shared(name, route.payload.as_ref())),
-            Multi::To => to_domain(name, route.payload.as_ref(), sender),
+            Multi::From => Verdict::Seat(shared(name, route.payload.as_ref(), names)),
+            Multi::To => to_domain(name, route.payload.as_ref(), sender, names),
         };
     }
     if to.0 == names.own().as_bytes() {
@@ -99,7 +99,7 @@ pub fn decide<'a>(route: &Route<'a>, to: Value<'a>, sender: SeatId, names: &Name
     }
 }
 
-fn to_domain<'a>(name: &Name, payload: Option<&Payload<'a>>, sender: SeatId) -> Verdict<'a> {
+fn to_domain<'a>(name: &Name, payload: Option<&Payload<'a>>, sender: SeatId, names: &Names) -> Verdict<'a> {
     let address = payload.and_then(|payload| match payload.kind {
         PayloadKind::Session => payload.target.or(payload.to),
         _ => payload.to,
@@ -115,7 +115,7 @@ fn to_domain<'a>(name: &Name, payload: Option<&Payload<'a>>, sender: SeatId) -> 
             Verdict::Each(name.holders.clone())
         }
         _ if name.holders.contains(&sender) => Verdict::Seat(sender),
-        _ => Verdict::Seat(shared(name, payload)),
+        _ => Verdict::Seat(shared(name, payload, names)),
     }
 }
 
@@ -124,10 +124,13 @@ fn has_node(jid: &str) -> bool {
     matches!(jid.find(['@', '/']), Some(at) if at > 0 && jid.as_bytes()[at] == b'@')
 }
 
-/// The holder of a shared name, as the stock router chooses it: by hash of the sender.
-fn shared(name: &Name, payload: Option<&Payload<'_>>) -> SeatId {
-    let count = name.holders.len();
-    if count == 1 {
+/// The holder of a shared name, as the stock router chooses it: by hash of the sender, among those that are on the
+/// node of the first.
+fn shared(name: &Name, payload: Option<&Payload<'_>>, names: &Names) -> SeatId {
+    let node = |seat: SeatId| names.seat(seat).and_then(|view| view.peer);
+    let first = node(name.holders[0]);
+    let count = name.holders.iter().take_while(|seat| node(**seat) == first).count();
+    if count < 2 {
         return name.holders[0];
     }
     let index = payload

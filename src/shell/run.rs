@@ -7,16 +7,18 @@ use super::journal::{Journal, line};
 use super::start::{Running, Setup, start};
 use super::sys::Signals;
 use super::{checks, sys, tls};
-use crate::config::{ADMIN_DEFAULT, Config, LogTarget, Problem, Severity, Shards};
+use crate::config::{ADMIN_DEFAULT, Config, LogTarget, Mesh, Problem, Severity, Shards};
+use crate::mesh::conn::Local;
 use crate::node::Shard;
 use crate::node::api::{Level, LogLine, ShardId};
+use crate::node::cluster::policies;
 use crate::operate::log::{self, LogSender};
 use crate::operate::{self, ServeParams, Serving, Source};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// Shards of `auto` at most: each does the work of several stock routers.
 const SHARDS_AUTO_MAX: usize = 8;
@@ -140,6 +142,7 @@ impl Process {
         let pidfile = config.pidfile.clone().and_then(|path| PidFile::write(path, &log));
         let mut seed = [0u8; 32];
         getrandom::fill(&mut seed).map_err(|error| format!("no random numbers: {error}"))?;
+        let mesh = config.mesh.as_ref().map(identity).transpose()?;
         let config = Arc::new(config);
         let setup = Setup {
             shards,
@@ -153,7 +156,11 @@ impl Process {
         };
         let shared = Arc::clone(&config);
         let running = start(setup, move |shard: ShardId| {
-            Shard::new(shard, shards, Arc::clone(&shared), own(seed, shard))
+            let brain = Shard::new(shard, shards, Arc::clone(&shared), own(seed, shard));
+            match &mesh {
+                Some((local, origin_ms)) => brain.meshed(local, *origin_ms),
+                None => brain,
+            }
         })
         .map_err(|error| error.to_string())?;
         let serving = serve_operator(&config, given.admin, shards, started, running.control(), &log);
@@ -298,6 +305,16 @@ fn serve_operator(
 fn listed(addresses: &[SocketAddr]) -> String {
     let addresses: Vec<String> = addresses.iter().map(ToString::to_string).collect();
     addresses.join(", ")
+}
+
+/// Who this node is in its mesh, and the wall clock at the process's start, milliseconds since 1970.
+fn identity(mesh: &Mesh) -> Result<(Arc<Local>, u64), String> {
+    let mut incarnation = [0u8; 8];
+    getrandom::fill(&mut incarnation).map_err(|error| format!("no random numbers: {error}"))?;
+    let local = Local::new(mesh, u64::from_le_bytes(incarnation).max(1), policies(mesh));
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    let now_ms = since.map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(0));
+    Ok((Arc::new(local), now_ms))
 }
 
 /// Each shard's own seed.

@@ -87,6 +87,13 @@ impl Clients {
         })
     }
 
+    /// All sessions, with their numbers.
+    pub fn iter(&self) -> impl Iterator<Item = (u32, &Client)> {
+        self.by_number
+            .iter()
+            .flat_map(|(number, clients)| clients.iter().map(move |client| (*number, client)))
+    }
+
     /// Takes all sessions out.
     pub fn drain(&mut self) -> Vec<(u32, Client)> {
         self.count = 0;

@@ -2,17 +2,25 @@
 //!
 //! Every table here belongs to one shard. [`names::Names`] is a copy that all shards hold and shard 0's
 //! [`registrar::Registrar`] alone changes; [`users::Users`] is a shard's slice of the session table, cut by hash of the
-//! bare JID; [`clients::Clients`] hangs on the seat of a c2s. Must never be added: I/O, time sources, frames' bytes.
+//! bare JID; [`clients::Clients`] hangs on the seat of a c2s; [`link`] has
+//! the words that every room above shares. Must never be added: I/O, time sources, frames' bytes.
 
 pub mod clients;
 pub mod fence;
+pub mod link;
 pub mod names;
 pub mod registrar;
+pub mod rows;
 pub mod seat_map;
 pub mod users;
+pub mod ways;
 
 /// Index of a shard, `0..shards`.
 pub type ShardId = u16;
+
+/// Another node of the mesh, as this node numbers it; a number is never given to another name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct PeerId(pub u16);
 
 /// A component's place at the router. It outlives the component's link for the grace period; never used twice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -21,6 +29,9 @@ pub struct SeatId(u32);
 impl SeatId {
     /// Most seats at a time.
     pub const SEATS_MAX: usize = 1 << 16;
+
+    /// Slots from here on stand for components of other nodes; below are this node's own.
+    pub const REMOTE_SLOTS: u16 = 1 << 15;
 
     /// The seat in a slot, in this generation of the slot. Slot 0 is jidmesh's own.
     pub const fn new(slot: u16, generation: u16) -> SeatId {
@@ -40,6 +51,11 @@ impl SeatId {
     /// A number that no other seat had lately.
     pub const fn number(self) -> u32 {
         self.0
+    }
+
+    /// The seat that [`SeatId::number`] came from.
+    pub const fn from_number(number: u32) -> SeatId {
+        SeatId(number)
     }
 }
 

@@ -1,7 +1,7 @@
 //! A shard's copy of the names and seats: read on every frame, changed only by the registrar's messages.
 
 use super::seat_map::SeatMap;
-use super::{SeatId, SeatKind, ShardId};
+use super::{PeerId, SeatId, SeatKind, ShardId};
 use crate::jid::{self, TableMap};
 use crate::wire::value::Value;
 use smallvec::SmallVec;
@@ -9,7 +9,7 @@ use smallvec::SmallVec;
 /// What every shard knows of a seat.
 #[derive(Clone, Debug)]
 pub struct SeatView {
-    /// The shard that serves its link.
+    /// The shard that serves its link; of another node's component: the shard that serves that node.
     pub home: ShardId,
     /// What it is.
     pub kind: SeatKind,
@@ -17,6 +17,8 @@ pub struct SeatView {
     pub live: bool,
     /// How often its component turned out to be another process than before.
     pub restarts: u16,
+    /// The node it is connected to; `None`: this one.
+    pub peer: Option<PeerId>,
     /// Its first name: the id under which others address it.
     pub id: Box<str>,
 }
@@ -35,10 +37,23 @@ pub enum Multi {
 /// A bound name.
 #[derive(Clone, Debug)]
 pub struct Name {
-    /// In order of binding; never empty.
+    /// The first is the one to ask: this node's own in order of binding, then those of other nodes; of a service that
+    /// several nodes have, the node that bound it first comes first. Never empty.
     pub holders: SmallVec<[SeatId; 2]>,
     /// How it is shared.
     pub multi: Multi,
+    /// When each holder bound it.
+    bound_at: SmallVec<[(SeatId, u64); 2]>,
+}
+
+impl Name {
+    fn new(multi: Multi) -> Name {
+        Name {
+            holders: SmallVec::new(),
+            multi,
+            bound_at: SmallVec::new(),
+        }
+    }
 }
 
 /// All names and seats.
@@ -145,27 +160,49 @@ impl Names {
         self.seats.remove(seat);
     }
 
-    /// `seat` holds `key` now. True when nobody held it before.
-    pub fn bind(&mut self, key: &str, seat: SeatId, multi: Multi) -> bool {
-        match self.names.get_mut(key) {
-            Some(name) => {
-                if !name.holders.contains(&seat) {
-                    name.holders.push(seat);
-                }
-                name.multi = multi;
-                false
-            }
-            None => {
-                self.names.insert(
-                    key.into(),
-                    Name {
-                        holders: SmallVec::from_slice(&[seat]),
-                        multi,
-                    },
-                );
-                true
-            }
+    /// `seat` holds `key` now. True when nobody held it before. `bound_at` orders the holders of a service among nodes.
+    pub fn bind(&mut self, key: &str, seat: SeatId, multi: Multi, bound_at: u64) -> bool {
+        let (new, mut name) = match self.names.remove(key) {
+            Some(name) => (false, name),
+            None => (true, Name::new(multi)),
+        };
+        if !name.holders.contains(&seat) {
+            name.holders.push(seat);
+            name.bound_at.push((seat, bound_at));
         }
+        if self.seats.get(seat).is_none_or(|view| view.peer.is_none()) {
+            name.multi = multi;
+        }
+        self.order(&mut name);
+        self.names.insert(key.into(), name);
+        new
+    }
+
+    fn order(&self, name: &mut Name) {
+        let node = |seat: &SeatId| self.seats.get(*seat).and_then(|view| view.peer);
+        let first_of = |node_of: Option<PeerId>| {
+            let times = name.bound_at.iter().filter(|(seat, _)| node(seat) == node_of);
+            times.map(|(_, at)| *at).min().unwrap_or(u64::MAX)
+        };
+        let shared = name.multi == Multi::To;
+        let mut keyed: SmallVec<[(u64, bool, u64, SeatId); 2]> = name
+            .bound_at
+            .iter()
+            .map(|(seat, at)| {
+                let peer = node(seat);
+                let rank = if shared { 0 } else { first_of(peer) };
+                (rank, peer.is_some(), *at, *seat)
+            })
+            .collect();
+        keyed.sort_by_key(|(rank, remote, at, _)| (*rank, *remote, *at));
+        name.holders = keyed.into_iter().map(|(.., seat)| seat).collect();
+    }
+
+    /// When `seat` bound `key`; 0 when it does not hold it.
+    pub fn bound_at(&self, key: &str, seat: SeatId) -> u64 {
+        let name = self.names.get(key);
+        name.and_then(|name| name.bound_at.iter().find(|(holder, _)| *holder == seat))
+            .map_or(0, |(_, at)| *at)
     }
 
     /// `seat` no longer holds `key`. True when nobody holds it any more.
@@ -174,6 +211,7 @@ impl Names {
             return false;
         };
         name.holders.retain(|holder| *holder != seat);
+        name.bound_at.retain(|(holder, _)| *holder != seat);
         let gone = name.holders.is_empty();
         if gone {
             self.names.remove(key);

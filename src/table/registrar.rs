@@ -196,7 +196,7 @@ impl Registrar {
 
     /// A slot that was never used, as long as there are many; a late message about a former seat then finds nothing.
     fn next_seat(&mut self) -> Option<SeatId> {
-        if self.free.len() >= SLOTS_RESTING || self.used == u16::MAX {
+        if self.free.len() >= SLOTS_RESTING || self.used == SeatId::REMOTE_SLOTS - 1 {
             let last = self.free.pop_front()?;
             return Some(SeatId::new(
                 u16::try_from(last.slot()).ok()?,
@@ -245,7 +245,8 @@ impl Registrar {
         if names.is_reserved(&key) {
             return Err(Refusal::Conflict);
         }
-        match names.get(&key) {
+        let own = |seat: &SeatId| names.seat(*seat).is_some_and(|view| view.peer.is_none());
+        match names.get(&key).filter(|(_, name)| name.holders.iter().any(own)) {
             // Who shares a name shares it as its holders do: a domain of sm is no external component's to join.
             Some((_, name)) if multi == Multi::No || multi != name.multi => Err(Refusal::Conflict),
             _ => Ok(Granted {
@@ -263,6 +264,7 @@ pub fn new_seat(home: ShardId, kind: SeatKind, id: &str) -> SeatView {
         kind,
         live: true,
         restarts: 0,
+        peer: None,
         id: id.into(),
     }
 }

@@ -1,6 +1,8 @@
 //! A shard's slice of the session table: users who have a session, a pending start, or frames that wait.
 
-use super::{SeatId, Token};
+use super::rows::Clock;
+use super::ways::Path;
+use super::{PeerId, SeatId, Token};
 use crate::jid::TableMap;
 use smallvec::SmallVec;
 use std::collections::VecDeque;
@@ -33,8 +35,21 @@ pub struct Start {
     pub id: Token,
     /// The whole frame.
     pub frame: Box<[u8]>,
-    /// Handed to the user's sm.
-    pub sent: bool,
+    /// How far it is.
+    pub stage: Stage,
+    /// How it came.
+    pub path: Path,
+}
+
+/// How far a start is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stage {
+    /// To be placed.
+    Waiting,
+    /// Sent to this node: to place it, or to its sm.
+    Asked(PeerId),
+    /// Handed to the user's sm, which is connected here.
+    Sent,
 }
 
 /// A frame that waits for the user's placement.
@@ -42,8 +57,51 @@ pub struct Start {
 pub struct Held {
     /// Its sender.
     pub source: SeatId,
+    /// How it came.
+    pub path: Path,
     /// The frame.
-    pub frame: Box<[u8]>,
+    pub what: Waiting,
+}
+
+/// What waits.
+#[derive(Clone, Debug)]
+pub enum Waiting {
+    /// A frame.
+    Frame(Box<[u8]>),
+    /// A node wants to know when all before it has gone on.
+    Marker(Marker),
+}
+
+impl Waiting {
+    /// Bytes that count.
+    pub fn byte_len(&self) -> usize {
+        match self {
+            Waiting::Frame(frame) => frame.len(),
+            Waiting::Marker(_) => std::mem::size_of::<Marker>(),
+        }
+    }
+}
+
+/// Follows what a shard of a node sent for a user.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Marker {
+    /// That node; `None`: this one.
+    pub origin: Option<PeerId>,
+    /// Its shard.
+    pub shard: u16,
+    /// Which of its markers.
+    pub serial: u64,
+}
+
+/// The way to a user changed: frames wait until what went by the old way has arrived.
+#[derive(Clone, Debug)]
+pub struct Turn {
+    /// The marker that follows it.
+    pub serial: u64,
+    /// Until when at the most, microseconds.
+    pub until: u64,
+    /// What waits, in order of arrival.
+    pub frames: VecDeque<Held>,
 }
 
 /// What a user's frames wait for.
@@ -73,11 +131,17 @@ pub struct Flux {
     pub wait: Option<(Wait, u64)>,
     /// Resources of lost sessions whose contacts are still to be told.
     pub untold: Vec<Box<str>>,
+    /// The way to him changed.
+    pub turn: Option<Turn>,
 }
 
 impl Flux {
     fn is_empty(&self) -> bool {
-        self.starts.is_empty() && self.held.is_empty() && self.wait.is_none() && self.untold.is_empty()
+        self.starts.is_empty()
+            && self.held.is_empty()
+            && self.wait.is_none()
+            && self.untold.is_empty()
+            && self.turn.is_none()
     }
 }
 
@@ -88,6 +152,8 @@ pub struct User {
     pub sm: Option<SeatId>,
     /// His sessions, ghosts included.
     pub sessions: SmallVec<[Session; 1]>,
+    /// When this node last took him on; 0 when it has not, or stands alone.
+    pub claim: Clock,
     /// What is in flight.
     pub flux: Option<Box<Flux>>,
 }
@@ -114,7 +180,21 @@ impl User {
             || self
                 .flux
                 .as_ref()
-                .is_some_and(|flux| flux.starts.iter().any(|start| start.sent))
+                .is_some_and(|flux| flux.starts.iter().any(|start| start.stage == Stage::Sent))
+    }
+
+    /// Starts that are to be placed.
+    pub fn wants_place(&self) -> bool {
+        self.flux
+            .as_ref()
+            .is_some_and(|flux| flux.starts.iter().any(|start| start.stage == Stage::Waiting))
+    }
+
+    /// Frames wait: for something in flight, or behind others that wait.
+    pub fn holds(&self) -> bool {
+        self.flux
+            .as_ref()
+            .is_some_and(|flux| flux.wait.is_some() || !flux.held.is_empty())
     }
 
     /// All his sessions are ending, and no start follows.
@@ -168,12 +248,13 @@ impl Users {
         if user.sessions.is_empty() && user.flux.is_none() {
             user.sm = None;
         }
+        let claimed = user.claim != Clock::default();
         let after = (
             user.sm,
             user.sessions.len(),
             user.sessions.iter().filter(|s| s.available).count(),
         );
-        let forgotten = user.sessions.is_empty() && user.flux.is_none();
+        let forgotten = user.sessions.is_empty() && user.flux.is_none() && !claimed;
         self.sessions = self.sessions + after.1 - before.1;
         self.available = self.available + after.2 - before.2;
         if before.0 != after.0 {
@@ -222,6 +303,11 @@ impl Users {
             let session = user.sessions.iter().find(|session| settled && !session.ending)?;
             Some((&**key, user, session))
         })
+    }
+
+    /// All users, in no order.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &User)> {
+        self.users.iter().map(|(key, user)| (&**key, user))
     }
 
     /// Users in the slice.

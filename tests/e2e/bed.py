@@ -1,22 +1,22 @@
-"""A machine under test: a router (stock or jidmesh) with Debian's real sm, c2s and s2s, on a loopback address of its own.
+"""A machine under test: a router (stock or jidmesh) with Debian's real sm, c2s and s2s, on a loopback address or in a place of its own.
 
 Every wait has a limit, only processes started here are ended, and a test that fails keeps its logs in `tests/logs`.
 """
 
 import base64
-import contextlib
+import json
 import os
 import re
 import shutil
 import signal
 import socket
-import sqlite3
 import subprocess
-import threading
 import time
 import urllib.request
 
 import templates
+from database import Sqlite
+from place import HOME
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 JIDMESH = os.environ.get("JIDMESH_BINARY", os.path.join(ROOT, "target/release/jidmesh"))
@@ -36,15 +36,15 @@ class BedError(AssertionError):
 class Process:
     """A child with its log; `name` is the file's name."""
 
-    def __init__(self, name, arguments, folder, env=None, user=None):
-        self.name, self.arguments, self.folder, self.env, self.user = name, arguments, folder, env, user
+    def __init__(self, name, arguments, folder, env=None, user=None, place=HOME):
+        self.name, self.arguments, self.folder, self.env, self.user, self.place = name, arguments, folder, env, user, place
         self.log_path = os.path.join(folder, name + ".log")
         self.child = None
         self.start()
 
     def start(self):
         with open(self.log_path, "ab") as log:
-            self.child = subprocess.Popen(self.arguments, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=self.folder,
+            self.child = subprocess.Popen(self.place.command(self.arguments), stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=self.folder,
                                           env=self.env, user=self.user, start_new_session=True)
 
     @property
@@ -112,25 +112,25 @@ class Stack:
 
     router: 'stock' or 'jidmesh'; shards: for jidmesh; sms, c2ss: ids; domains: served by every sm; ip: its loopback address.
     ports: router port that a component uses instead of the router's own, by component id (a forwarder in between).
+    place: where all of it runs; outside_ip: where its s2s listens; database: the users' (its own SQLite file if not given).
     """
 
     def __init__(self, folder, router="stock", shards=1, sms=("sm",), c2ss=("c2s",), s2s=None, domains=("example.net",), ip="127.0.0.1",
                  ports=None, pemfile=None, aliases=(), filter_rules=None, users=(), acls="", extra="", grace_s=GRACE_S, io="", check="",
-                 component_pemfile=None, wrap=None):
+                 component_pemfile=None, wrap=None, place=HOME, outside_ip=None, s2s_pemfile=None, database=None):
         self.folder, self.kind, self.shards = os.path.join(folder, ip), router, shards
         self.sms, self.c2ss, self.s2s, self.domains, self.ip = list(sms), list(c2ss), s2s, list(domains), ip
         self.ports, self.component_pemfile, self.grace_s = ports or {}, component_pemfile, grace_s
         self.processes = {}
-        self.database = os.path.join(self.folder, "sqlite.db")
-        self.wrap = wrap
+        self.wrap, self.place, self.outside_ip, self.s2s_pemfile = wrap, place, outside_ip or ip, s2s_pemfile
         os.makedirs(self.folder)
+        self.database = database or Sqlite(os.path.join(self.folder, "sqlite.db"))
         self.router_settings = dict(pemfile=pemfile, aliases=aliases, filtered=filter_rules is not None, acls=acls, io=io, check=check)
         self.extra = extra
         self._write("users.xml", templates.users(users))
         if filter_rules is not None:
             self.write_filter(filter_rules)
         self.write_router()
-        self._database()
 
     # Life
 
@@ -144,10 +144,14 @@ class Stack:
     def __exit__(self, *_):
         self.stop()
 
-    def start(self):
+    def start_all(self):
+        """Starts everything, and does not wait for logins."""
         self.start_router()
         for name in [*self.sms, *self.c2ss, *([self.s2s] if self.s2s else [])]:
             self.start_component(name)
+
+    def start(self):
+        self.start_all()
         if self.sms and self.c2ss:
             for index in range(len(self.c2ss)):
                 self.wait_login(c2s=index)
@@ -159,6 +163,14 @@ class Stack:
             if name in self.processes:
                 self.processes[name].kill()
 
+    def kill_all(self):
+        """SIGKILL for all processes, then waits for their ends."""
+        for process in self.processes.values():
+            if process.alive():
+                process.child.kill()
+        for process in self.processes.values():
+            process.kill()
+
     def start_router(self):
         config = os.path.join(self.folder, "router.xml")
         if self.kind == "stock":
@@ -168,8 +180,8 @@ class Stack:
                 raise BedError("there is no %s: build it first (cargo build --release)" % JIDMESH)
             arguments = [JIDMESH, "run", "-c", config]
         # A killed router's ring, and the listener in it, outlive the process by a moment: it must not pass for the new one.
-        wait_for("the former router's port is free", lambda: not listens(self.ip, PORT))
-        self.processes["router"] = Process("router", (self.wrap or []) + arguments, self.folder)
+        wait_for("the former router's port is free", lambda: not listens(self.ip, PORT, self.place))
+        self.processes["router"] = Process("router", (self.wrap or []) + arguments, self.folder, place=self.place)
         wait_for("the router listens on %s:%d; its log:\n%s" % (self.ip, PORT, ""), self._listens, READY_LIMIT_S)
         return self.processes["router"]
 
@@ -177,18 +189,18 @@ class Stack:
         if not self.router.alive():
             raise BedError("the router ended with status %s:\n%s" % (self.router.child.returncode, self.router.log()))
         # Looks at the kernel's table: a probing connection would show in logs and counters.
-        return listens(self.ip, PORT)
+        return listens(self.ip, PORT, self.place)
 
     def start_component(self, name):
         link = templates.router_link(self.ip, self.ports.get(name, PORT), self.component_pemfile)
         if name in self.sms:
-            binary, text = "sm", templates.sm(name, link, self.domains, self.database, 4000)
+            binary, text = "sm", templates.sm(name, link, self.domains, self.database.storage())
         elif name in self.c2ss:
-            binary, text = "c2s", templates.c2s(name, link, self.domains, self.database, 4000, self.ip, self.c2s_port(name))
+            binary, text = "c2s", templates.c2s(name, link, self.domains, self.database.authreg(), self.ip, self.c2s_port(name))
         else:
-            binary, text = "s2s", templates.s2s(name, link, self.ip)
+            binary, text = "s2s", templates.s2s(name, link, self.outside_ip, self.s2s_pemfile)
         path = self._write(name + ".xml", text)
-        self.processes[name] = Process(name, ["/usr/sbin/jabberd2-" + binary, "-c", path], self.folder)
+        self.processes[name] = Process(name, ["/usr/sbin/jabberd2-" + binary, "-c", path], self.folder, place=self.place)
         return self.processes[name]
 
     @property
@@ -218,27 +230,14 @@ class Stack:
 
     # Database
 
-    def _database(self):
-        shutil.copy(template_database(), self.database)
-
     def add_users(self, *names, password="secret", domain=None):
-        domain = domain or self.domains[0]
-        with contextlib.closing(sqlite3.connect(self.database, timeout=10)) as database, database:
-            for name in names:
-                database.execute("insert into authreg(username, realm, password) values(?,?,?)", (name, domain, password))
-                database.execute('insert into active("collection-owner", time) values(?, 1)', ("%s@%s" % (name, domain),))
+        self.database.add_users(*names, domain=domain or self.domains[0], password=password)
 
     def add_contacts(self, owner, contacts):
-        """Mutual subscriptions, both ways, straight into the database (before anybody logs in)."""
-        with contextlib.closing(sqlite3.connect(self.database, timeout=10)) as database, database:
-            for contact in contacts:
-                for one, other in ((owner, contact), (contact, owner)):
-                    database.execute('insert into "roster-items"("collection-owner", jid, name, "to", "from", ask) values(?,?,?,1,1,0)',
-                                     (one, other, ""))
+        self.database.add_contacts(owner, contacts)
 
     def query(self, sql, *values):
-        with contextlib.closing(sqlite3.connect(self.database, timeout=10)) as database:
-            return database.execute(sql, values).fetchall()
+        return self.database.query(sql, *values)
 
     # Readiness and sight
 
@@ -248,7 +247,7 @@ class Stack:
         if not self.query("select 1 from authreg where username = ?", name):
             self.add_users(name)
         end = time.monotonic() + limit_s
-        while not raw_login(self.ip, 5222 + c2s, self.domains[0], name, "secret"):
+        while not raw_login(self.ip, 5222 + c2s, self.domains[0], name, "secret", place=self.place):
             for process in self.processes.values():
                 if not process.alive():
                     raise BedError("%s ended with status %s:\n%s" % (process.name, process.child.returncode, process.log()))
@@ -265,9 +264,18 @@ class Stack:
             if name.endswith((".log", ".xml", ".txt")):
                 shutil.copy(os.path.join(self.folder, name), os.path.join(target, name))
 
+    def status(self):
+        """What the admin socket answers. jidmesh only."""
+        with socket.socket(socket.AF_UNIX) as link:
+            link.settimeout(5)
+            link.connect(self.folder + "/admin.sock")
+            link.sendall(b'{"cmd":"status"}\n')
+            with link.makefile("r", encoding="utf-8") as answer:
+                return json.loads(answer.readline())["status"]
+
     def metrics(self):
         """The metrics page: {'name{labels}': value}. jidmesh only."""
-        with urllib.request.urlopen("http://%s:%d/metrics" % (self.ip, METRICS_PORT), timeout=5) as page:
+        with self.place.inside(), urllib.request.urlopen("http://%s:%d/metrics" % (self.ip, METRICS_PORT), timeout=5) as page:
             text = page.read().decode()
         return {key: float(value) for key, value in re.findall(r"^([a-z_]+(?:\{[^}]*\})?) ([0-9.eE+-]+)$", text, re.M)}
 
@@ -275,51 +283,64 @@ class Stack:
         return self.metrics().get(name, 0.0)
 
 
-def listens(ip, port):
+def listens(ip, port, place=HOME):
     packed = "%08X" % int.from_bytes(socket.inet_aton(ip), "little")
-    with open("/proc/net/tcp", encoding="ascii") as file:
+    with open(place.proc_net() + "/tcp", encoding="ascii") as file:
         rows = [line.split() for line in file]
     return any(row[1] in ("%s:%04X" % (packed, port), "00000000:%04X" % port) and row[3] == "0A" for row in rows[1:])
-
-
-_template_lock = threading.Lock()
-
-
-def template_database():
-    """An empty jabberd2 database in WAL mode, made once a run."""
-    path = os.path.join(os.environ["JIDMESH_CAGE"], "template.db")
-    with _template_lock:
-        if not os.path.exists(path):
-            schema = subprocess.run(["zcat", "/usr/share/doc/jabberd2/db-setup.sqlite.gz"], check=True, capture_output=True, text=True).stdout
-            with contextlib.closing(sqlite3.connect(path + ".new")) as database:
-                database.execute("pragma journal_mode=wal")
-                database.executescript("pragma synchronous=off;" + schema)
-            os.rename(path + ".new", path)
-    return path
 
 
 STREAM_HEADER = "<?xml version='1.0'?><stream:stream xmlns='jabber:client' xmlns:stream='http://etherx.jabber.org/streams' to='%s' version='1.0'>"
 
 
-def raw_login(ip, port, domain, user, password, limit_s=1.0):
+class RawClient:
+    """A client of sockets alone: blocking, each wait at most `limit_s`; OSError when the server says no or nothing."""
+
+    def __init__(self, ip, port, domain, user, password="secret", resource=None, limit_s=1.0, place=HOME):
+        with place.inside():
+            self.socket = socket.create_connection((ip, port), timeout=limit_s)
+        self.got = b""
+        try:
+            self._login(domain, user, password, "<resource>%s</resource>" % resource if resource else "")
+        except BaseException:
+            self.socket.close()
+            raise
+
+    def _login(self, domain, user, password, resource):
+        header = STREAM_HEADER % domain
+        token = base64.b64encode(("\0%s\0%s" % (user, password)).encode()).decode()
+        self.ask(header, b"</stream:features>")
+        self.ask("<auth xmlns='urn:ietf:params:xml:ns:xmpp-sasl' mechanism='PLAIN'>%s</auth>" % token, b"<success")
+        self.ask(header, b"</stream:features>")
+        self.ask("<iq type='set' id='b'><bind xmlns='urn:ietf:params:xml:ns:xmpp-bind'>%s</bind></iq>" % resource, b"id='b'")
+
+    def send(self, text):
+        self.socket.sendall(text.encode())
+
+    def ask(self, text, answer):
+        """Sends, and reads until `answer` has come."""
+        self.send(text)
+        self.read_until(answer)
+
+    def read_until(self, wanted):
+        while wanted not in self.got:
+            data = self.socket.recv(65536)
+            self.got += data
+            if not data or b"<stream:error" in self.got or b"<failure" in self.got:
+                raise ConnectionError(self.got[-300:])
+        self.got = self.got[self.got.index(wanted) + len(wanted):]
+
+    def close(self):
+        try:
+            self.send("</stream:stream>")
+        finally:
+            self.socket.close()
+
+
+def raw_login(ip, port, domain, user, password, limit_s=1.0, place=HOME):
     """True when the server answers a resource bind; any error or silence of `limit_s` is False."""
     try:
-        with socket.create_connection((ip, port), timeout=limit_s) as link:
-            link.settimeout(limit_s)
-            token = base64.b64encode(("\0%s\0%s" % (user, password)).encode()).decode()
-            header = STREAM_HEADER % domain
-            for text, answer in ((header, b"</stream:features>"),
-                                 ("<auth xmlns='urn:ietf:params:xml:ns:xmpp-sasl' mechanism='PLAIN'>%s</auth>" % token, b"<success"),
-                                 (header, b"</stream:features>"),
-                                 ("<iq type='set' id='b'><bind xmlns='urn:ietf:params:xml:ns:xmpp-bind'/></iq>", b"id='b'")):
-                link.sendall(text.encode())
-                got = b""
-                while answer not in got:
-                    data = link.recv(65536)
-                    if not data or b"<stream:error" in got + data or b"<failure" in got + data:
-                        return False
-                    got += data
-            link.sendall(b"</stream:stream>")
-            return True
+        RawClient(ip, port, domain, user, password, limit_s=limit_s, place=place).close()
+        return True
     except OSError:
         return False

@@ -3,10 +3,13 @@
 import asyncio
 import copy
 import re
+import socket
 import time
 import xml.etree.ElementTree as ET
 
 import slixmpp
+
+from place import HOME
 
 LIMIT_S = 10.0
 FENCE_ROUNDS = 4
@@ -16,14 +19,14 @@ FENCE = "fence-"
 class Client(slixmpp.ClientXMPP):
     """One session. `seen` holds (time, element) of each stanza received, and elements made here for what befell the stream."""
 
-    def __init__(self, jid, password="secret", host="127.0.0.1", port=5222, label=None, plugins=()):
+    def __init__(self, jid, password="secret", host="127.0.0.1", port=5222, label=None, plugins=(), place=HOME):
         super().__init__(jid, password)
-        self.label = label or jid
+        self.label, self.place = label or jid, place
         self.address = (host, port)
         self.seen = []
         self.news = asyncio.Event()
         self.number = 0
-        self.closed = False
+        self.closed, self.ended = False, asyncio.Event()
         self.enable_starttls = self.enable_direct_tls = False
         self.enable_plaintext = True
         self.plugin["feature_mechanisms"].unencrypted_plain = True
@@ -36,6 +39,20 @@ class Client(slixmpp.ClientXMPP):
         self.add_event_handler("stream_error", lambda error: self._note("stream-error", error["condition"]))
         self.add_event_handler("disconnected", self._closed)
         self.add_event_handler("failed_auth", lambda _: self._note("failed-auth", ""))
+
+    async def _attempt_connection(self, host, port, tls, server_hostname):
+        """As the library does, with a socket that belongs to the client's place."""
+        with self.place.inside():
+            link = socket.socket()
+        link.setblocking(False)
+        try:
+            await self.loop.sock_connect(link, (host, port))
+        except OSError as error:
+            link.close()
+            self.event("connection_failed", error)
+            return False
+        await self.loop.create_connection(lambda: self, sock=link)
+        return True
 
     def new_id(self):
         """Ids that are the same in each run of a script."""
@@ -54,6 +71,7 @@ class Client(slixmpp.ClientXMPP):
     def _closed(self, _reason):
         if not self.closed:
             self.closed = True
+            self.ended.set()
             self._note("closed", "")
 
     def _record(self, xml):
@@ -74,7 +92,7 @@ class Client(slixmpp.ClientXMPP):
             left = end - time.monotonic()
             if left <= 0:
                 raise AssertionError("%s: not within %.1f s: %s; seen last: %s" % (
-                    self.label, limit_s, what, [ET.tostring(xml)[:600] for _, xml in self.seen[-5:]]))
+                    self.label, limit_s, what() if callable(what) else what, [ET.tostring(xml)[:600] for _, xml in self.seen[-5:]]))
             try:
                 await asyncio.wait_for(self.news.wait(), left)
             except asyncio.TimeoutError:
@@ -116,7 +134,14 @@ class Client(slixmpp.ClientXMPP):
         self.connect(*self.address)
         await asyncio.wait_for(started, limit_s)
         if presence:
-            await self.get_roster(timeout=limit_s)
+            roster = asyncio.ensure_future(self.get_roster(timeout=limit_s))
+            end = asyncio.ensure_future(self.ended.wait())
+            await asyncio.wait({roster, end}, return_when=asyncio.FIRST_COMPLETED)
+            end.cancel()
+            if not roster.done():
+                roster.cancel()
+                raise ConnectionError("%s: closed right after its login" % self.label)
+            await roster
             self.send_presence()
         return self
 

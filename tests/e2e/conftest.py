@@ -12,6 +12,7 @@ import pytest
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 
 import bed  # noqa: E402
+import mesh as meshes  # noqa: E402
 
 LOGS = os.path.join(bed.ROOT, "tests", "logs")
 ALL_ROUTERS = {"stock": dict(router="stock"), "jidmesh": dict(router="jidmesh", shards=1), "jidmesh-2-shards": dict(router="jidmesh", shards=2)}
@@ -19,12 +20,16 @@ ALL_ROUTERS = {"stock": dict(router="stock"), "jidmesh": dict(router="jidmesh", 
 
 def pytest_addoption(parser):
     parser.addoption("--router", action="append", choices=sorted(ALL_ROUTERS), help="run only with these routers")
+    parser.addoption("--full", action="store_true", help="the long tests of many machines at their full length")
 
 
 def pytest_configure(config):
     if not os.environ.get("JIDMESH_CAGE"):
         pytest.exit("run these tests with `tests/run e2e [pytest arguments]`: they need a cage of their own", 2)
     config.addinivalue_line("markers", "jidmesh: the test names jidmesh itself, without the parameter `router`")
+    config.addinivalue_line("markers", "mesh: needs several machines")
+    config.addinivalue_line("markers", "full: runs with --full only")
+    config.addinivalue_line("markers", "pending: of a part that is not finished; runs only when -m chooses tests")
     config.addinivalue_line("markers", "only(*routers): the test has a meaning on these routers alone")
     logging.getLogger("asyncio").setLevel(logging.CRITICAL + 1)
     logging.getLogger("slixmpp").setLevel(logging.CRITICAL + 1)
@@ -42,7 +47,9 @@ def pytest_generate_tests(metafunc):
 def pytest_collection_modifyitems(config, items):
     """A test that has no meaning on the chosen routers is not there at all: nothing is skipped."""
     stock_only = set(config.getoption("--router") or ["jidmesh"]) == {"stock"}
-    gone = [item for item in items if "NOTSET" in item.nodeid or stock_only and item.get_closest_marker("jidmesh")]
+    chosen = config.getoption("-m")
+    gone = [item for item in items if "NOTSET" in item.nodeid or stock_only and item.get_closest_marker("jidmesh")
+            or not chosen and item.get_closest_marker("pending") or not config.getoption("--full") and item.get_closest_marker("full")]
     if gone:
         config.hook.pytest_deselected(items=gone)
         items[:] = [item for item in items if item not in gone]
@@ -69,22 +76,42 @@ def bare_machine(request):
     yield from _machines(request, {})
 
 
+@pytest.fixture
+def full(request):
+    """Whether the long tests have their full length."""
+    return request.config.getoption("--full")
+
+
+@pytest.fixture
+def mesh(request):
+    """Factory: `mesh(s2s=..., ...)` starts machines that serve one domain together, and waits until they do."""
+    yield from _beds(request, meshes.Mesh)
+
+
 def _machines(request, defaults):
-    stacks = []
+    yield from _beds(request, lambda folder, **settings: bed.Stack(folder, **{**defaults, **settings}))
+
+
+def _beds(request, make):
+    made = []
     folder = tempfile.mkdtemp(prefix="test-", dir=os.environ["JIDMESH_CAGE"])
 
     def factory(start=True, **settings):
-        stack = bed.Stack(tempfile.mkdtemp(dir=folder), **{**defaults, **settings})
-        stacks.append(stack)
+        own = tempfile.mkdtemp(dir=folder)
+        # Foreign servers run as users of their own.
+        for path in (folder, own):
+            os.chmod(path, 0o755)
+        one = make(own, **settings)
+        made.append(one)
         if start:
-            stack.start()
-        return stack
+            one.start()
+        return one
 
     yield factory
-    for stack in stacks:
-        stack.stop()
+    for one in made:
+        one.stop()
     if getattr(request.node, "failed", False):
         name = re.sub(r"[^A-Za-z0-9_.-]+", "-", request.node.name)
-        for number, stack in enumerate(stacks):
-            stack.keep_logs(os.path.join(LOGS, name, str(number)))
+        for number, one in enumerate(made):
+            one.keep_logs(os.path.join(LOGS, name, str(number)))
     shutil.rmtree(folder, ignore_errors=True)

@@ -16,9 +16,14 @@ DOMAIN = "example.net"
 USERS = ("alice", "bob", "carol")
 
 
-async def play(host="127.0.0.1", ports=(5222,)):
-    """Plays the whole script against a fresh machine that has the accounts USERS; returns the logs."""
-    stage = Stage(host, ports)
+def in_turn(*seats):
+    """Clients sit down in turn: the same client at the same seat in each run. A seat is what `Client` needs to know of its server."""
+    return lambda number, label: seats[number % len(seats)]
+
+
+async def play(seat_of=in_turn({})):
+    """Plays the whole script on a fresh stage that has the accounts USERS; returns the logs. `seat_of(number, label)` is a client's seat."""
+    stage = Stage(seat_of)
     for act in (registration, arrival, rosters, subscriptions, presences, resources, messages, queries, storage, conflict,
                 offline, departures, strangers, parting, removal):
         await act(stage)
@@ -31,8 +36,8 @@ async def play(host="127.0.0.1", ports=(5222,)):
 class Stage:
     """The clients on stage. `clients`: those connected; `everybody`: all there ever were."""
 
-    def __init__(self, host, ports):
-        self.host, self.ports = host, ports
+    def __init__(self, seat_of):
+        self.seat_of = seat_of
         self.clients, self.everybody = {}, {}
 
     def client(self, name, label=None):
@@ -40,9 +45,8 @@ class Stage:
         jid = "%s@%s%s" % (user, DOMAIN, name[len(user):])
         label = label or name
         assert label not in self.everybody
-        # The same client is at the same c2s in each run.
-        port = self.ports[len(self.everybody) % len(self.ports)]
-        client = Client(jid, host=self.host, port=port, label=label.replace("/", "_") if "_" in label else "x_" + label.replace("/", "_"))
+        client = Client(jid, label=label.replace("/", "_") if "_" in label else "x_" + label.replace("/", "_"),
+                        **self.seat_of(len(self.everybody), label))
         self.clients[label] = self.everybody[label] = client
         return client
 

@@ -23,27 +23,26 @@ def debian_sm_sections():
     return "\n".join(re.search(r"<%s>.*?</%s>" % (name, name), text, re.S).group(0) for name in ("modules", "discovery", "user"))
 
 
-def sm(name, link, domains, database, busy_timeout_ms):
+def sm(name, link, domains, storage):
     ids = "".join("<id>%s</id>" % domain for domain in domains)
     return """<sm><id>{name}</id>{link}{LOG}<local>{ids}</local>
-<storage><path>{LIBRARIES}</path><driver>sqlite</driver>
-<sqlite><dbname>{database}</dbname><busy-timeout>{busy_timeout_ms}</busy-timeout></sqlite></storage>
+<storage><path>{LIBRARIES}</path>{storage}</storage>
 {sections}
 <amp/><offline/><roster/><status/></sm>""".format(sections=debian_sm_sections(), LOG=LOG, LIBRARIES=LIBRARIES, **locals())
 
 
-def c2s(name, link, domains, database, busy_timeout_ms, ip, port):
+def c2s(name, link, domains, authreg, ip, port):
     ids = "".join("<id register-enable='mu'>%s</id>" % domain for domain in domains)
     return """<c2s><id>{name}</id>{link}{LOG}<local>{ids}<ip>{ip}</ip><port>{port}</port></local>
 <io><max_fds>4096</max_fds><limits><bytes>0</bytes><stanzas>0</stanzas><connects>0</connects><stanzasize>65535</stanzasize></limits></io>
-<authreg><path>{LIBRARIES}</path><module>sqlite</module>
+<authreg><path>{LIBRARIES}</path>
 <mechanisms><traditional><plain/><digest/></traditional><sasl><plain/><digest-md5/></sasl></mechanisms>
-<sqlite><dbname>{database}</dbname><busy-timeout>{busy_timeout_ms}</busy-timeout><password_type><plaintext/></password_type></sqlite>
-</authreg></c2s>""".format(LOG=LOG, LIBRARIES=LIBRARIES, **locals())
+{authreg}</authreg></c2s>""".format(LOG=LOG, LIBRARIES=LIBRARIES, **locals())
 
 
-def s2s(name, link, ip):
-    return """<s2s><id>{name}</id>{link}{LOG}<local><ip>{ip}</ip><port>5269</port><secret>dialback-secret</secret>
+def s2s(name, link, ip, pemfile=None):
+    pem = "<pemfile>%s</pemfile>" % pemfile if pemfile else ""
+    return """<s2s><id>{name}</id>{link}{LOG}<local><ip>{ip}</ip><port>5269</port>{pem}<secret>dialback-secret</secret>
 <origins><ip>{ip}</ip></origins></local>
 <io><max_fds>1024</max_fds></io><check><interval>5</interval><queue>10</queue><dnscache>300</dnscache></check>
 <lookup><srv>xmpp-server</srv><srv>jabber</srv></lookup></s2s>""".format(LOG=LOG, **locals())
@@ -64,3 +63,8 @@ def router(ip, port, folder, *, pemfile=None, aliases=(), filtered=False, users=
 def users(more=()):
     everybody = [(USER, PASSWORD), *more]
     return "<users>%s</users>" % "".join("<user><name>%s</name><secret>%s</secret></user>" % pair for pair in everybody)
+
+
+def mesh(node, secrets, peers, more=""):
+    return "<mesh><node>%s</node><local><ip>0.0.0.0</ip></local>%s%s%s</mesh>" % (
+        node, "".join("<secret>%s</secret>" % secret for secret in secrets), "".join("<peer>%s</peer>" % peer for peer in peers), more)

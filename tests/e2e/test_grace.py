@@ -6,7 +6,6 @@ inside a cut by reset is known in part only, so there the losses must be one sho
 
 import asyncio
 import contextlib
-import re
 import signal
 import time
 
@@ -17,9 +16,9 @@ from client import Client, settle
 from forwarder import Forwarder
 from frames import COMP, SESS
 from native import HEADER, Native
+from talk import Talk, not_disturbed, truth_of
 
 C2S_PORT, SM_PORT = 7001, 7002
-RATE = 200
 pytestmark = pytest.mark.only("jidmesh", "jidmesh-2-shards")
 # What the stock router does as well: it shows that the tests themselves are right.
 EVERYWHERE = pytest.mark.only("stock", "jidmesh", "jidmesh-2-shards")
@@ -57,56 +56,10 @@ async def couple(stack, names=("alice", "bob"), port=5222):
     return clients
 
 
-class Talk:
-    """Numbered messages from one client to another at a steady pace."""
-
-    def __init__(self, sender, receiver, first=0):
-        self.sender, self.receiver, self.first, self.sent, self.on = sender, receiver, first, 0, True
-        self.times = []
-        self.task = asyncio.ensure_future(self._talk())
-
-    async def _talk(self):
-        while self.on:
-            self.sender.chat(self.receiver.boundjid.full, "#%d#" % (self.first + self.sent))
-            self.times.append(time.monotonic())
-            self.sent += 1
-            await asyncio.sleep(1 / RATE)
-
-    async def stop(self):
-        self.on = False
-        await self.task
-
-    def received(self):
-        return [int(number) for body in self.receiver.bodies(self.sender.boundjid.bare) for number in re.findall(r"^#(\d+)#$", body)]
-
-    async def check(self, lost, c2s=None, limit_s=15):
-        """Everything but `lost` arrived, once and in order. All talks must have been stopped. With `c2s` (the forwarder): what the c2s
-        never sent is not counted: it throws away what waits to be written when its link ends, and when its stream restarts after SASL."""
-        numbers = set(range(self.first, self.first + self.sent))
-        last = max(numbers)
-        assert last not in lost
-        await self.receiver.until(lambda: last in self.received(), "message %d; %d of %d came" % (last, len(self.received()), self.sent), limit_s)
-        await settle([self.sender, self.receiver])
-        got = self.received()
-        assert got == sorted(got), "in order: %s" % [pair for pair in zip(got, got[1:]) if pair[0] >= pair[1]]
-        assert len(got) == len(set(got)), "once"
-        missing = numbers - set(got) - lost
-        if c2s is not None:
-            unsent = missing - c2s.upward_numbers()
-            missing -= unsent
-            assert len(unsent) <= self.sent / 10, "%d were never sent" % len(unsent)
-        assert not missing, "lost though not inside the broken connection: %s" % sorted(missing)[:20]
-
-
 async def both_ways(alice, bob):
     talks = Talk(alice, bob), Talk(bob, alice, first=1_000_000)
     await asyncio.sleep(0.5)
     return talks
-
-
-def not_disturbed(*clients):
-    for client in clients:
-        assert not client.find("event"), "the client noticed: %s" % client.find("event").attrib
 
 
 @pytest.mark.parametrize("which", [("c2s",), ("sm",), ("c2s", "sm")], ids="+".join)
@@ -296,15 +249,6 @@ def test_a_frame_between_the_response_and_the_restart_does_no_harm(machine):
         assert link.bind("b.test").get("error") is None
         link.route("a.test", frm="b.test")
         one.next_route()
-
-
-def truth_of(contact, jid):
-    """What `contact` last heard of `jid`: 'available', 'unavailable' or None."""
-    last = None
-    for _, xml in contact.seen:
-        if xml.tag == "{jabber:client}presence" and xml.get("from") == jid and xml.get("type") in (None, "unavailable"):
-            last = xml.get("type") or "available"
-    return last
 
 
 def test_sm_restarted_within_grace_leaves_no_idle_client_behind(machine):

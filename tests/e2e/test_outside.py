@@ -18,6 +18,7 @@ import templates
 from client import Client, settle
 from frames import STREAM
 from native import Foreign, Native
+from prosody import Prosody, pem_file
 
 MUC = "conference.example.net"
 
@@ -75,23 +76,7 @@ def test_an_unknown_domain_is_told_to_the_sender(machine):
 @pytest.fixture
 def prosody():
     """A foreign server on 127.0.0.3 with the user pu@chat.example.org."""
-    folder = os.path.join(os.environ["JIDMESH_CAGE"], "prosody-%d" % time.monotonic_ns())
-    os.makedirs(folder + "/data")
-    config = folder + "/prosody.cfg.lua"
-    with open(config, "w", encoding="utf-8") as file:
-        file.write("""pidfile = "{0}/prosody.pid"; data_path = "{0}/data"; admin_socket = "{0}/prosody.sock"
-log = {{ {{ levels = {{ min = "info" }}, to = "file", filename = "{0}/prosody.log" }} }}
-interfaces = {{ "127.0.0.3" }}; modules_enabled = {{ "roster", "saslauth", "dialback", "disco", "ping", "offline", "presence", "message", "iq" }}
-modules_disabled = {{ "tls", "s2s_auth_certs" }}; authentication = "internal_plain"; c2s_require_encryption = false
-allow_unencrypted_plain_auth = true; use_ipv6 = false; s2s_require_encryption = false; s2s_secure_auth = false
-unbound = {{ hoststxt = "/etc/hosts", resolvconf = false }}
-VirtualHost "chat.example.org"
-""".format(folder))
-    subprocess.run(["chown", "-R", "prosody:prosody", folder], check=True)
-    as_prosody = ["setpriv", "--reuid=prosody", "--regid=prosody", "--clear-groups"]
-    subprocess.run([*as_prosody, "prosodyctl", "--config", config, "register", "pu", "chat.example.org", "secret"], check=True, capture_output=True)
-    process = bed.Process("server", [*as_prosody, "prosody", "-F", "--config", config], folder)
-    bed.wait_for("prosody listens", lambda: bed.listens("127.0.0.3", 5222) and bed.listens("127.0.0.3", 5269), 15)
+    process = Prosody(os.path.join(os.environ["JIDMESH_CAGE"], "prosody-%d" % time.monotonic_ns()), "chat.example.org", "127.0.0.3")
     yield process
     process.kill()
 
@@ -274,18 +259,6 @@ def test_a_redirected_route_goes_to_the_new_name(machine):
 
 
 # TLS on the component port
-
-
-def pem_file(folder):
-    """Certificate and key in one file, as jabberd2 wants them."""
-    key, certificate, both = (os.path.join(folder, name) for name in ("k.pem", "c.pem", "both.pem"))
-    subprocess.run(["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=router", "-addext",
-                    "subjectAltName=DNS:router", "-keyout", key, "-out", certificate], check=True, capture_output=True)
-    with open(both, "wb") as file:
-        for name in (certificate, key):
-            with open(name, "rb") as part:
-                file.write(part.read())
-    return both
 
 
 def test_components_connect_over_tls_when_both_sides_have_a_pemfile(machine, tmp_path):

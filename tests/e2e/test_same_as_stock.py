@@ -21,8 +21,8 @@ SHAPES = {
 
 def play(stack):
     stack.add_users(*script.USERS)
-    ports = [stack.c2s_port(name) for name in stack.c2ss]
-    result = asyncio.run(asyncio.wait_for(script.play(stack.ip, ports), 100))
+    seats = script.in_turn(*(dict(host=stack.ip, port=stack.c2s_port(name)) for name in stack.c2ss))
+    result = asyncio.run(asyncio.wait_for(script.play(seats), 100))
     # Kept with the logs when the test fails.
     with open(os.path.join(stack.folder, "script.txt"), "w", encoding="utf-8") as file:
         json.dump(result, file, indent=1, ensure_ascii=False)

@@ -3,6 +3,7 @@
 
 mod attack;
 mod binding;
+mod cluster;
 mod grace;
 mod placement;
 mod world;

@@ -178,6 +178,11 @@ impl World {
         end
     }
 
+    /// Plays the shards until nothing more follows.
+    pub(super) fn rest(&mut self) {
+        self.settle();
+    }
+
     fn settle(&mut self) {
         for _ in 0..10_000 {
             let mut quiet = true;

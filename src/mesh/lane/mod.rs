@@ -1,0 +1,23 @@
+//! A lane: messages in order, each once, over connections that come and go.
+//!
+//! A lane's two directions are independent streams of bytes. The [`send::Sender`] keeps what its peer has not
+//! acknowledged; the [`receive::Receiver`] knows how far it came. A new connection goes on at that very byte.
+
+pub(super) mod queue;
+pub(super) mod receive;
+pub(super) mod send;
+
+use super::Micros;
+
+/// Longest message, bytes: the longest frame that a component may send, with room for a head. A configuration that
+/// allows longer frames cannot send these across the mesh.
+pub const MESSAGE_BYTES_MAX: usize = 64 << 20;
+/// What a receiver takes before its messages are taken from it, bytes: a fast network's bandwidth times a long way's
+/// delay (2.5 Gbit/s at 12 ms), and little memory even for 64 peers. A single longer message gets the room it needs.
+pub const WINDOW_BYTES: usize = 4 << 20;
+/// What a sender may send on a new stream before the first credit comes, bytes.
+pub const INITIAL_CREDIT_BYTES: u64 = 256 * 1024;
+/// Received bytes are acknowledged at the latest after so long, microseconds.
+pub const ACK_DELAY_US: Micros = 20_000;
+/// So many unacknowledged bytes are acknowledged at once.
+pub const ACK_BYTES: u64 = 128 * 1024;

@@ -1,0 +1,796 @@
+//! All of a peer but its connections: the lanes, the decision which connection serves, the dials, the peer's state.
+//!
+//! **Who decides.** Of two nodes the one with the smaller name decides which connection serves a lane. It numbers its
+//! decisions and tells each with a `Take` on the connection it chose; the other one obeys the highest number. A dialler
+//! says which decision it knew when it dialled: a connection dialled in ignorance of the present one is a duplicate and
+//! is closed; one dialled in its knowledge is wanted as its replacement.
+
+use super::super::conn::{Local, Side};
+use super::super::error::{MeshError, Reason};
+use super::super::frame::{Credit, Frame, Frames};
+use super::super::hello::{Address, Hello};
+use super::super::lane::INITIAL_CREDIT_BYTES;
+use super::super::lane::receive::Receiver;
+use super::super::lane::send::{Full, Sender, Unacknowledged};
+use super::super::seal::PLAINTEXT_BYTES_MAX;
+use super::super::{CloseCause, Lane, Level, LinkId, Micros};
+use super::DATA_HEAD_BYTES_MAX;
+use super::dial::{DialFailure, DialId, Dialler};
+use super::event::{AnewCause, LaneStatus, Loss, PeerCounters, PeerEvent, PeerStatus};
+use super::line::{Line, LineState, Phase, STALL_US};
+use rand_chacha::ChaCha20Rng;
+use std::collections::VecDeque;
+use std::ops::Range;
+use std::sync::Arc;
+
+/// The node that does not decide leaves the other one so much time to dial first, microseconds.
+const SECOND_DIAL_US: Micros = 50_000;
+/// Without a served control lane for so long, the peer counts as lost, microseconds.
+const LOST_US: Micros = 1_000_000;
+/// A served lane whose peer did not confirm the decision for so long may be served by another connection, microseconds.
+const UNCONFIRMED_US: Micros = 1_000_000;
+/// Former lives of the peer that are remembered.
+const FORMER_MAX: usize = 8;
+/// Most addresses of a peer.
+const ADDRESSES_MAX: usize = 16;
+/// Answers that wait for a line's next write, bytes.
+const URGENT_BYTES_MAX: usize = 4 * 1024;
+/// The same complaint is written at most so often, microseconds.
+const COMPLAINT_US: Micros = 60_000_000;
+
+pub(super) struct Core {
+    pub(super) local: Arc<Local>,
+    pub(super) name: String,
+    pub(super) rng: ChaCha20Rng,
+    pub(super) addresses: Vec<Address>,
+    pub(super) lanes: [LaneState; Lane::ALL.len()],
+    pub(super) incarnation: Option<u64>,
+    pub(super) events: VecDeque<PeerEvent>,
+    pub(super) datagrams: VecDeque<Vec<u8>>,
+    pub(super) counters: PeerCounters,
+    /// No more dials.
+    pub(super) stopped: bool,
+    version: u8,
+    epoch: u64,
+    former: VecDeque<u64>,
+    dials: u64,
+    round_trip_us: Option<Micros>,
+    /// What the node was last told of the peer.
+    told: Told,
+    /// Since when no line serves the control lane well.
+    unserved_since: Option<Micros>,
+    /// The address that was last dialled with success.
+    reached_at: Option<Address>,
+    complaint: (String, Micros),
+    /// The last policies that were complained of.
+    policies: Option<u64>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Told {
+    Nothing,
+    Up,
+    Lost(Loss),
+}
+
+pub(super) struct LaneState {
+    pub(super) sender: Sender,
+    pub(super) receiver: Receiver,
+    pub(super) serving: Option<LinkId>,
+    /// Number of the last decision.
+    pub(super) decision: u64,
+    /// When it was decided, until the peer shows that it knows.
+    unconfirmed_since: Option<Micros>,
+    dialler: Dialler,
+    stuck: bool,
+}
+
+impl Core {
+    pub(super) fn new(
+        now: Micros,
+        local: &Arc<Local>,
+        name: &str,
+        addresses: Vec<Address>,
+        bytes_max: u64,
+        rng: ChaCha20Rng,
+    ) -> Core {
+        let delay = if *local.hello.node < *name { 0 } else { SECOND_DIAL_US };
+        let lane = |lane: Lane| {
+            let share = match lane {
+                Lane::Control => bytes_max / 4,
+                Lane::Data => bytes_max - bytes_max / 4,
+            };
+            LaneState {
+                sender: Sender::new(usize::try_from(share).unwrap_or(usize::MAX)),
+                receiver: Receiver::default(),
+                serving: None,
+                decision: 0,
+                unconfirmed_since: None,
+                dialler: Dialler::starting(now + delay),
+                stuck: false,
+            }
+        };
+        Core {
+            local: Arc::clone(local),
+            name: name.to_owned(),
+            rng,
+            addresses,
+            lanes: Lane::ALL.map(lane),
+            incarnation: None,
+            events: VecDeque::new(),
+            datagrams: VecDeque::new(),
+            counters: PeerCounters::default(),
+            stopped: false,
+            version: 0,
+            epoch: 0,
+            former: VecDeque::new(),
+            dials: 0,
+            round_trip_us: None,
+            told: Told::Nothing,
+            unserved_since: Some(now),
+            reached_at: None,
+            complaint: (String::new(), 0),
+            policies: None,
+        }
+    }
+
+    /// This node decides which connection serves.
+    fn decides(&self) -> bool {
+        self.local.hello.node < self.name
+    }
+
+    pub(super) fn push(&mut self, event: PeerEvent) {
+        self.events.push_back(event);
+    }
+
+    pub(super) fn log(&mut self, level: Level, text: String) {
+        let text = format!("peer {}: {text}", self.name);
+        self.push(PeerEvent::Log(level, text));
+    }
+
+    pub(super) fn want(&mut self, state: &mut LineState) {
+        if !state.wanted && state.phase != Phase::Closing {
+            state.wanted = true;
+            self.push(PeerEvent::WantsOutput(state.link));
+        }
+    }
+
+    // --- Connections come and go.
+
+    /// The other side of a line said who it is.
+    pub(super) fn meet(
+        &mut self,
+        now: Micros,
+        state: &mut LineState,
+        side: Side,
+        hello: &Hello,
+        plain: bool,
+    ) -> Result<(), MeshError> {
+        if hello.node != self.name {
+            return Err(MeshError::OtherNode(hello.node.clone()));
+        }
+        if self.former.contains(&hello.incarnation) {
+            return Err(MeshError::FormerLife);
+        }
+        let former = self.incarnation.replace(hello.incarnation);
+        if let Some(former) = former.filter(|former| *former != hello.incarnation) {
+            self.former.push_back(former);
+            while self.former.len() > FORMER_MAX {
+                self.former.pop_front();
+            }
+            self.epoch = 0;
+            for lane in &mut self.lanes {
+                lane.decision = 0;
+            }
+            self.anew(now, AnewCause::NewIncarnation);
+        }
+        self.version = self
+            .local
+            .hello
+            .common_version(hello)
+            .unwrap_or(*hello.versions.start());
+        self.learn_addresses(&hello.addresses);
+        self.compare_policies(hello);
+        if let Some(address) = state
+            .dial
+            .take()
+            .and_then(|dial| self.lanes[state.lane.index()].dialler.finished(dial))
+        {
+            state.was_dialled = true;
+            self.reached_at = Some(address);
+        }
+        if plain && former.is_none() {
+            self.log(
+                Level::Warning,
+                "what goes to it is not encrypted, as both sides' <plain> says".into(),
+            );
+        }
+        // What the line's dialler knew of a former life counts for nothing.
+        if side == Side::Accepted || state.incarnation != Some(hello.incarnation) {
+            state.knows = 0;
+            state.incarnation = Some(hello.incarnation);
+        }
+        state.phase = Phase::Joining { since: now };
+        state.epoch = self.epoch;
+        state.heard_at = now;
+        let credit = self.lanes[state.lane.index()].receiver.tell();
+        state.push(&Frame::Join {
+            epoch: self.epoch,
+            knows: state.knows,
+            credit,
+        });
+        self.want(state);
+        Ok(())
+    }
+
+    fn compare_policies(&mut self, hello: &Hello) {
+        let differs = hello.policies != self.local.hello.policies;
+        if differs && self.policies != Some(hello.policies) {
+            let text = "its settings for placement, exits or names differ from this node's: compare the digest lines of \
+                        'jidmesh check' on both machines";
+            self.push(PeerEvent::Alarm(format!("peer {}: {text}", self.name)));
+        }
+        self.policies = Some(hello.policies);
+    }
+
+    pub(super) fn learn_addresses(&mut self, addresses: &[Address]) {
+        for address in addresses {
+            if self.addresses.len() < ADDRESSES_MAX && !self.addresses.contains(address) {
+                self.addresses.push(address.clone());
+            }
+        }
+    }
+
+    /// A connection ended with an error on this side.
+    pub(super) fn line_failed(&mut self, now: Micros, state: &LineState, side: Side, error: &MeshError) {
+        self.counters.errors += 1;
+        let place = match (side, state.phase) {
+            (Side::Dialled, Phase::Greeting) => "dialling it",
+            _ => "a connection from it",
+        };
+        self.complain(now, format!("{place}: {error}"), error.is_lasting());
+        self.dial_failed_later(now, state);
+    }
+
+    fn complain(&mut self, now: Micros, text: String, lasting: bool) {
+        if self.complaint.0 == text && now < self.complaint.1 + COMPLAINT_US {
+            return;
+        }
+        self.complaint = (text.clone(), now);
+        if lasting {
+            self.push(PeerEvent::Alarm(format!("peer {}: {text}", self.name)));
+        } else {
+            self.log(Level::Warning, text);
+        }
+    }
+
+    /// A link was closed.
+    pub(super) fn line_closed(&mut self, now: Micros, state: &LineState, cause: &CloseCause) {
+        if state.phase == Phase::Closing {
+            return;
+        }
+        let text = match cause {
+            CloseCause::Eof => "it closed the connection",
+            CloseCause::Reset | CloseCause::Refused => "the connection was reset",
+            CloseCause::Error(text) => text,
+            CloseCause::Local => "the connection was closed here",
+        };
+        let lane = state.lane.word();
+        self.log(Level::Info, format!("{lane} lane: {text}"));
+        self.forget(state);
+        if state.is_serving() {
+            self.need_dial(now, state.lane);
+            return;
+        }
+        self.dial_failed_later(now, state);
+        if state.phase == Phase::Greeting && matches!(cause, CloseCause::Eof | CloseCause::Reset) {
+            self.answered_without_process(now, None);
+        }
+    }
+
+    /// A served lane is not served any more.
+    fn need_dial(&mut self, now: Micros, lane: Lane) {
+        let delay = if self.decides() { 0 } else { SECOND_DIAL_US };
+        self.lanes[lane.index()].dialler.needed(now, delay);
+    }
+
+    /// The line serves no more, if it did.
+    pub(super) fn forget(&mut self, state: &LineState) {
+        let lane = &mut self.lanes[state.lane.index()];
+        if lane.serving == Some(state.link) {
+            lane.serving = None;
+            lane.sender.interrupt();
+            if state.lane == Lane::Control {
+                self.datagrams.clear();
+            }
+        }
+    }
+
+    /// Why a line must be closed now, if it must.
+    pub(super) fn verdict(&self, state: &LineState) -> Option<Reason> {
+        let serving = self.lanes[state.lane.index()].serving;
+        match state.phase {
+            Phase::Closing | Phase::Greeting => None,
+            _ if state.doomed.is_some() => state.doomed,
+            _ if state.incarnation != self.incarnation => Some(Reason::FormerLife),
+            Phase::Serving { .. } if serving != Some(state.link) => Some(Reason::Superseded),
+            _ if state.epoch != self.epoch => Some(Reason::Anew),
+            _ => None,
+        }
+    }
+
+    // --- What the peer says.
+
+    /// One record came over a line.
+    pub(super) fn record(&mut self, now: Micros, state: &mut LineState, plaintext: &[u8]) -> Result<(), MeshError> {
+        state.heard_at = now;
+        for frame in Frames::new(plaintext) {
+            self.frame(now, state, frame?)?;
+        }
+        Ok(())
+    }
+
+    fn frame(&mut self, now: Micros, state: &mut LineState, frame: Frame<'_>) -> Result<(), MeshError> {
+        if state.phase == Phase::Closing {
+            return Ok(());
+        }
+        match frame {
+            Frame::Data { offset, bytes } if state.is_serving() => {
+                let lane = &mut self.lanes[state.lane.index()];
+                self.counters.bytes_repeated += lane.receiver.received(now, offset, bytes)? as u64;
+                Ok(())
+            }
+            Frame::Ack(credit) if state.is_serving() => {
+                self.confirm(state);
+                self.lanes[state.lane.index()].sender.acknowledged(now, credit)
+            }
+            Frame::Datagram(bytes) if state.is_serving() && state.lane == Lane::Control => {
+                self.push(PeerEvent::Datagram(bytes.to_vec()));
+                Ok(())
+            }
+            Frame::Join { epoch, knows, credit } => self.join(now, state, epoch, knows, credit),
+            Frame::Take {
+                epoch,
+                decision,
+                credit,
+            } => self.obey(now, state, epoch, decision, credit),
+            // Whoever asks without reading the answers gets no more of them.
+            Frame::Ping { .. } if state.urgent.len() > URGENT_BYTES_MAX => Ok(()),
+            Frame::Ping { token } => {
+                state.push(&Frame::Pong { token });
+                self.want(state);
+                Ok(())
+            }
+            Frame::Pong { token } => {
+                if let Some(sample) = state.answered(now, token) {
+                    let old = self.round_trip_us.unwrap_or(sample);
+                    self.round_trip_us = Some((7 * old + sample) / 8);
+                }
+                Ok(())
+            }
+            Frame::Bye { reason, text } => {
+                self.bye(now, state, reason, text);
+                Ok(())
+            }
+            Frame::Data { .. } | Frame::Ack(_) | Frame::Datagram(_) => {
+                Err(MeshError::Malformed("a frame on a connection that serves no lane"))
+            }
+        }
+    }
+
+    /// The peer's first frame on a line. The deciding node decides here.
+    fn join(
+        &mut self,
+        now: Micros,
+        state: &mut LineState,
+        epoch: u64,
+        knows: u64,
+        mut credit: Credit,
+    ) -> Result<(), MeshError> {
+        if !matches!(state.phase, Phase::Joining { .. }) {
+            return Err(MeshError::Malformed("a second join"));
+        }
+        self.follow_epoch(now, state, epoch);
+        if !self.decides() {
+            return Ok(());
+        }
+        if epoch < self.epoch {
+            // It does not know yet that it was given up: it will start anew when it hears so.
+            credit = Credit {
+                received: 0,
+                limit: INITIAL_CREDIT_BYTES,
+            };
+        }
+        let knows = knows.max(state.knows);
+        if !self.wants_replacement(now, state.lane, knows) {
+            state.doomed = Some(Reason::Superseded);
+            return Ok(());
+        }
+        let lane = &mut self.lanes[state.lane.index()];
+        lane.decision += 1;
+        let decision = lane.decision;
+        let own = lane.receiver.tell();
+        self.serve(now, state, credit)?;
+        state.push(&Frame::Take {
+            epoch: self.epoch,
+            decision,
+            credit: own,
+        });
+        self.want(state);
+        Ok(())
+    }
+
+    /// Whether a connection whose dialler knew decision `knows` shall serve the lane.
+    fn wants_replacement(&self, now: Micros, lane: Lane, knows: u64) -> bool {
+        let lane = &self.lanes[lane.index()];
+        let unconfirmed = lane
+            .unconfirmed_since
+            .is_some_and(|since| now >= since + UNCONFIRMED_US);
+        lane.serving.is_none() || knows >= lane.decision || unconfirmed
+    }
+
+    /// The deciding node's word that this line serves.
+    fn obey(
+        &mut self,
+        now: Micros,
+        state: &mut LineState,
+        epoch: u64,
+        decision: u64,
+        credit: Credit,
+    ) -> Result<(), MeshError> {
+        if self.decides() || !matches!(state.phase, Phase::Joining { .. }) || epoch < self.epoch {
+            return Err(MeshError::Malformed("a decision that was not the peer's"));
+        }
+        self.follow_epoch(now, state, epoch);
+        let lane = &mut self.lanes[state.lane.index()];
+        if decision <= lane.decision {
+            state.doomed = Some(Reason::Superseded);
+            return Ok(());
+        }
+        lane.decision = decision;
+        let own = lane.receiver.tell();
+        self.serve(now, state, credit)?;
+        self.confirm(state);
+        state.push(&Frame::Ack(own));
+        self.want(state);
+        Ok(())
+    }
+
+    /// The peer's epoch is a higher one: it had given this node up.
+    fn follow_epoch(&mut self, now: Micros, state: &mut LineState, epoch: u64) {
+        if epoch > self.epoch {
+            self.epoch = epoch;
+            self.anew(now, AnewCause::DeclaredDead);
+        }
+        state.epoch = self.epoch;
+    }
+
+    /// From now on this line serves its lane.
+    fn serve(&mut self, now: Micros, state: &mut LineState, credit: Credit) -> Result<(), MeshError> {
+        let lane = &mut self.lanes[state.lane.index()];
+        lane.serving = Some(state.link);
+        lane.unconfirmed_since = Some(now);
+        lane.stuck = false;
+        lane.sender.resume(now, credit)?;
+        state.phase = Phase::Serving;
+        state.asked_at = None;
+        self.counters.connections += 1;
+        if state.lane == Lane::Control {
+            self.reached();
+        }
+        Ok(())
+    }
+
+    fn confirm(&mut self, state: &LineState) {
+        self.lanes[state.lane.index()].unconfirmed_since = None;
+    }
+
+    fn reached(&mut self) {
+        self.unserved_since = None;
+        if self.told != Told::Up {
+            self.told = Told::Up;
+            let (incarnation, version) = (self.incarnation.unwrap_or_default(), self.version);
+            self.push(PeerEvent::Up { incarnation, version });
+            self.log(Level::Notice, format!("connected, version {version}"));
+        }
+    }
+
+    fn bye(&mut self, now: Micros, state: &mut LineState, reason: Reason, text: &str) {
+        let details = if text.is_empty() {
+            String::new()
+        } else {
+            format!(" ({text})")
+        };
+        match reason {
+            Reason::Superseded => {}
+            Reason::Leaving => self.lose(Loss::Left),
+            Reason::Restarting => self.lose(Loss::Restarting),
+            Reason::Anew => self.log(Level::Notice, reason.text()),
+            _ => self.complain(now, format!("it said: {}{details}", reason.text()), false),
+        }
+        if reason == Reason::Superseded {
+            self.lanes[state.lane.index()].dialler.needed(now, 2 * SECOND_DIAL_US);
+        } else {
+            self.dial_failed_later(now, state);
+        }
+        state.doomed = Some(Reason::Superseded);
+    }
+
+    // --- Streams.
+
+    /// The lanes of both directions start anew.
+    fn anew(&mut self, now: Micros, cause: AnewCause) {
+        let unacknowledged = self.restart(now);
+        let incarnation = self.incarnation.unwrap_or_default();
+        self.push(PeerEvent::Anew {
+            cause,
+            incarnation,
+            unacknowledged,
+        });
+        if self.told == Told::Up {
+            self.told = Told::Nothing;
+        }
+    }
+
+    fn restart(&mut self, now: Micros) -> [Unacknowledged; Lane::ALL.len()] {
+        self.datagrams.clear();
+        Lane::ALL.iter().for_each(|lane| self.need_dial(now, *lane));
+        for lane in &mut self.lanes {
+            lane.receiver = Receiver::default();
+            lane.serving = None;
+            lane.stuck = false;
+        }
+        self.lanes.each_mut().map(|lane| lane.sender.restart())
+    }
+
+    pub(super) fn declare_dead(&mut self, now: Micros) -> [Unacknowledged; Lane::ALL.len()] {
+        self.epoch += 1;
+        self.told = Told::Nothing;
+        self.restart(now)
+    }
+
+    pub(super) fn send(&mut self, lane: Lane, parts: &[&[u8]]) -> Result<(), Full> {
+        let after = match lane {
+            Lane::Control => 0,
+            Lane::Data => self.lanes[Lane::Control.index()].sender.messages(),
+        };
+        let result = self.lanes[lane.index()].sender.send(after, parts);
+        match result {
+            Ok(()) => self.counters.messages_sent += 1,
+            Err(Full) => self.counters.messages_refused += 1,
+        }
+        result
+    }
+
+    pub(super) fn next_message(&mut self, now: Micros, lane: Lane) -> Option<Range<usize>> {
+        let control_given = self.lanes[Lane::Control.index()].receiver.messages();
+        let state = &mut self.lanes[lane.index()];
+        match state.receiver.next(now, control_given) {
+            Ok(found) => {
+                self.counters.messages_received += u64::from(found.is_some());
+                found
+            }
+            Err(error) => {
+                // The stream itself is broken, and no connection mends it. Only a faulty peer does this.
+                self.push(PeerEvent::Alarm(format!("peer {}: {error}", self.name)));
+                self.epoch += 1;
+                self.anew(now, AnewCause::Broken);
+                None
+            }
+        }
+    }
+
+    /// The next record's frames for a line.
+    pub(super) fn put_frames(&mut self, now: Micros, state: &mut LineState, out: &mut Vec<u8>) {
+        out.append(&mut state.urgent);
+        if !state.is_serving() {
+            return;
+        }
+        let lane = &mut self.lanes[state.lane.index()];
+        if lane.receiver.has_news() {
+            super::put_frame(out, &Frame::Ack(lane.receiver.tell()));
+        }
+        while state.lane == Lane::Control
+            && let Some(datagram) = self.datagrams.front()
+            && out.len() + datagram.len() + 16 < PLAINTEXT_BYTES_MAX
+        {
+            super::put_frame(out, &Frame::Datagram(datagram));
+            self.datagrams.pop_front();
+        }
+        let room = PLAINTEXT_BYTES_MAX - out.len();
+        if lane.sender.ready_bytes() > 0 && room > 2 * DATA_HEAD_BYTES_MAX {
+            lane.sender.put_data(now, room, out);
+        }
+    }
+
+    pub(super) fn has_frames(&self, state: &LineState) -> bool {
+        let lane = &self.lanes[state.lane.index()];
+        let serving = state.is_serving()
+            && (lane.sender.ready_bytes() > 0 || (state.lane == Lane::Control && !self.datagrams.is_empty()));
+        serving || !state.urgent.is_empty()
+    }
+
+    /// Whether the line has something to say that should not wait.
+    pub(super) fn is_pressing(&self, now: Micros, state: &LineState) -> bool {
+        let receiver = &self.lanes[state.lane.index()].receiver;
+        let news = state.is_serving() && receiver.tell_at().is_some_and(|at| now >= at);
+        news || (state.phase != Phase::Greeting && self.has_frames(state))
+    }
+
+    // --- Dials, and the peer's state.
+
+    pub(super) fn lane_of(&self, dial: DialId) -> Option<Lane> {
+        Lane::ALL
+            .into_iter()
+            .find(|lane| self.lanes[lane.index()].dialler.is(dial))
+    }
+
+    pub(super) fn dial_failed(&mut self, now: Micros, dial: DialId, failure: &DialFailure) {
+        let Some(lane) = self.lane_of(dial) else { return };
+        let addresses = self.addresses.len();
+        let dialler = &mut self.lanes[lane.index()].dialler;
+        let Some(address) = dialler.finished(dial) else { return };
+        dialler.failed(now, addresses, &mut self.rng);
+        match failure {
+            DialFailure::Refused => self.answered_without_process(now, Some(&address)),
+            DialFailure::Silent => {}
+            DialFailure::Other(text) => self.complain(now, format!("dialling {address}: {text}"), false),
+        }
+    }
+
+    /// A connection came to nothing: if it was dialled here, the next dial waits longer.
+    fn dial_failed_later(&mut self, now: Micros, state: &LineState) {
+        let addresses = self.addresses.len();
+        let dialler = &mut self.lanes[state.lane.index()].dialler;
+        let greeting = state.dial.and_then(|dial| dialler.finished(dial)).is_some();
+        if greeting || state.was_dialled {
+            dialler.failed(now, addresses, &mut self.rng);
+        }
+    }
+
+    /// The peer's machine answered, and its process did not.
+    fn answered_without_process(&mut self, now: Micros, address: Option<&Address>) {
+        let known = match (address, &self.reached_at) {
+            (Some(address), Some(reached_at)) => address == reached_at,
+            _ => true,
+        };
+        let unserved = self.unserved_since.is_some_and(|since| now >= since);
+        if known && unserved && matches!(self.told, Told::Up | Told::Lost(Loss::Silent)) {
+            self.lose(Loss::Process);
+        }
+    }
+
+    fn lose(&mut self, loss: Loss) {
+        if self.told == Told::Lost(loss) || self.told == Told::Nothing {
+            return;
+        }
+        self.told = Told::Lost(loss);
+        let text = match loss {
+            Loss::Process => "its process is gone, its machine answers",
+            Loss::Silent => "silent",
+            Loss::Left => "it stops",
+            Loss::Restarting => "it restarts",
+        };
+        self.log(Level::Notice, format!("lost: {text}"));
+        self.push(PeerEvent::Lost(loss));
+    }
+
+    /// Looks whether the serving lines are alive.
+    pub(super) fn watch(&mut self, now: Micros, lines: &[Line]) {
+        for lane in Lane::ALL {
+            let serving = self.lanes[lane.index()].serving;
+            let line = lines.iter().find(|line| Some(line.state.link) == serving);
+            let stuck = line.is_some_and(|line| self.stalls_at(&line.state).is_some_and(|at| now >= at));
+            let state = &mut self.lanes[lane.index()];
+            if stuck && !state.stuck {
+                state.dialler.needed(now, 0);
+                self.log(
+                    Level::Notice,
+                    format!("{} lane: nothing comes back, dialling anew", lane.word()),
+                );
+            }
+            self.lanes[lane.index()].stuck = stuck;
+        }
+        let control = &self.lanes[Lane::Control.index()];
+        if control.serving.is_some() && !control.stuck {
+            self.unserved_since = None;
+            if matches!(self.told, Told::Lost(Loss::Silent | Loss::Process)) {
+                self.reached();
+            }
+        } else {
+            let waited = if control.stuck { STALL_US } else { 0 };
+            let since = *self.unserved_since.get_or_insert(now.saturating_sub(waited));
+            if now >= since + LOST_US && self.told == Told::Up {
+                self.lose(Loss::Silent);
+            }
+        }
+    }
+
+    /// When a serving line counts as stuck, if nothing comes back over it.
+    pub(super) fn stalls_at(&self, state: &LineState) -> Option<Micros> {
+        if !state.is_serving() {
+            return None;
+        }
+        let bytes = self.lanes[state.lane.index()].sender.waits_since();
+        let waits_since = [bytes, state.waits_since()].into_iter().flatten().min()?;
+        Some(waits_since + STALL_US)
+    }
+
+    /// When something is to be done about a line, dials aside.
+    pub(super) fn line_deadline(&self, line: &Line) -> Option<Micros> {
+        let state = &line.state;
+        let lane = &self.lanes[state.lane.index()];
+        let stalls = self.stalls_at(state).filter(|_| !lane.stuck);
+        let tells = lane.receiver.tell_at().filter(|_| state.is_serving() && !state.wanted);
+        [state.deadline(&line.conn), stalls, tells].into_iter().flatten().min()
+    }
+
+    /// Dials each lane that needs it.
+    pub(super) fn dial(&mut self, now: Micros, lines: &[Line]) {
+        for lane in Lane::ALL {
+            if !self.needs_dial(lane, lines) {
+                continue;
+            }
+            let addresses = self.addresses.len();
+            let dialler = &mut self.lanes[lane.index()].dialler;
+            if dialler.forget(now) {
+                dialler.failed(now, addresses, &mut self.rng);
+            }
+            self.dials += 1;
+            let dial = DialId(self.dials);
+            if let Some(address) = dialler.start(now, dial, &self.addresses) {
+                self.counters.dials += 1;
+                self.push(PeerEvent::Dial { dial, address });
+            }
+        }
+    }
+
+    /// Nothing serves the lane well, and no connection for it is on its way.
+    fn needs_dial(&self, lane: Lane, lines: &[Line]) -> bool {
+        let state = &self.lanes[lane.index()];
+        let served = state.serving.is_some() && !state.stuck;
+        let coming = |line: &Line| {
+            line.state.lane == lane && matches!(line.state.phase, Phase::Greeting | Phase::Joining { .. })
+        };
+        !self.stopped && !served && !lines.iter().any(coming)
+    }
+
+    pub(super) fn deadline(&self, lines: &[Line]) -> Option<Micros> {
+        let lost = self
+            .unserved_since
+            .filter(|_| self.told == Told::Up)
+            .map(|since| since + LOST_US);
+        let lanes = Lane::ALL.into_iter().filter_map(|lane| {
+            let state = &self.lanes[lane.index()];
+            let dial = (self.needs_dial(lane, lines) && !self.addresses.is_empty())
+                .then(|| state.dialler.ready_at().or_else(|| state.dialler.forgets_at()))
+                .flatten();
+            dial
+        });
+        lanes.chain(lost).min()
+    }
+
+    pub(super) fn is_up(&self) -> bool {
+        self.told == Told::Up
+    }
+
+    pub(super) fn status(&self, side: impl Fn(LinkId) -> Option<Side>) -> PeerStatus {
+        let lanes = self.lanes.each_ref().map(|lane| LaneStatus {
+            served_by: lane.serving.and_then(&side),
+            stuck: lane.stuck,
+            queued_bytes: lane.sender.queued_bytes() as u64,
+            in_flight_bytes: lane.sender.in_flight_bytes(),
+            out_of_credit: lane.sender.is_out_of_credit(),
+            waiting_bytes: lane.receiver.waiting_bytes() as u64,
+        });
+        PeerStatus {
+            name: self.name.clone(),
+            incarnation: self.incarnation,
+            version: self.incarnation.map(|_| self.version),
+            up: self.is_up(),
+            round_trip_us: self.round_trip_us,
+            lanes,
+            counters: self.counters,
+        }
+    }
+}

@@ -1,0 +1,342 @@
+//! One peer, at its home shard: which connection serves each lane, when to dial, and what its end means.
+//!
+//! The shell's part: it connects where [`PeerEvent::Dial`] says, reports bytes and closings, writes what
+//! [`Peer::take_output`] gives, and calls [`Peer::tick`] at [`Peer::deadline`]. After every call it takes the messages
+//! with [`Peer::next_message`] and the events with [`Peer::poll`], both until there is nothing.
+
+mod core;
+mod dial;
+mod event;
+mod line;
+
+pub use dial::{DIAL_US_MAX, DialFailure, DialId, PAUSE_US_MAX};
+pub use event::{AnewCause, LaneStatus, Loss, PeerCounters, PeerEvent, PeerStatus};
+pub use line::{HEARTBEAT_US, STALL_US};
+
+pub use super::lane::send::{Full, Unacknowledged};
+
+use self::core::Core;
+use super::conn::{Conn, Local, Scratch};
+use super::error::{MeshError, Reason};
+use super::frame::{DATA_HEAD_BYTES_MAX, Frame, put_frame};
+use super::hello::Address;
+use super::seal::PLAINTEXT_BYTES_MAX;
+use super::{CloseCause, Lane, LinkId, Micros};
+use line::{Line, LineState, Phase};
+use rand_chacha::ChaCha20Rng;
+use std::sync::Arc;
+
+/// What one call of [`Peer::take_output`] gives at most, bytes, about.
+pub const OUTPUT_BYTES_MAX: usize = 256 * 1024;
+/// Most connections of a peer at a time: two a lane, and as many that are on their way out.
+const LINES_MAX: usize = 4 * Lane::ALL.len();
+/// Longest membership message, bytes.
+pub const DATAGRAM_BYTES_MAX: usize = 1_400;
+/// Most membership messages that wait for a connection's next write.
+const DATAGRAMS_MAX: usize = 64;
+
+/// One peer.
+pub struct Peer {
+    core: Core,
+    lines: Vec<Line>,
+    scratch: Scratch,
+    plaintext: Vec<u8>,
+}
+
+impl std::fmt::Debug for Peer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Peer")
+            .field("status", &self.status())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Peer {
+    /// A peer of this name. It is dialled at `addresses` until it is reached, unless they are empty; its hello adds to
+    /// them. `bytes_max`: most bytes kept for it, a quarter of them for the control lane. `rng`: seeded by the caller.
+    pub fn new(
+        now: Micros,
+        local: &Arc<Local>,
+        name: &str,
+        addresses: Vec<Address>,
+        bytes_max: u64,
+        rng: ChaCha20Rng,
+    ) -> Peer {
+        assert!(name != local.hello.node, "a node is no peer of itself");
+        let mut peer = Peer {
+            core: Core::new(now, local, name, addresses, bytes_max, rng),
+            lines: Vec::new(),
+            scratch: Scratch::default(),
+            plaintext: Vec::with_capacity(PLAINTEXT_BYTES_MAX),
+        };
+        peer.settle(now);
+        peer
+    }
+
+    /// The peer's name.
+    pub fn name(&self) -> &str {
+        &self.core.name
+    }
+
+    /// Its life, once it was reached.
+    pub fn incarnation(&self) -> Option<u64> {
+        self.core.incarnation
+    }
+
+    /// Where it can be dialled, as far as is known.
+    pub fn addresses(&self) -> &[Address] {
+        &self.core.addresses
+    }
+
+    /// Further addresses, learnt from other members.
+    pub fn learn_addresses(&mut self, now: Micros, addresses: &[Address]) {
+        self.core.learn_addresses(addresses);
+        self.settle(now);
+    }
+
+    /// A connection whose other side is this peer, established by whoever accepted or dialled it.
+    pub fn attached(&mut self, now: Micros, link: LinkId, conn: Conn) {
+        let state = LineState::new(now, link, conn.lane());
+        self.lines.push(Line { conn, state });
+        let index = self.lines.len() - 1;
+        if self.lines.len() > LINES_MAX {
+            self.doom(index, Reason::Superseded, "too many connections at a time");
+        } else {
+            self.greeted(now, index);
+        }
+        self.settle(now);
+    }
+
+    /// A dial that [`PeerEvent::Dial`] asked for is connected.
+    pub fn dialled(&mut self, now: Micros, dial: DialId, link: LinkId) {
+        let Some(lane) = self.core.lane_of(dial) else {
+            self.core.push(PeerEvent::CloseLink(link));
+            return;
+        };
+        let conn = Conn::dial(now, &self.core.local, lane, &mut self.core.rng);
+        let mut state = LineState::new(now, link, lane);
+        state.dial = Some(dial);
+        state.knows = self.core.lanes[lane.index()].decision;
+        state.incarnation = self.core.incarnation;
+        self.core.want(&mut state);
+        self.lines.push(Line { conn, state });
+        self.settle(now);
+    }
+
+    /// A dial failed.
+    pub fn dial_failed(&mut self, now: Micros, dial: DialId, failure: &DialFailure) {
+        self.core.dial_failed(now, dial, failure);
+        self.settle(now);
+    }
+
+    /// Bytes came over a link.
+    pub fn received(&mut self, now: Micros, link: LinkId, bytes: &[u8]) {
+        let Some(index) = self.index_of(link) else { return };
+        let Line { conn, state } = &mut self.lines[index];
+        if state.phase == Phase::Closing {
+            return;
+        }
+        let core = &mut self.core;
+        let was_established = conn.is_established();
+        let result = conn.received(bytes, &mut self.scratch, &mut |plaintext| {
+            core.record(now, state, plaintext)
+        });
+        match result {
+            Err(error) => self.failed(now, index, &error),
+            Ok(()) if !was_established && conn.is_established() => self.greeted(now, index),
+            Ok(()) => {}
+        }
+        self.settle(now);
+    }
+
+    /// A link is closed, whoever did it.
+    pub fn closed(&mut self, now: Micros, link: LinkId, cause: &CloseCause) {
+        let Some(index) = self.index_of(link) else { return };
+        let line = self.lines.swap_remove(index);
+        self.core.line_closed(now, &line.state, cause);
+        self.settle(now);
+    }
+
+    /// Queues one message: its bytes are `parts`, one after another. It goes out with everything else of this turn.
+    pub fn send(&mut self, lane: Lane, parts: &[&[u8]]) -> Result<(), Full> {
+        self.core.send(lane, parts)?;
+        if let Some(serving) = self.core.lanes[lane.index()].serving
+            && let Some(index) = self.index_of(serving)
+        {
+            self.core.want(&mut self.lines[index].state);
+        }
+        Ok(())
+    }
+
+    /// Sends a message that may get lost, of at most [`DATAGRAM_BYTES_MAX`] bytes.
+    pub fn send_datagram(&mut self, bytes: &[u8]) {
+        let serving = self.core.lanes[Lane::Control.index()].serving;
+        match serving.and_then(|link| self.index_of(link)) {
+            Some(index) if self.core.datagrams.len() < DATAGRAMS_MAX && bytes.len() <= DATAGRAM_BYTES_MAX => {
+                self.core.datagrams.push_back(bytes.to_vec());
+                self.core.want(&mut self.lines[index].state);
+            }
+            _ => self.core.counters.datagrams_dropped += 1,
+        }
+    }
+
+    /// The next message that may be given out.
+    pub fn next_message(&mut self, now: Micros) -> Option<(Lane, &[u8])> {
+        let found = Lane::ALL
+            .into_iter()
+            .find_map(|lane| Some((lane, self.core.next_message(now, lane)?)));
+        let Some((lane, range)) = found else {
+            self.settle(now);
+            return None;
+        };
+        Some((lane, self.core.lanes[lane.index()].receiver.bytes(range)))
+    }
+
+    /// The next event.
+    pub fn poll(&mut self) -> Option<PeerEvent> {
+        self.core.events.pop_front()
+    }
+
+    /// Appends what this link should write now; asks for more with another [`PeerEvent::WantsOutput`].
+    pub fn take_output(&mut self, now: Micros, link: LinkId, into: &mut Vec<u8>) {
+        let Some(index) = self.index_of(link) else { return };
+        let Line { conn, state } = &mut self.lines[index];
+        state.wanted = false;
+        let start = into.len();
+        conn.take_output(into);
+        let mut result = Ok(());
+        while result.is_ok() && into.len() - start < OUTPUT_BYTES_MAX && conn.is_established() {
+            self.plaintext.clear();
+            self.core.put_frames(now, state, &mut self.plaintext);
+            if self.plaintext.is_empty() {
+                break;
+            }
+            result = conn.seal(&self.plaintext, into);
+        }
+        if into.len() - start >= OUTPUT_BYTES_MAX && self.core.has_frames(state) {
+            self.core.want(state);
+        }
+        debug_assert!(result.is_ok(), "only established connections seal");
+    }
+
+    /// Time has passed: to be called when [`Peer::deadline`] is reached.
+    pub fn tick(&mut self, now: Micros) {
+        for index in 0..self.lines.len() {
+            let Line { conn, state } = &mut self.lines[index];
+            if state.beat(now) {
+                self.core.want(state);
+            }
+            let late = match state.phase {
+                Phase::Greeting => conn.deadline().is_some_and(|at| now >= at),
+                Phase::Joining { since } => now >= since + line::JOIN_US_MAX,
+                _ => false,
+            };
+            if late {
+                self.failed(now, index, &MeshError::TimedOut);
+            }
+        }
+        self.settle(now);
+    }
+
+    /// When [`Peer::tick`] wants to be called.
+    pub fn deadline(&self) -> Option<Micros> {
+        let lines = self.lines.iter().filter_map(|line| self.core.line_deadline(line));
+        lines.chain(self.core.deadline(&self.lines)).min()
+    }
+
+    /// Membership says that the peer is dead: its lanes start anew, and what it did not acknowledge, by lane number, is
+    /// the caller's. It is dialled on, and told that it was declared dead when it answers.
+    pub fn declare_dead(&mut self, now: Micros) -> [Unacknowledged; Lane::ALL.len()] {
+        let left = self.core.declare_dead(now);
+        for index in 0..self.lines.len() {
+            self.doom(index, Reason::Anew, "");
+        }
+        self.settle(now);
+        left
+    }
+
+    /// This node goes: tells the peer why ([`Reason::Leaving`] or [`Reason::Restarting`]), closes all its links, and
+    /// dials no more.
+    pub fn leave(&mut self, now: Micros, reason: Reason) {
+        self.core.stopped = true;
+        for index in 0..self.lines.len() {
+            self.doom(index, reason, "");
+        }
+        self.settle(now);
+    }
+
+    /// Bytes kept for the peer in this lane.
+    pub fn queued_bytes(&self, lane: Lane) -> usize {
+        self.core.lanes[lane.index()].sender.queued_bytes()
+    }
+
+    /// A connection reaches the peer.
+    pub fn is_up(&self) -> bool {
+        self.core.is_up()
+    }
+
+    /// What an operator wants to see.
+    pub fn status(&self) -> PeerStatus {
+        let side = |link: LinkId| self.index_of(link).map(|index| self.lines[index].conn.side());
+        self.core.status(side)
+    }
+
+    fn index_of(&self, link: LinkId) -> Option<usize> {
+        self.lines.iter().position(|line| line.state.link == link)
+    }
+
+    /// The handshake of a line is done.
+    fn greeted(&mut self, now: Micros, index: usize) {
+        let Line { conn, state } = &mut self.lines[index];
+        let Some(hello) = conn.hello().cloned() else {
+            return self.failed(now, index, &MeshError::Malformed("no hello"));
+        };
+        let side = conn.side();
+        if let Err(error) = self.core.meet(now, state, side, &hello, conn.is_plain()) {
+            return self.failed(now, index, &error);
+        }
+        let core = &mut self.core;
+        let early = conn.take_early(|plaintext| core.record(now, state, plaintext));
+        if let Err(error) = early {
+            self.failed(now, index, &error);
+        }
+    }
+
+    fn failed(&mut self, now: Micros, index: usize, error: &MeshError) {
+        let Line { conn, state } = &self.lines[index];
+        self.core.line_failed(now, state, conn.side(), error);
+        self.doom(index, error.reason(), "");
+    }
+
+    /// Says goodbye and closes.
+    fn doom(&mut self, index: usize, reason: Reason, text: &str) {
+        let Line { conn, state } = &mut self.lines[index];
+        if state.phase == Phase::Closing {
+            return;
+        }
+        self.core.forget(state);
+        state.phase = Phase::Closing;
+        state.urgent.clear();
+        if conn.is_established() {
+            put_frame(&mut state.urgent, &Frame::Bye { reason, text });
+        }
+        self.core.push(PeerEvent::CloseLink(state.link));
+    }
+
+    /// Draws the consequences of what happened: closes what no longer serves, dials, asks for output.
+    fn settle(&mut self, now: Micros) {
+        for index in 0..self.lines.len() {
+            let state = &self.lines[index].state;
+            if let Some(reason) = self.core.verdict(state) {
+                self.doom(index, reason, "");
+            }
+        }
+        for line in &mut self.lines {
+            if line.conn.has_output() || self.core.is_pressing(now, &line.state) {
+                self.core.want(&mut line.state);
+            }
+        }
+        self.core.watch(now, &self.lines);
+        self.core.dial(now, &self.lines);
+    }
+}

@@ -1,0 +1,451 @@
+//! Two and more peers: nothing lost, nothing doubled, order kept, whatever happens to the connections.
+
+use super::super::peer::{AnewCause, Loss, PeerEvent};
+use super::super::{Lane, Micros};
+use super::net::{Net, PEER_BYTES_MAX};
+use proptest::prelude::*;
+
+/// Numbered messages from one node to another.
+#[derive(Default, Clone)]
+struct Numbers {
+    sent: [u64; 2],
+}
+
+impl Numbers {
+    /// A message of about `len` bytes: number, control messages sent before it, filling.
+    fn send(&mut self, net: &mut Net, from: usize, to: usize, lane: Lane, len: usize) -> bool {
+        let head = [self.sent[lane.index()].to_be_bytes(), self.sent[0].to_be_bytes()].concat();
+        let ok = net.peer(from, to).send(lane, &[&head, &vec![7; len]]).is_ok();
+        self.sent[lane.index()] += u64::from(ok);
+        ok
+    }
+
+    /// All came once, in order, data never before the control messages that went before it.
+    fn check(&self, net: &Net, from: usize, to: usize) {
+        let mut next = [0u64; 2];
+        for (peer, lane, message) in &net.nodes[to].got {
+            if *peer != format!("n{from}.test") {
+                continue;
+            }
+            let number = u64::from_be_bytes(message[..8].try_into().unwrap());
+            let control = u64::from_be_bytes(message[8..16].try_into().unwrap());
+            assert_eq!(number, next[lane.index()], "{lane:?} from {from} to {to}");
+            next[lane.index()] += 1;
+            assert!(*lane == Lane::Control || next[0] >= control, "data overtook control");
+        }
+        assert_eq!(next, self.sent, "from {from} to {to}");
+    }
+}
+
+fn pair(seed: u64) -> Net {
+    let mut net = Net::new(2, seed);
+    net.introduce(0, 1);
+    net.introduce(1, 0);
+    net
+}
+
+fn losses(net: &Net, node: usize) -> Vec<Loss> {
+    let found = net.nodes[node].events.iter().filter_map(|(_, event)| match event {
+        PeerEvent::Lost(loss) => Some(*loss),
+        _ => None,
+    });
+    found.collect()
+}
+
+fn ups(net: &Net, node: usize) -> usize {
+    net.nodes[node]
+        .events
+        .iter()
+        .filter(|(_, event)| matches!(event, PeerEvent::Up { .. }))
+        .count()
+}
+
+fn alarms(net: &Net, node: usize) -> Vec<&str> {
+    let found = net.nodes[node].events.iter().filter_map(|(_, event)| match event {
+        PeerEvent::Alarm(text) => Some(text.as_str()),
+        _ => None,
+    });
+    found.collect()
+}
+
+#[test]
+fn both_dial_and_one_connection_a_lane_survives() {
+    for seed in 0..20 {
+        let mut net = pair(seed);
+        net.delay_us = 1_000 + 7_000 * seed;
+        net.run(3_000_000);
+        assert_eq!(net.open_cables(), 2, "seed {seed}");
+        assert!(net.dials_seen <= 8, "seed {seed}: {} dials", net.dials_seen);
+        assert_eq!((ups(&net, 0), ups(&net, 1)), (1, 1));
+        assert!(losses(&net, 0).is_empty());
+    }
+}
+
+#[test]
+fn messages_before_during_and_after_the_first_connection() {
+    let mut net = pair(1);
+    let mut numbers = [Numbers::default(), Numbers::default()];
+    for step in 0..2_000usize {
+        for (node, numbers) in numbers.iter_mut().enumerate() {
+            if step % 3 == 0 {
+                numbers.send(&mut net, node, 1 - node, Lane::Control, step % 200);
+            }
+            for n in 0..4 {
+                numbers.send(&mut net, node, 1 - node, Lane::Data, (step * 37 + n) % 900);
+            }
+        }
+        net.step();
+    }
+    net.run(1_000_000);
+    numbers[0].check(&net, 0, 1);
+    numbers[1].check(&net, 1, 0);
+    assert_eq!(net.peer(0, 1).queued_bytes(Lane::Data), 0, "all of it acknowledged");
+}
+
+#[test]
+fn one_side_alone_may_know_the_other() {
+    let mut net = Net::new(2, 3);
+    net.introduce(1, 0);
+    net.run(500_000);
+    assert!(net.peer(0, 1).is_up() && net.peer(1, 0).is_up());
+    let learnt: Vec<String> = net.peer(0, 1).addresses().iter().map(ToString::to_string).collect();
+    assert_eq!(learnt, ["n1.test:5348"], "from its hello");
+}
+
+/// Load with something done to the network every so often; all must arrive.
+fn load_with(seed: u64, steps: usize, mut fault: impl FnMut(&mut Net, usize)) -> Net {
+    let mut net = pair(seed);
+    let mut numbers = [Numbers::default(), Numbers::default()];
+    for step in 0..steps {
+        for (node, numbers) in numbers.iter_mut().enumerate() {
+            if step % 5 == 0 {
+                numbers.send(&mut net, node, 1 - node, Lane::Control, 60);
+            }
+            for n in 0..3 {
+                numbers.send(&mut net, node, 1 - node, Lane::Data, (step * 131 + n * 977) % 3_000);
+            }
+        }
+        fault(&mut net, step);
+        net.step();
+        for node in 0..2 {
+            let status = net.peer(node, 1 - node).status();
+            assert!(status.lanes.iter().map(|lane| lane.queued_bytes).sum::<u64>() <= PEER_BYTES_MAX);
+        }
+    }
+    net.cut.clear();
+    net.run(6_000_000);
+    numbers[0].check(&net, 0, 1);
+    numbers[1].check(&net, 1, 0);
+    net
+}
+
+#[test]
+fn reset_every_200_ms_under_load() {
+    let mut net = load_with(4, 20_000, |net, step| {
+        if step % 400 == 399 {
+            net.reset_all();
+        }
+    });
+    assert!(net.peer(0, 1).status().counters.connections > 80);
+    assert!(losses(&net, 0).is_empty() && ups(&net, 0) == 1, "nobody noticed");
+}
+
+#[test]
+fn cuts_of_three_seconds_under_load() {
+    let net = load_with(5, 30_000, |net, step| match step % 10_000 {
+        2_000 => net.cut_both(0, 1),
+        8_000 => net.cut.clear(),
+        _ => {}
+    });
+    assert!(
+        losses(&net, 0).iter().all(|loss| *loss == Loss::Silent),
+        "{:?}",
+        losses(&net, 0)
+    );
+    assert!(!losses(&net, 0).is_empty());
+}
+
+#[test]
+fn one_direction_dead_under_load() {
+    load_with(6, 30_000, |net, step| match step % 10_000 {
+        2_000 => net.cut.push((0, 1)),
+        5_000 => net.cut.clear(),
+        6_000 => net.cut.push((1, 0)),
+        9_000 => net.cut.clear(),
+        _ => {}
+    });
+}
+
+#[test]
+fn a_cut_heals_within_the_longest_pause() {
+    let mut net = pair(7);
+    net.run(1_000_000);
+    net.cut_both(0, 1);
+    net.run(60_000_000);
+    assert!(!net.peer(0, 1).is_up());
+    net.cut.clear();
+    // The old connections are of no use, as after a long cut.
+    let mut waited: Micros = 0;
+    while !(net.peer(0, 1).is_up() && net.peer(1, 0).is_up()) {
+        net.step();
+        waited += super::net::STEP_US;
+        assert!(waited < 3_500_000, "not healed after {waited} us");
+    }
+    let dials = net.dials_seen;
+    assert!(dials < 120, "{dials} dials in a minute");
+}
+
+#[test]
+fn a_slow_receiver_stops_the_sender_and_loses_nothing() {
+    let mut net = pair(8);
+    net.run(500_000);
+    net.nodes[1].lazy = true;
+    let mut numbers = Numbers::default();
+    let mut refused = 0;
+    for _ in 0..4_000 {
+        for _ in 0..4 {
+            refused += usize::from(!numbers.send(&mut net, 0, 1, Lane::Data, 2_000));
+        }
+        net.step();
+    }
+    let status = net.peer(0, 1).status();
+    assert!(refused > 0 && status.counters.messages_refused == refused as u64);
+    assert!(
+        status.lanes[1].out_of_credit && !status.lanes[1].stuck,
+        "slow is not dead"
+    );
+    let waiting = net.peer(1, 0).status().lanes[1].waiting_bytes;
+    assert!(waiting <= super::super::lane::WINDOW_BYTES as u64, "{waiting}");
+    assert!(
+        numbers.send(&mut net, 0, 1, Lane::Control, 10),
+        "control is not behind data"
+    );
+    net.nodes[1].lazy = false;
+    net.run(5_000_000);
+    numbers.check(&net, 0, 1);
+}
+
+#[test]
+fn a_message_larger_than_many_records() {
+    let mut net = pair(9);
+    let mut numbers = Numbers::default();
+    for len in [0, 100_000, 5 << 20] {
+        assert!(numbers.send(&mut net, 0, 1, Lane::Data, len));
+        net.run(100_000);
+        net.reset_all();
+    }
+    net.run(3_000_000);
+    numbers.check(&net, 0, 1);
+}
+
+#[test]
+fn a_lost_process_is_told_from_silence_and_a_new_one_from_the_old() {
+    let mut net = pair(10);
+    net.run(500_000);
+    net.kill(1);
+    net.run(500_000);
+    assert_eq!(losses(&net, 0), [Loss::Process]);
+    let mut numbers = Numbers::default();
+    numbers.send(&mut net, 0, 1, Lane::Control, 10);
+    numbers.send(&mut net, 0, 1, Lane::Data, 10);
+    net.run(500_000);
+    net.restart(1, 77);
+    net.run(3_000_000);
+    let (cause, incarnation, mut left) = net.nodes[0]
+        .events
+        .drain(..)
+        .find_map(|(_, event)| match event {
+            PeerEvent::Anew {
+                cause,
+                incarnation,
+                unacknowledged,
+            } => Some((cause, incarnation, unacknowledged)),
+            _ => None,
+        })
+        .unwrap();
+    assert_eq!((cause, incarnation), (AnewCause::NewIncarnation, 77));
+    let mut message = Vec::new();
+    assert!(left[0].next_into(&mut message) && message.len() == 26 && !left[0].next_into(&mut message));
+    assert!(left[1].next_into(&mut message) && !left[1].next_into(&mut message));
+    assert!(net.nodes[1].got.is_empty(), "the new process gets none of it");
+    assert!(net.peer(0, 1).is_up());
+    let mut numbers = Numbers::default();
+    numbers.send(&mut net, 0, 1, Lane::Data, 10);
+    net.run(100_000);
+    numbers.check(&net, 0, 1);
+}
+
+#[test]
+fn declared_dead_and_alive_it_starts_anew_by_itself() {
+    let mut net = pair(11);
+    net.run(500_000);
+    let mut old = Numbers::default();
+    net.cut_both(0, 1);
+    for _ in 0..10 {
+        old.send(&mut net, 0, 1, Lane::Data, 10);
+        assert!(net.peer(1, 0).send(Lane::Data, &[b"to one who gave us up"]).is_ok());
+    }
+    net.run(5_000_000);
+    let now = net.now;
+    let mut left = net.peer(0, 1).declare_dead(now);
+    let mut message = Vec::new();
+    let count = std::iter::from_fn(|| left[1].next_into(&mut message).then_some(())).count();
+    assert_eq!(count, 10);
+    net.run(55_000_000);
+    net.cut.clear();
+    net.run(4_000_000);
+    assert!(net.peer(0, 1).is_up() && net.peer(1, 0).is_up());
+    assert!(net.nodes[0].got.is_empty(), "nothing of the old stream arrives");
+    let told = net.nodes[1].events.iter().any(|(_, event)| {
+        matches!(event, PeerEvent::Anew { cause: AnewCause::DeclaredDead, unacknowledged, .. } if unacknowledged[1].bytes() > 0)
+    });
+    assert!(told, "the other side has its own messages back");
+    let mut numbers = Numbers::default();
+    for n in 0..50 {
+        numbers.send(&mut net, 0, 1, Lane::Data, n);
+        numbers.send(&mut net, 0, 1, Lane::Control, n);
+        net.step();
+    }
+    net.run(200_000);
+    numbers.check(&net, 0, 1);
+    assert!(alarms(&net, 0).is_empty() && alarms(&net, 1).is_empty());
+}
+
+#[test]
+fn idle_links_cost_little_and_know_their_round_trip() {
+    let mut net = pair(12);
+    net.delay_us = 10_000;
+    net.run(30_000_000);
+    let status = net.peer(0, 1).status();
+    assert!(
+        (20_000..23_000).contains(&status.round_trip_us.unwrap()),
+        "{:?}",
+        status.round_trip_us
+    );
+    assert!(status.counters.connections <= 4);
+}
+
+#[test]
+fn membership_messages_cross_the_control_lane() {
+    let mut net = pair(13);
+    net.run(500_000);
+    net.peer(0, 1).send_datagram(b"ping");
+    net.run(10_000);
+    let came = net.nodes[1]
+        .events
+        .iter()
+        .any(|(_, event)| matches!(event, PeerEvent::Datagram(bytes) if bytes == b"ping"));
+    assert!(came);
+}
+
+#[test]
+fn a_former_life_does_not_come_back() {
+    let mut net = pair(14);
+    net.run(500_000);
+    net.restart(1, 77);
+    net.introduce(1, 0);
+    net.run(2_000_000);
+    assert!(net.peer(0, 1).is_up());
+    // Two processes of one name: the first life is started again beside the second.
+    net.restart(1, 2);
+    net.introduce(1, 0);
+    net.run(2_000_000);
+    assert!(!net.peer(0, 1).is_up());
+    assert!(net.dials_seen < 60, "{} dials", net.dials_seen);
+}
+
+#[test]
+fn leaving_is_said() {
+    let mut net = pair(15);
+    net.run(500_000);
+    let now = net.now;
+    net.peer(1, 0).leave(now, super::super::error::Reason::Restarting);
+    net.run(10_000);
+    assert_eq!(losses(&net, 0), [Loss::Restarting]);
+}
+
+#[test]
+fn eight_nodes_all_dial_all() {
+    let mut net = Net::new(8, 16);
+    for a in 0..8 {
+        for b in 0..8 {
+            if a != b {
+                net.introduce(a, b);
+            }
+        }
+    }
+    let mut numbers = vec![vec![Numbers::default(); 8]; 8];
+    for step in 0..1_500 {
+        for (a, row) in numbers.iter_mut().enumerate() {
+            for (b, numbers) in row.iter_mut().enumerate().filter(|(b, _)| *b != a) {
+                let lane = if step % 4 == 0 { Lane::Control } else { Lane::Data };
+                if step % 8 < 5 {
+                    numbers.send(&mut net, a, b, lane, 40);
+                }
+            }
+        }
+        if step == 700 {
+            net.reset_all();
+        }
+        net.step();
+    }
+    net.run(2_000_000);
+    assert_eq!(net.open_cables(), 8 * 7);
+    for (a, row) in numbers.iter().enumerate() {
+        for (b, numbers) in row.iter().enumerate().filter(|(b, _)| *b != a) {
+            numbers.check(&net, a, b);
+        }
+    }
+}
+
+#[derive(Clone, Debug)]
+enum Fault {
+    Reset,
+    Cut(bool, bool),
+    Heal,
+    Lazy(bool),
+    Delay(u8),
+}
+
+fn fault() -> impl Strategy<Value = Fault> {
+    prop_oneof![
+        3 => Just(Fault::Reset),
+        1 => (any::<bool>(), any::<bool>()).prop_map(|(a, b)| Fault::Cut(a, b)),
+        3 => Just(Fault::Heal),
+        1 => any::<bool>().prop_map(Fault::Lazy),
+        1 => (0..40u8).prop_map(Fault::Delay),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(24))]
+    #[test]
+    fn whatever_happens_to_the_connections(seed in 0u64..1000, faults in proptest::collection::vec((fault(), 1usize..1500), 0..20)) {
+        let mut plan = faults.into_iter();
+        let mut next = plan.next();
+        let mut wait = 500;
+        load_with(seed, 6_000, |net, step| {
+            if step + 1 == 6_000 {
+                net.nodes[1].lazy = false;
+            }
+            wait -= 1;
+            if wait > 0 {
+                return;
+            }
+            wait = usize::MAX;
+            if let Some((fault, pause)) = next.take() {
+                match fault {
+                    Fault::Reset => net.reset_all(),
+                    Fault::Cut(true, false) => net.cut.push((0, 1)),
+                    Fault::Cut(false, true) => net.cut.push((1, 0)),
+                    Fault::Cut(..) => net.cut_both(0, 1),
+                    Fault::Heal => net.cut.clear(),
+                    Fault::Lazy(lazy) => net.nodes[1].lazy = lazy,
+                    Fault::Delay(ms) => net.delay_us = 500 + 1_000 * Micros::from(ms),
+                }
+                wait = pause;
+                next = plan.next();
+            }
+        });
+    }
+}

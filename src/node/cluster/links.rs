@@ -1,0 +1,608 @@
+//! Links to other nodes: dialled or accepted, told apart, and given to the transport of their peer at its home.
+//!
+//! Shard 0 accepts, and dials the addresses of the configuration as long as it does not know who is there; when the
+//! other side has proved that it knows the secret, its link moves to its home. From then on the peer's own transport
+//! dials what it needs.
+
+use super::{Cluster, Lane};
+use crate::config::Mesh;
+use crate::mesh;
+use crate::mesh::conn::{Conn, Local, Scratch};
+use crate::mesh::error::{MeshError, Reason};
+use crate::mesh::hello::{Address, policies_digest};
+use crate::mesh::peer::{DialFailure, DialId, Loss, Peer, PeerEvent, Unacknowledged};
+use crate::node::Shard;
+use crate::node::api::{Action, CloseCause, Level, LinkId, Micros, ShardId};
+use crate::node::counters::Counter;
+use crate::node::link::{Cargo, PeerCargo, Stage};
+use crate::table::PeerId;
+use rand_chacha::ChaCha20Rng;
+use rand_core::{RngCore, SeedableRng};
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+
+/// A peer from which nothing comes is waited for so long, microseconds. Together with the second after which its
+/// silence is noticed this is what P4 allows.
+const SILENT_US: Micros = 3_500_000;
+
+/// Pause between two dials of a configured address whose node is not known, microseconds.
+const PROBE_US: Micros = 1_000_000;
+
+/// Messages of one peer handled before others have their turn.
+const MESSAGES_MAX: usize = 4_096;
+
+/// What a link that is being dialled is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::node) enum Dialling {
+    /// A peer's transport wants it.
+    Peer(PeerId, DialId),
+    /// The configured address of this index, to learn who is there.
+    Probe(usize),
+}
+
+/// A configured address whose node is looked for.
+#[derive(Clone, Debug)]
+pub(super) struct Probe {
+    address: Address,
+    next: Micros,
+    /// A link is on its way, or the node is known.
+    rests: bool,
+    /// It is this node's own.
+    own: bool,
+}
+
+/// The links' part of a shard's cluster.
+#[derive(Debug)]
+pub(super) struct Links {
+    local: Arc<Local>,
+    /// Of the peers whose home is this shard.
+    transports: crate::jid::TableMap<PeerId, Peer>,
+    /// Transports that have something to tell.
+    stirred: Vec<PeerId>,
+    /// Peers that are lost, and when they are given up.
+    dying: Vec<(PeerId, Micros)>,
+    probes: Vec<Probe>,
+    scratch: Scratch,
+    message: Vec<u8>,
+    /// A connection of this node to itself was just refused.
+    met_oneself: bool,
+    now: Micros,
+}
+
+/// What the nodes of a cluster should agree on, as text.
+pub fn policies(mesh: &Mesh) -> u64 {
+    policies_digest(&format!("{:?} {:?} {:?}", mesh.domains, mesh.exits, mesh.names))
+}
+
+impl Shard {
+    /// Gives a shard of a node with `<mesh>` its identity. `origin_ms`: the wall clock at the origin of [`Micros`],
+    /// milliseconds since 1970.
+    #[must_use]
+    pub fn meshed(mut self, local: &Arc<Local>, origin_ms: u64) -> Shard {
+        let probes = self.config.mesh.as_ref().filter(|_| self.id == 0).map(|mesh| {
+            let probe = |peer| Probe {
+                address: Address::from(peer),
+                next: 0,
+                rests: false,
+                own: false,
+            };
+            mesh.peers.iter().map(probe).collect()
+        });
+        if let Some(cluster) = &mut self.cluster {
+            cluster.origin_ms = origin_ms;
+            cluster.key = self
+                .config
+                .mesh
+                .as_ref()
+                .map(|mesh| crate::mesh::hello::cluster_key(&mesh.cluster))
+                .unwrap_or_default();
+            cluster.links = Some(Links {
+                local: Arc::clone(local),
+                transports: Default::default(),
+                stirred: Vec::new(),
+                dying: Vec::new(),
+                probes: probes.unwrap_or_default(),
+                scratch: Scratch::default(),
+                message: Vec::new(),
+                met_oneself: false,
+                now: 0,
+            });
+            self.next_tick = Some(0);
+        }
+        self
+    }
+
+    fn links(&mut self) -> Option<&mut Links> {
+        self.cluster.as_mut()?.links.as_mut()
+    }
+
+    fn transport(&mut self, peer: PeerId) -> Option<&mut Peer> {
+        self.links()?.transports.get_mut(&peer)
+    }
+
+    /// The clock as of the call that is being handled.
+    pub(in crate::node) fn note_time(&mut self, now: Micros) {
+        if let Some(links) = self.links() {
+            links.now = now;
+        }
+    }
+
+    /// A peer connected to the mesh's port.
+    pub fn opened_peer(&mut self, now: Micros, remote: SocketAddr) -> LinkId {
+        self.note_time(now);
+        self.count(Counter::PeerLinksOpened);
+        let mut rng = self.child_rng();
+        let conn = self.links().map(|links| Conn::accept(now, &links.local, &mut rng));
+        let Some(conn) = conn else {
+            let id = self.insert_link(now, remote, Stage::Closing { seat: None });
+            self.actions.push(Action::Close(id));
+            return id;
+        };
+        self.wake_by(now + crate::node::TICK_US);
+        self.insert_link(now, remote, Stage::Stranger(Box::new(conn), None))
+    }
+
+    /// The connection that [`Action::Dial`] asked for stands.
+    pub fn dialed(&mut self, now: Micros, id: LinkId, remote: SocketAddr) {
+        self.note_time(now);
+        let mut rng = self.child_rng();
+        let Some(link) = self.link_mut(id) else { return };
+        link.remote = remote;
+        let Stage::Dialling(what) = link.stage else { return };
+        match what {
+            Dialling::Peer(peer, dial) => {
+                link.stage = Stage::Peer(peer);
+                if let Some(transport) = self.transport(peer) {
+                    transport.dialled(now, dial, id);
+                }
+                self.stir(peer);
+            }
+            Dialling::Probe(at) => {
+                let Some(links) = self.links() else { return };
+                let conn = Conn::dial(now, &links.local, mesh::Lane::Control, &mut rng);
+                if let Some(link) = self.link_mut(id) {
+                    link.stage = Stage::Stranger(Box::new(conn), Some(at));
+                }
+                self.actions.push(Action::Output(id));
+                self.wake_by(now + crate::node::TICK_US);
+            }
+        }
+    }
+
+    fn child_rng(&mut self) -> ChaCha20Rng {
+        let mut seed = [0; 32];
+        self.rng.fill_bytes(&mut seed);
+        ChaCha20Rng::from_seed(seed)
+    }
+
+    /// Bytes of a link whose other side is not known yet.
+    pub(in crate::node) fn stranger_bytes(&mut self, now: Micros, id: LinkId, bytes: &[u8]) {
+        let Some(mut scratch) = self.links().map(|links| std::mem::take(&mut links.scratch)) else {
+            return;
+        };
+        let Some(link) = self.link_mut(id) else { return };
+        let remote = link.remote;
+        let Stage::Stranger(conn, _) = &mut link.stage else {
+            return;
+        };
+        let result = conn.received_early(bytes, &mut scratch);
+        let established = conn.is_established();
+        let name = conn.hello().map(|hello| hello.node.clone()).unwrap_or_default();
+        if let Some(links) = self.links() {
+            links.scratch = scratch;
+        }
+        match result {
+            Ok(()) if established => self.met(now, id, &name),
+            Ok(()) => self.actions.push(Action::Output(id)),
+            Err(error) => {
+                if !self.is_oneself(id, &error) {
+                    self.count(Counter::PeerRefused);
+                    self.log(Level::Warning, Some(remote), format!("mesh: refused: {error}"));
+                }
+                self.drop_stranger(now, id);
+            }
+        }
+    }
+
+    /// One file for all nodes has this node's own address in it. It answers itself once, and never dials it again.
+    fn is_oneself(&mut self, id: LinkId, error: &MeshError) -> bool {
+        let probe = match self.link(id).map(|link| &link.stage) {
+            Some(Stage::Stranger(_, probe)) => *probe,
+            _ => None,
+        };
+        let Some(links) = self.links() else { return false };
+        match (error, probe) {
+            (MeshError::Oneself, None) => {
+                links.met_oneself = true;
+                true
+            }
+            (MeshError::Refused(Reason::SameName), Some(at)) if std::mem::take(&mut links.met_oneself) => {
+                if let Some(probe) = links.probes.get_mut(at) {
+                    probe.own = true;
+                }
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// Closes a link whose other side is not who it should be.
+    fn drop_stranger(&mut self, now: Micros, id: LinkId) {
+        let Some(link) = self.link_mut(id) else { return };
+        if let Stage::Stranger(conn, probe) = &mut link.stage {
+            let probe = *probe;
+            conn.take_output(&mut link.out);
+            self.probe_over(now, probe);
+        }
+        self.close_link(now, id);
+    }
+
+    /// The other side of a link is proved to be this node: the link goes to its home.
+    fn met(&mut self, now: Micros, id: LinkId, name: &str) {
+        let Some(peer) = self.peer_known(now, name) else { return };
+        let home = self.home_of(peer);
+        let Some(link) = self.link_mut(id) else { return };
+        let stage = std::mem::replace(&mut link.stage, Stage::Peer(peer));
+        let Stage::Stranger(conn, probe) = stage else { return };
+        let mut address = None;
+        if let Some(probe) = probe.and_then(|at| self.links()?.probes.get_mut(at)) {
+            probe.rests = true;
+            address = Some(probe.address.clone());
+        }
+        if home == self.id {
+            return self.attach_peer(now, id, peer, *conn, address);
+        }
+        self.hand_peer_over(id, home, PeerCargo { peer, conn, address });
+    }
+
+    fn hand_peer_over(&mut self, id: LinkId, to: ShardId, cargo: PeerCargo) {
+        let Some(link) = self.link_mut(id) else { return };
+        let cargo = Cargo::of_peer(link.remote, cargo);
+        self.free_link(id);
+        self.actions.push(Action::Move {
+            link: id,
+            to,
+            cargo: Box::new(cargo),
+        });
+    }
+
+    /// The peer's home: a link of it.
+    pub(in crate::node) fn attach_peer(
+        &mut self,
+        now: Micros,
+        id: LinkId,
+        peer: PeerId,
+        conn: Conn,
+        address: Option<Address>,
+    ) {
+        let rng = self.child_rng();
+        let bytes_max = self.config.queues.peer_bytes;
+        let Some(cluster) = &mut self.cluster else { return };
+        let name = cluster.peers.get(usize::from(peer.0)).map(|view| view.name.clone());
+        let (Some(name), Some(links)) = (name, &mut cluster.links) else {
+            return;
+        };
+        let transport = links
+            .transports
+            .entry(peer)
+            .or_insert_with(|| Peer::new(now, &links.local, &name, Vec::new(), bytes_max, rng));
+        if let Some(address) = address {
+            transport.learn_addresses(now, &[address]);
+        }
+        transport.attached(now, id, conn);
+        self.stir(peer);
+    }
+
+    /// Bytes of a peer's link.
+    pub(in crate::node) fn peer_bytes(&mut self, now: Micros, peer: PeerId, id: LinkId, bytes: &[u8]) {
+        self.note_time(now);
+        if let Some(transport) = self.transport(peer) {
+            transport.received(now, id, bytes);
+        }
+        self.stir(peer);
+    }
+
+    /// What a peer's link is to write.
+    pub(in crate::node) fn peer_output(&mut self, peer: PeerId, id: LinkId, into: &mut Vec<u8>) {
+        let Some(links) = self.links() else { return };
+        let now = links.now;
+        if let Some(transport) = links.transports.get_mut(&peer) {
+            transport.take_output(now, id, into);
+        }
+        self.stir(peer);
+    }
+
+    /// A link to another node, or one that was to be, is gone.
+    pub(in crate::node) fn peer_link_closed(&mut self, now: Micros, stage: Stage, id: LinkId, cause: &CloseCause) {
+        self.note_time(now);
+        match stage {
+            Stage::Peer(peer) => {
+                if let Some(transport) = self.transport(peer) {
+                    transport.closed(now, id, cause);
+                }
+                self.stir(peer);
+            }
+            Stage::Dialling(Dialling::Peer(peer, dial)) => {
+                let failure = match cause {
+                    CloseCause::Refused | CloseCause::Reset => DialFailure::Refused,
+                    CloseCause::Error(text) => DialFailure::Other(text.clone()),
+                    CloseCause::Eof | CloseCause::Local => DialFailure::Silent,
+                };
+                if let Some(transport) = self.transport(peer) {
+                    transport.dial_failed(now, dial, &failure);
+                }
+                self.stir(peer);
+            }
+            Stage::Dialling(Dialling::Probe(at)) | Stage::Stranger(_, Some(at)) => self.probe_over(now, Some(at)),
+            _ => {}
+        }
+    }
+
+    fn probe_over(&mut self, now: Micros, probe: Option<usize>) {
+        if let Some(probe) = probe.and_then(|at| self.links()?.probes.get_mut(at)) {
+            probe.next = now + PROBE_US;
+            probe.rests = probe.own;
+            self.wake_by(now + PROBE_US);
+        }
+    }
+
+    pub(super) fn stir(&mut self, peer: PeerId) {
+        if let Some(links) = self.links()
+            && !links.stirred.contains(&peer)
+        {
+            links.stirred.push(peer);
+        }
+    }
+
+    /// Queues a message for a peer. False when its queue is full.
+    pub(super) fn transmit(&mut self, peer: PeerId, lane: Lane, bytes: &[u8]) -> bool {
+        let lane = match lane {
+            Lane::Control => mesh::Lane::Control,
+            Lane::Data => mesh::Lane::Data,
+        };
+        let Some(transport) = self.transport(peer) else {
+            return false;
+        };
+        let sent = transport.send(lane, &[bytes]).is_ok();
+        self.stir(peer);
+        sent
+    }
+
+    /// What the transports have to tell; to be called at the end of every call of this shard.
+    pub(in crate::node) fn hear_peers(&mut self) {
+        for _ in 0..MESSAGES_MAX {
+            let Some(links) = self.links() else { return };
+            let (now, Some(peer)) = (links.now, links.stirred.pop()) else {
+                return;
+            };
+            self.hear(now, peer);
+        }
+    }
+
+    fn hear(&mut self, now: Micros, peer: PeerId) {
+        loop {
+            let Some(links) = self.links() else { return };
+            let Some(transport) = links.transports.get_mut(&peer) else {
+                return;
+            };
+            // Events first: who is up, or begins anew, says so before anything it has to tell.
+            if let Some(event) = transport.poll() {
+                self.peer_event(now, peer, event);
+            } else if let Some((lane, bytes)) = transport.next_message(now) {
+                let mut message = std::mem::take(&mut links.message);
+                message.clear();
+                message.extend_from_slice(bytes);
+                let lane = match lane {
+                    mesh::Lane::Control => Lane::Control,
+                    mesh::Lane::Data => Lane::Data,
+                };
+                self.peer_message(now, peer, lane, &message);
+                if let Some(links) = self.links() {
+                    links.message = message;
+                }
+            } else {
+                return;
+            }
+        }
+    }
+
+    fn peer_event(&mut self, now: Micros, peer: PeerId, event: PeerEvent) {
+        match event {
+            PeerEvent::WantsOutput(link) => self.actions.push(Action::Output(link)),
+            PeerEvent::CloseLink(link) => self.actions.push(Action::Close(link)),
+            PeerEvent::Dial { dial, address } => {
+                let nowhere = SocketAddr::from((Ipv4Addr::UNSPECIFIED, address.port));
+                let link = self.insert_link(now, nowhere, Stage::Dialling(Dialling::Peer(peer, dial)));
+                self.actions.push(Action::Dial {
+                    link,
+                    host: address.host.into(),
+                    port: address.port,
+                });
+            }
+            PeerEvent::Up { .. } => {
+                if let Some(links) = self.links() {
+                    links.dying.retain(|(dying, _)| *dying != peer);
+                }
+                if self
+                    .cluster
+                    .as_ref()
+                    .is_some_and(|cluster| cluster.homes.contains_key(&peer))
+                {
+                    self.peer_stalled(now, peer, false);
+                } else {
+                    self.peer_joined(now, peer);
+                }
+            }
+            PeerEvent::Lost(loss) => self.peer_lost(now, peer, loss),
+            PeerEvent::Anew { unacknowledged, .. } => {
+                self.peer_gone(now, peer, &data_of(unacknowledged));
+                if self.transport(peer).is_some_and(|transport| transport.is_up()) {
+                    self.peer_joined(now, peer);
+                }
+            }
+            PeerEvent::Datagram(_) => {}
+            PeerEvent::Log(level, text) => self.log(level, None, format!("mesh: {text}")),
+            PeerEvent::Alarm(text) => self.log(Level::Warning, None, format!("mesh: {text}")),
+        }
+    }
+
+    fn peer_lost(&mut self, now: Micros, peer: PeerId, loss: Loss) {
+        let grace_us = self.config.grace_ms * 1_000;
+        let (wait_us, what) = match loss {
+            Loss::Process => (grace_us, "its process is gone, its machine answers"),
+            Loss::Restarting => (grace_us, "it restarts"),
+            Loss::Silent => (SILENT_US, "nothing comes from it"),
+            Loss::Left => (0, "it has left"),
+        };
+        let name = self.peer_name(peer).to_owned();
+        self.log(Level::Warning, None, format!("mesh: {name} is lost: {what}"));
+        self.peer_stalled(now, peer, true);
+        if let Some(links) = self.links() {
+            links.dying.retain(|(dying, _)| *dying != peer);
+            links.dying.push((peer, now + wait_us));
+        }
+        self.wake_by(now + wait_us.min(crate::node::TICK_US));
+    }
+
+    /// A peer to which this node can't tell its rows any more: it begins anew with all of them.
+    pub(super) fn give_up_peer(&mut self, peer: PeerId) {
+        let text = format!(
+            "mesh: {} takes too little of what it is told: it begins anew",
+            self.peer_name(peer)
+        );
+        let Some(links) = self.links() else { return };
+        if links.dying.iter().any(|(dying, at)| *dying == peer && *at <= links.now) {
+            return;
+        }
+        let now = links.now;
+        links.dying.retain(|(dying, _)| *dying != peer);
+        links.dying.push((peer, now));
+        self.wake_by(now);
+        self.log(Level::Error, None, text);
+    }
+
+    /// Time has passed for links and peers. True when something is to be looked at again soon.
+    pub(in crate::node) fn tick_peers(&mut self, now: Micros) -> bool {
+        self.note_time(now);
+        let Some(links) = self.links() else { return false };
+        let due: Vec<PeerId> = links
+            .transports
+            .iter()
+            .filter(|(_, transport)| transport.deadline().is_some_and(|at| at <= now))
+            .map(|(peer, _)| *peer)
+            .collect();
+        for peer in due {
+            if let Some(transport) = self.transport(peer) {
+                transport.tick(now);
+            }
+            self.stir(peer);
+        }
+        self.tick_dying(now);
+        self.tick_probes(now);
+        self.tick_strangers(now);
+        self.hear_peers();
+        let soon = self.links.iter().any(|link| matches!(link.stage, Stage::Stranger(..)));
+        soon || self.links().is_some_and(|links| !links.dying.is_empty())
+    }
+
+    /// When a transport wants to be looked at.
+    pub(in crate::node) fn peers_deadline(&self) -> Option<Micros> {
+        let links = self.cluster.as_ref()?.links.as_ref()?;
+        links.transports.values().filter_map(Peer::deadline).min()
+    }
+
+    fn tick_dying(&mut self, now: Micros) {
+        let Some(links) = self.links() else { return };
+        let (late, waiting): (Vec<_>, Vec<_>) = links.dying.drain(..).partition(|(_, at)| *at <= now);
+        links.dying = waiting;
+        for (peer, _) in late {
+            let Some(left) = self.transport(peer).map(|transport| transport.declare_dead(now)) else {
+                continue;
+            };
+            self.stir(peer);
+            self.peer_gone(now, peer, &data_of(left));
+        }
+    }
+
+    fn tick_probes(&mut self, now: Micros) {
+        let Some(links) = self.links() else { return };
+        let mut dials = Vec::new();
+        let mut next = None;
+        for (at, probe) in links.probes.iter_mut().enumerate().filter(|(_, probe)| !probe.rests) {
+            if probe.next <= now {
+                probe.rests = true;
+                dials.push((at, probe.address.clone()));
+            } else {
+                next = Some(next.map_or(probe.next, |next: Micros| next.min(probe.next)));
+            }
+        }
+        for (at, address) in dials {
+            let nowhere = SocketAddr::from((Ipv4Addr::UNSPECIFIED, address.port));
+            let link = self.insert_link(now, nowhere, Stage::Dialling(Dialling::Probe(at)));
+            self.actions.push(Action::Dial {
+                link,
+                host: address.host.into(),
+                port: address.port,
+            });
+        }
+        if let Some(next) = next {
+            self.wake_by(next);
+        }
+    }
+
+    /// Strangers that take too long to say who they are.
+    fn tick_strangers(&mut self, now: Micros) {
+        let late: Vec<LinkId> = (0..self.links.len())
+            .filter(|slot| {
+                matches!(&self.links[*slot].stage, Stage::Stranger(conn, _)
+                    if conn.deadline().is_some_and(|at| at <= now))
+            })
+            .filter_map(|slot| {
+                Some(LinkId {
+                    slot: u32::try_from(slot).ok()?,
+                    generation: self.links[slot].generation,
+                })
+            })
+            .collect();
+        for id in late {
+            self.count(Counter::PeerRefused);
+            let remote = self.link(id).map(|link| link.remote);
+            self.log(
+                Level::Warning,
+                remote,
+                "mesh: refused: the handshake took too long".into(),
+            );
+            self.drop_stranger(now, id);
+        }
+    }
+
+    /// The process ends: peers are told.
+    pub(in crate::node) fn leave_peers(&mut self, now: Micros) {
+        self.note_time(now);
+        let Some(links) = self.links() else { return };
+        let peers: Vec<PeerId> = links.transports.keys().copied().collect();
+        for peer in peers {
+            if let Some(transport) = self.transport(peer) {
+                transport.leave(now, Reason::Leaving);
+            }
+            self.stir(peer);
+        }
+        self.hear_peers();
+    }
+}
+
+fn data_of(mut lanes: [Unacknowledged; 2]) -> Vec<Vec<u8>> {
+    let mut all = Vec::new();
+    let mut message = Vec::new();
+    while lanes[usize::from(mesh::Lane::Data.number())].next_into(&mut message) {
+        all.push(message.clone());
+    }
+    all
+}
+
+impl Cluster {
+    /// No transports: messages wait in [`Cluster::posted`] until a test takes them.
+    pub(super) fn is_played_by_hand(&self) -> bool {
+        self.links.is_none()
+    }
+}

@@ -1,0 +1,234 @@
+//! This node among others: whose user is whose, what crosses to another node, and what of theirs is known here.
+//!
+//! # Who writes what
+//!
+//! * A peer (another node) is served by one shard, its *home*: its links, its lanes, the seats that stand here for its
+//!   components. Everything from one peer comes through its home, so what a note taught is known to every shard before
+//!   a packet that was sent after it (the lanes between shards keep that order).
+//! * A user is served by the node that holds the *claim*: the node of his sm. It alone writes his row, which every other
+//!   node keeps. Without a claim he belongs to his *directory owner*, which every node computes from his JID.
+//! * Only the directory owner places a `start`: it stamps it with its clock, and the node that the stamped start reaches
+//!   takes the claim. A node gives a claim back when nothing of the user is left and its sm is done with him.
+//!
+//! # Why nothing overtakes
+//!
+//! What a shard sends for a user goes by one way: his node, if he has a row, else his owner's. When that way changes,
+//! [`turn`] sends a marker down the old way and keeps the user's frames until it has arrived behind the last of those
+//! that went before. What an sm of this node may still have in hand for a user is fenced before anything of his goes
+//! to another node.
+//!
+//! Must never be added: sockets, sealing, sequences (they are the room `mesh`'s), and knowledge of another node's table
+//! beyond its rows, seats and names.
+
+mod links;
+mod message;
+mod packets;
+mod peers;
+mod rows;
+mod seats;
+mod starts;
+mod turn;
+
+pub(super) use links::Dialling;
+pub use links::policies;
+use starts::Site;
+
+use super::Shard;
+use super::api::Micros;
+use crate::config::Mesh;
+use crate::jid::{self, ClusterKey, TableMap};
+use crate::table::rows::{Clock, Row, Rows};
+use crate::table::ways::Ways;
+use crate::table::{PeerId, SeatId, ShardId};
+use peers::{Home, PeerView};
+use std::collections::VecDeque;
+
+/// A lane between two nodes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lane {
+    /// Notes.
+    Control,
+    /// Packets.
+    Data,
+}
+
+/// What one shard knows of the other nodes.
+#[derive(Debug)]
+pub(super) struct Cluster {
+    /// This node's name.
+    pub(super) own: Box<str>,
+    key: ClusterKey,
+    /// Wall clock at the origin of [`Micros`], milliseconds since 1970.
+    origin_ms: u64,
+    last: Clock,
+    /// By number.
+    peers: Vec<PeerView>,
+    /// Peers that take part in ownership.
+    ready: usize,
+    pub(super) rows: Rows,
+    /// Rows of a peer that is just leaving.
+    leaving: Vec<(Box<str>, Row)>,
+    ways: Ways,
+    /// Markers sent so far.
+    serial: u64,
+    /// Users whose way changed, by when they go on at the latest.
+    turning: VecDeque<(Micros, Box<str>, u64)>,
+    /// Users with starts that another node was asked about, by when to look again.
+    asked: VecDeque<(Micros, Box<str>)>,
+    /// Full JIDs that this node lost to a newer claim: their sm's farewells are not true. Oldest first.
+    lost: VecDeque<(Micros, Box<str>)>,
+    /// Other nodes' components: node and its number for it, and the seat that stands here.
+    numbers: TableMap<(PeerId, SeatId), SeatId>,
+    /// Peers whose home is this shard.
+    homes: TableMap<PeerId, Home>,
+    /// Slots for other nodes' components that this shard has used, and those that are free again.
+    slots_used: u16,
+    slots_free: VecDeque<SeatId>,
+    /// Messages for peers, until they are taken.
+    pub(super) posted: VecDeque<(PeerId, Lane, Vec<u8>)>,
+    links: Option<links::Links>,
+}
+
+/// Where a user is served.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Place {
+    /// Here.
+    Here,
+    /// By this node, or it knows by whom.
+    At(PeerId),
+}
+
+impl Cluster {
+    /// A node of this configuration that knows no other yet.
+    pub(super) fn new(mesh: &Mesh, origin_ms: u64) -> Cluster {
+        Cluster {
+            own: mesh.node.as_str().into(),
+            key: ClusterKey::default(),
+            origin_ms,
+            last: Clock::default(),
+            peers: Vec::new(),
+            ready: 0,
+            rows: Rows::default(),
+            leaving: Vec::new(),
+            ways: Ways::default(),
+            serial: 0,
+            turning: VecDeque::new(),
+            asked: VecDeque::new(),
+            lost: VecDeque::new(),
+            numbers: TableMap::default(),
+            homes: TableMap::default(),
+            slots_used: 0,
+            slots_free: VecDeque::new(),
+            posted: VecDeque::new(),
+            links: None,
+        }
+    }
+
+    fn peer(&self, peer: PeerId) -> Option<&PeerView> {
+        self.peers.get(usize::from(peer.0))
+    }
+
+    fn name_of(&self, peer: PeerId) -> &str {
+        self.peer(peer).map_or("", |view| &view.name)
+    }
+
+    fn peer_named(&self, name: &str) -> Option<PeerId> {
+        let at = self.peers.iter().position(|view| *view.name == *name)?;
+        Some(PeerId(u16::try_from(at).ok()?))
+    }
+
+    /// The next tick of the hybrid clock.
+    pub(super) fn stamp(&mut self, now: Micros) -> Clock {
+        self.last = Clock::next(self.last, self.origin_ms + now / 1_000);
+        self.last
+    }
+
+    /// Another node's clock was seen: this one's goes on from there.
+    fn witness(&mut self, clock: Clock) {
+        self.last = self.last.max(clock);
+    }
+}
+
+impl Shard {
+    /// The next message for a peer whose home this shard is, in order.
+    pub fn take_posted(&mut self) -> Option<(PeerId, Lane, Vec<u8>)> {
+        self.cluster.as_mut()?.posted.pop_front()
+    }
+
+    /// The name of a peer.
+    pub fn peer_name(&self, peer: PeerId) -> &str {
+        self.cluster.as_ref().map_or("", |cluster| cluster.name_of(peer))
+    }
+
+    /// The shard that serves a peer.
+    pub(super) fn home_of(&self, peer: PeerId) -> ShardId {
+        peer.0 % self.shards
+    }
+
+    /// Other nodes take part in ownership.
+    pub(super) fn has_peers(&self) -> bool {
+        self.cluster.as_ref().is_some_and(|cluster| cluster.ready > 0)
+    }
+
+    /// Who serves a user, or knows who does.
+    pub(super) fn place(&self, bare: &str) -> Place {
+        let Some(cluster) = self.cluster.as_ref().filter(|cluster| cluster.ready > 0) else {
+            return Place::Here;
+        };
+        if self.users.get(bare).is_some_and(|user| user.claim != Clock::default()) {
+            return Place::Here;
+        }
+        match cluster.rows.get(bare) {
+            Some(row) => Place::At(row.peer),
+            None => self.directory_owner(bare),
+        }
+    }
+
+    /// The node that decides about a user whom nobody serves: of those that have an sm for his domain, the one that the
+    /// cluster's hash prefers. Without any it is this one, which then says so to the sender.
+    pub(super) fn directory_owner(&self, bare: &str) -> Place {
+        let (Some(cluster), Some((_, name))) = (&self.cluster, self.names.get(super::placement::domain_of(bare)))
+        else {
+            return Place::Here;
+        };
+        let mut best: Option<(u64, Place)> = None;
+        let mut last = None;
+        for holder in &name.holders {
+            let Some(peer) = self.names.seat(*holder).map(|view| view.peer) else {
+                continue;
+            };
+            if last == Some(peer) || peer.is_some_and(|peer| !cluster.peer(peer).is_some_and(PeerView::is_ready)) {
+                continue;
+            }
+            last = Some(peer);
+            let node = peer.map_or(&*cluster.own, |peer| cluster.name_of(peer));
+            let weight = jid::rendezvous_weight(&cluster.key, bare, node);
+            if best.is_none_or(|(top, _)| weight > top) {
+                best = Some((weight, peer.map_or(Place::Here, Place::At)));
+            }
+        }
+        best.map_or(Place::Here, |(_, place)| place)
+    }
+
+    /// The nodes that have a living sm for a domain, this one first: (node, name).
+    pub(super) fn sites(&self, domain: &str) -> Vec<(Site, Box<str>)> {
+        let (Some(cluster), Some((_, name))) = (&self.cluster, self.names.get(domain)) else {
+            return Vec::new();
+        };
+        let mut sites: Vec<(Site, Box<str>)> = Vec::new();
+        for holder in &name.holders {
+            let Some(view) = self.names.seat(*holder).filter(|view| view.live) else {
+                continue;
+            };
+            let (site, node): (Site, &str) = match view.peer {
+                None => (None, &cluster.own),
+                Some(peer) if cluster.peer(peer).is_some_and(PeerView::is_ready) => (Some(peer), cluster.name_of(peer)),
+                Some(_) => continue,
+            };
+            if !sites.iter().any(|(other, _)| *other == site) {
+                sites.push((site, node.into()));
+            }
+        }
+        sites
+    }
+}

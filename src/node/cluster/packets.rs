@@ -1,0 +1,421 @@
+//! Packets: frames that cross to a peer, and frames that came from one.
+
+use super::message::Packet;
+use super::{Lane, Place};
+use crate::node::api::{DataBatch, Micros};
+use crate::node::counters::Counter;
+use crate::node::lane::{Message, Verb};
+use crate::node::{SELF, Shard};
+use crate::table::users::Marker;
+use crate::table::ways::Path;
+use crate::table::{PeerId, SeatId, SeatKind};
+use crate::wire::edit;
+use crate::wire::header::{self, Frame, PayloadKind, Route};
+use std::borrow::Cow;
+
+impl Shard {
+    /// The home of another node's component: a frame for it. False when its node's queue is full.
+    pub(in crate::node) fn cross_to_seat(&mut self, seat: SeatId, source: SeatId, frame: &[u8]) -> bool {
+        let Some((peer, number)) = self.seats.get(seat).and_then(|state| state.abroad) else {
+            return true;
+        };
+        // A component of a third node is not known there by a number of ours.
+        let own = self.names.seat(source).is_some_and(|view| view.peer.is_none());
+        let packet = Packet::ToSeat {
+            seat: number,
+            source: if own { source } else { SELF },
+            frame,
+        };
+        self.post_packet(peer, &packet)
+    }
+
+    /// Sends a frame for a user to another node.
+    pub(super) fn cross_to_user(
+        &mut self,
+        now: Micros,
+        peer: PeerId,
+        bare: &str,
+        source: SeatId,
+        path: Path,
+        frame: &[u8],
+    ) {
+        let Some(path) = path.further() else {
+            self.count(Counter::DropHops);
+            return self.bounce(now, source, frame, "503");
+        };
+        let home = self.home_of(peer);
+        if home != self.id {
+            return self.data[usize::from(home)].push_for(Verb::Abroad(peer, path), source, bare, frame);
+        }
+        self.cross_here(now, peer, bare, source, path, frame);
+    }
+
+    /// The peer's home: the same.
+    fn cross_here(&mut self, now: Micros, peer: PeerId, bare: &str, source: SeatId, path: Path, frame: &[u8]) {
+        let Some(cluster) = &self.cluster else { return };
+        if !cluster.homes.contains_key(&peer) {
+            return self.user_again(now, bare, source, path, frame);
+        }
+        let (origin, number): (Box<str>, SeatId) = match self.seats_number(source) {
+            Some((of, number)) => (cluster.name_of(of).into(), number),
+            None => ("".into(), source),
+        };
+        let packet = Packet::ToUser {
+            bare,
+            path,
+            origin: &origin,
+            source: number,
+            frame,
+        };
+        if !self.post_packet(peer, &packet) {
+            self.overflow(now, source, source, frame);
+        }
+    }
+
+    fn seats_number(&self, seat: SeatId) -> Option<(PeerId, SeatId)> {
+        let peer = self.names.seat(seat)?.peer?;
+        let numbers = &self.cluster.as_ref()?.numbers;
+        let found = numbers.iter().find(|((of, _), here)| *of == peer && **here == seat);
+        found.map(|((of, number), _)| (*of, *number))
+    }
+
+    /// Back to a component of another node.
+    pub(in crate::node) fn cross_back(&mut self, seat: SeatId, frame: &[u8], code: &'static str) {
+        let Some((peer, number)) = self.seats.get(seat).and_then(|state| state.abroad) else {
+            return;
+        };
+        let packet = Packet::Bounce {
+            seat: number,
+            code,
+            frame,
+        };
+        self.post_packet(peer, &packet);
+    }
+
+    /// A marker for a user on its way to another node.
+    pub(super) fn cross_marker(&mut self, now: Micros, peer: PeerId, bare: &str, hops: u8, marker: Marker) {
+        let home = self.home_of(peer);
+        if home != self.id {
+            return self.data[usize::from(home)].push(Verb::Marker(Some(peer), hops, marker), SELF, bare.as_bytes());
+        }
+        self.marker_here(now, peer, bare, hops, marker);
+    }
+
+    /// The peer's home: the same. If the peer is gone, whatever was under way to it went back before this.
+    fn marker_here(&mut self, now: Micros, peer: PeerId, bare: &str, hops: u8, marker: Marker) {
+        let Some(cluster) = &self.cluster else { return };
+        let (gone, hops) = (!cluster.homes.contains_key(&peer), hops.checked_sub(1));
+        let (Some(hops), false) = (hops, gone) else {
+            return self.marker_again(now, bare, hops.unwrap_or(0), marker);
+        };
+        let origin: Box<str> = marker.origin.map_or("", |origin| cluster.name_of(origin)).into();
+        let packet = Packet::Marker {
+            bare,
+            hops,
+            origin: &origin,
+            shard: marker.shard,
+            serial: marker.serial,
+        };
+        self.post_packet(peer, &packet);
+    }
+
+    /// A frame or marker from a lane between shards that has to do with other nodes.
+    pub(in crate::node) fn lane_abroad(&mut self, now: Micros, verb: Verb, source: SeatId, bytes: &[u8]) {
+        match verb {
+            Verb::Abroad(peer, path) => {
+                if let Some((bare, frame)) = DataBatch::cut_for(bytes) {
+                    self.cross_here(now, peer, bare, source, path, frame);
+                }
+            }
+            Verb::Marker(to, hops, marker) => {
+                let Ok(bare) = std::str::from_utf8(bytes) else { return };
+                match to {
+                    Some(peer) => self.marker_here(now, peer, bare, hops, marker),
+                    None => self.marker_for(now, bare, hops, marker),
+                }
+            }
+            _ => unreachable!("the caller gives only these"),
+        }
+    }
+
+    /// False when the peer's queue is full.
+    fn post_packet(&mut self, peer: PeerId, packet: &Packet<'_>) -> bool {
+        let mut bytes = Vec::new();
+        packet.write(&mut bytes);
+        let posted = self.post(peer, Lane::Data, bytes);
+        if !posted {
+            self.count(Counter::DropPeerQueue);
+        }
+        posted
+    }
+
+    /// The peer's home: a packet from it.
+    pub(super) fn packet(&mut self, now: Micros, peer: PeerId, packet: Packet<'_>) {
+        match packet {
+            Packet::ToSeat { seat, source, frame } => self.packet_to_seat(now, peer, seat, source, frame),
+            Packet::ToUser {
+                bare,
+                path,
+                origin,
+                source,
+                frame,
+            } => {
+                let (source, id) = self.source_of(peer, origin, source);
+                let Ok(Frame::Route(route)) = header::read(frame) else {
+                    return;
+                };
+                let frame = self.here(frame, &route, None, id.as_deref());
+                self.user_frame(now, bare, source, path, &frame);
+            }
+            Packet::Bounce { seat, code, frame } => self.packet_back(now, peer, seat, code, frame),
+            Packet::Marker {
+                bare,
+                hops,
+                origin,
+                shard,
+                serial,
+            } => {
+                let Some(cluster) = &self.cluster else { return };
+                let origin = match origin {
+                    "" => Some(peer),
+                    own if *own == *cluster.own => None,
+                    other => match cluster.peer_named(other) {
+                        Some(origin) => Some(origin),
+                        None => return,
+                    },
+                };
+                let marker = Marker { origin, shard, serial };
+                self.marker_again(now, bare, hops, marker);
+            }
+            Packet::MarkerDone { shard, serial } => {
+                if shard < self.shards {
+                    self.tell(now, shard, Message::MarkerDone { serial });
+                }
+            }
+            Packet::Untold { bare, hops, resource } => self.tell(
+                now,
+                self.owner(bare),
+                Message::Untold {
+                    bare: bare.into(),
+                    resource: resource.into(),
+                    hops,
+                },
+            ),
+        }
+    }
+
+    fn packet_to_seat(&mut self, now: Micros, peer: PeerId, seat: SeatId, source: SeatId, frame: &[u8]) {
+        let Ok(Frame::Route(route)) = header::read(frame) else {
+            return;
+        };
+        let (source, id) = self.source_of(peer, "", source);
+        let id_here = self.names.seat(seat).map(|view| view.id.clone());
+        let frame = self.here(frame, &route, id_here.as_deref(), id.as_deref());
+        let Ok(Frame::Route(route)) = header::read(&frame) else {
+            return;
+        };
+        if self.names.seat(seat).is_some_and(|view| view.peer.is_some()) {
+            return self.count(Counter::DropGone);
+        }
+        if source == SELF || self.observe(now, source, &frame, &route) {
+            self.hand_with(now, seat, source, &frame, Some(&route));
+        }
+    }
+
+    fn packet_back(&mut self, now: Micros, peer: PeerId, seat: SeatId, code: &'static str, frame: &[u8]) {
+        let Ok(Frame::Route(route)) = header::read(frame) else {
+            return;
+        };
+        if self.names.seat(seat).is_none_or(|view| view.peer.is_some()) {
+            return self.count(Counter::DropGone);
+        }
+        let text = |value: Option<crate::wire::value::Value<'_>>| value.and_then(|v| v.unescape()).map(Cow::into_owned);
+        let (to, from) = (text(route.to), text(route.from));
+        let node = self.cluster.as_ref().map_or("", |cluster| cluster.name_of(peer));
+        let to = to
+            .map(|to| format!("{to}.{node}"))
+            .filter(|name| self.names.get(name).is_some());
+        let from = from
+            .as_deref()
+            .and_then(|from| self.id_at_home(from))
+            .map(str::to_owned);
+        let mut mended = Vec::with_capacity(frame.len() + 64);
+        edit::with_addresses(frame, &route, to.as_deref(), from.as_deref(), &mut mended);
+        self.bounce(now, seat, &mended, code);
+    }
+
+    /// The seat of a packet's sender, and the id under which it is known here, where that is not what it calls itself.
+    fn source_of(&self, peer: PeerId, origin: &str, number: SeatId) -> (SeatId, Option<Box<str>>) {
+        let Some(cluster) = self.cluster.as_ref().filter(|_| number != SELF) else {
+            return (SELF, None);
+        };
+        let seat = match origin {
+            "" => self.seat_of(peer, number),
+            own if *own == *cluster.own => Some(number),
+            other => cluster
+                .peer_named(other)
+                .and_then(|origin| self.seat_of(origin, number)),
+        };
+        let id = seat.and_then(|seat| self.names.seat(seat)).map(|view| view.id.clone());
+        (seat.unwrap_or(SELF), id)
+    }
+
+    /// A frame as this node's components may have it: ids of components are good on their own node only, so that of its
+    /// destination becomes what it calls itself, and that of its source what it is called here.
+    fn here<'f>(&self, frame: &'f [u8], route: &Route<'_>, to: Option<&str>, from: Option<&str>) -> Cow<'f, [u8]> {
+        let is = |value: Option<crate::wire::value::Value<'_>>, name: &str| value.is_some_and(|value| value.is(name));
+        let to = to.filter(|id| is(route.to, &self.name_abroad(id)));
+        let from = from.filter(|id| {
+            let abroad = self
+                .names
+                .get(id)
+                .and_then(|(_, name)| self.names.seat(name.holders[0])?.peer)
+                .and_then(|peer| super::seats::strip_node(id, self.cluster.as_ref()?.name_of(peer)));
+            match abroad {
+                // A service has one name everywhere.
+                Some(id_there) => {
+                    is(route.from, id_there)
+                        && self.names.get(id_there).is_none_or(|(_, name)| {
+                            !name
+                                .holders
+                                .iter()
+                                .any(|seat| self.names.seat(*seat).is_some_and(|view| *view.id == **id))
+                        })
+                }
+                None => is(route.from, &self.name_abroad(id)),
+            }
+        });
+        if to.is_none() && from.is_none() {
+            return Cow::Borrowed(frame);
+        }
+        let mut mended = Vec::with_capacity(frame.len() + 64);
+        edit::with_addresses(frame, route, to, from, &mut mended);
+        Cow::Owned(mended)
+    }
+
+    /// A frame for a user, to the shard that owns him.
+    fn user_frame(&mut self, now: Micros, bare: &str, source: SeatId, path: Path, frame: &[u8]) {
+        let owner = self.owner(bare);
+        if owner == self.id {
+            self.for_user(now, source, frame, path);
+        } else {
+            self.data[usize::from(owner)].push(Verb::User(path), source, frame);
+        }
+    }
+
+    /// What was under way to a node that is gone looks for another way, before anything that was sent since.
+    fn user_again(&mut self, now: Micros, bare: &str, source: SeatId, path: Path, frame: &[u8]) {
+        let is_start = matches!(header::read(frame), Ok(Frame::Route(Route { payload: Some(payload), .. }))
+            if payload.kind == PayloadKind::Session);
+        if is_start {
+            // Kept by the node it came from, and asked for again.
+            return self.count(Counter::DropGone);
+        }
+        let hops = path.hops + u8::from(self.names.seat(source).is_some_and(|view| view.peer.is_none()));
+        let path = Path {
+            hops,
+            again: true,
+            ..path
+        };
+        self.user_frame(now, bare, source, path, frame);
+    }
+
+    /// A marker for a user, to the shard that owns him: by the lane of the frames before it.
+    fn marker_again(&mut self, now: Micros, bare: &str, hops: u8, marker: Marker) {
+        let owner = self.owner(bare);
+        if owner == self.id {
+            return self.marker_for(now, bare, hops, marker);
+        }
+        self.data[usize::from(owner)].push(Verb::Marker(None, hops, marker), SELF, bare.as_bytes());
+    }
+
+    /// The home of a peer that is gone: a packet that it may not have got.
+    pub(super) fn packet_again(&mut self, now: Micros, peer: PeerId, packet: Packet<'_>) {
+        match packet {
+            Packet::ToUser {
+                bare,
+                path,
+                origin,
+                source,
+                frame,
+            } => {
+                let source = match origin {
+                    "" => source,
+                    _ => self.source_of(peer, origin, source).0,
+                };
+                self.user_again(now, bare, source, path, frame);
+            }
+            Packet::Marker {
+                bare,
+                hops,
+                origin,
+                shard,
+                serial,
+            } => {
+                let origin = self.cluster.as_ref().and_then(|cluster| cluster.peer_named(origin));
+                self.marker_again(now, bare, hops, Marker { origin, shard, serial });
+            }
+            // The clients of a c2s here are ended with their sm, and a session that lost its c2s is its sm's affair.
+            Packet::ToSeat { source, .. } if self.names.seat(source).is_none_or(|view| view.kind == SeatKind::C2s) => {
+                self.count(Counter::DropGone);
+            }
+            Packet::ToSeat { source, frame, .. } => self.bounce(now, source, frame, "404"),
+            Packet::Untold { bare, hops, resource } => self.tell(
+                now,
+                self.owner(bare),
+                Message::Untold {
+                    bare: bare.into(),
+                    resource: resource.into(),
+                    hops,
+                },
+            ),
+            Packet::Bounce { .. } | Packet::MarkerDone { .. } => self.count(Counter::DropGone),
+        }
+    }
+
+    /// Sends word to a marker's origin that it has arrived.
+    pub(in crate::node) fn marker_arrived(&mut self, now: Micros, marker: Marker) {
+        match marker.origin {
+            None if marker.shard == self.id => self.marker_done(now, marker.serial),
+            None => self.tell(now, marker.shard, Message::MarkerDone { serial: marker.serial }),
+            Some(peer) => {
+                let home = self.home_of(peer);
+                self.tell(now, home, Message::MarkerDoneAbroad { peer, marker });
+            }
+        }
+    }
+
+    /// The home of a marker's origin: the same.
+    pub(in crate::node) fn post_marker_done(&mut self, peer: PeerId, marker: Marker) {
+        self.post_packet(
+            peer,
+            &Packet::MarkerDone {
+                shard: marker.shard,
+                serial: marker.serial,
+            },
+        );
+    }
+
+    /// The home of a peer: it shall tell the contacts of a session that died.
+    pub(in crate::node) fn post_untold(&mut self, peer: PeerId, bare: &str, resource: &str, hops: u8) {
+        self.post_packet(peer, &Packet::Untold { bare, hops, resource });
+    }
+
+    /// Sends what is known of a lost session to the node that can tell the contacts.
+    pub(super) fn untold_abroad(&mut self, now: Micros, bare: &str, resource: Box<str>, hops: u8) {
+        let (Place::At(peer), Some(hops)) = (self.place(bare), hops.checked_sub(1)) else {
+            return;
+        };
+        let home = self.home_of(peer);
+        self.tell(
+            now,
+            home,
+            Message::UntoldAbroad {
+                peer,
+                bare: bare.into(),
+                resource,
+                hops,
+            },
+        );
+    }
+}

@@ -1,0 +1,316 @@
+//! Rows: what this node says of its users, what others say of theirs, and who gives way when two say it of one.
+
+use super::Place;
+use super::message::Note;
+use crate::node::Shard;
+use crate::node::api::{Level, Micros};
+use crate::node::counters::Counter;
+use crate::node::grace::session_payload;
+use crate::node::lane::{Message, SessionKey};
+use crate::table::rows::{Clock, Row, RowSession};
+use crate::table::users::{Session, Stage, User};
+use crate::table::ways::HOPS_MAX;
+use crate::table::{PeerId, SeatId, ShardId, Token};
+use crate::wire::edit;
+use crate::wire::header::{Payload, PayloadKind};
+use smallvec::SmallVec;
+
+/// How long the farewells of a session are muted that this node lost to a newer claim, microseconds; and of how many.
+const LOST_US: Micros = 30_000_000;
+const LOST_MAX: usize = 65_536;
+
+type RowSessions = SmallVec<[RowSession; 1]>;
+
+fn row_sessions(user: &User) -> RowSessions {
+    let told = |session: &Session| RowSession {
+        resource: session.resource.clone(),
+        available: session.available,
+    };
+    user.sessions.iter().map(told).collect()
+}
+
+impl Shard {
+    /// This node takes a user on, as of `stamp` (0: as of now).
+    pub(in crate::node) fn claim_user(&mut self, now: Micros, bare: &str, stamp: Clock) {
+        let Some(cluster) = &mut self.cluster else { return };
+        let stamp = if stamp == Clock::default() {
+            cluster.stamp(now)
+        } else {
+            cluster.witness(stamp);
+            stamp
+        };
+        if let Some(row) = cluster.rows.get(bare) {
+            let (peer, clock) = (row.peer, row.clock.min(stamp));
+            cluster.rows.remove(bare, peer, clock);
+        }
+        self.users.change(bare, |user| user.claim = user.claim.max(stamp));
+        self.announce(now, bare);
+    }
+
+    /// Tells all nodes what this one knows of a user that it serves.
+    pub(in crate::node) fn announce(&mut self, now: Micros, bare: &str) {
+        let Some(user) = self.users.get(bare).filter(|user| user.claim != Clock::default()) else {
+            return;
+        };
+        let (clock, sessions) = (user.claim, Some(row_sessions(user)));
+        self.tell_homes(now, bare, clock, sessions);
+    }
+
+    /// A peer's home: what this node says of a user.
+    pub(in crate::node) fn row_out(&mut self, bare: &str, clock: Clock, sessions: Option<RowSessions>) {
+        match sessions {
+            Some(sessions) => self.post_all(&Note::Row { bare, clock, sessions }),
+            None => self.post_all(&Note::RowGone { bare, clock }),
+        }
+    }
+
+    fn tell_homes(&mut self, now: Micros, bare: &str, clock: Clock, sessions: Option<RowSessions>) {
+        let Some(cluster) = &self.cluster else { return };
+        let peers = cluster.peers.len();
+        for home in 0..ShardId::try_from(peers.min(usize::from(self.shards))).unwrap_or(self.shards) {
+            self.tell(
+                now,
+                home,
+                Message::RowOut {
+                    bare: bare.into(),
+                    clock,
+                    sessions: sessions.clone(),
+                },
+            );
+        }
+    }
+
+    /// Gives a user back of whom nothing is left here, when the sm of this node is done with him.
+    pub(in crate::node) fn release_claim(&mut self, now: Micros, bare: &str) {
+        let Some(user) = self.users.get(bare) else { return };
+        let busy = user.flux.as_ref().is_some_and(|flux| {
+            flux.wait.is_some()
+                || !flux.held.is_empty()
+                || !flux.untold.is_empty()
+                || flux.starts.iter().any(|start| start.stage != Stage::Waiting)
+        });
+        if user.claim == Clock::default() || !user.sessions.is_empty() || busy || user.wants_place() {
+            return;
+        }
+        let clock = user.claim;
+        if !self.belongs_here(bare) && self.wait_for_fences(now, bare, None) {
+            return;
+        }
+        self.users.change(bare, |user| user.claim = Clock::default());
+        self.tell_homes(now, bare, clock, None);
+    }
+
+    /// No sm of this node can serve a user whom it took on, and another node has one: he is given back as he is.
+    pub(in crate::node) fn pass_on(&mut self, now: Micros, bare: &str) -> bool {
+        let claim = self.users.get(bare).map_or(Clock::default(), |user| user.claim);
+        if claim == Clock::default() || !self.own_holders(bare).is_empty() || self.belongs_here(bare) {
+            return false;
+        }
+        self.users.change(bare, |user| {
+            user.claim = Clock::default();
+            user.sm = None;
+        });
+        self.tell_homes(now, bare, claim, None);
+        true
+    }
+
+    /// Contacts of lost sessions are told by this node or by the one that serves the user. True when he waits for it.
+    pub(in crate::node) fn tell_of_lost(&mut self, now: Micros, bare: &str) -> bool {
+        if self.place(bare) == Place::Here && !self.pass_on(now, bare) {
+            return self.tell_contacts(now, bare);
+        }
+        let untold = self.users.change(bare, |user| std::mem::take(&mut user.flux().untold));
+        for resource in untold {
+            self.untold_abroad(now, bare, resource, HOPS_MAX);
+        }
+        false
+    }
+
+    /// A session that began at an sm: true when it is this node's to keep.
+    pub(in crate::node) fn is_registered_here(
+        &mut self,
+        now: Micros,
+        bare: &str,
+        sm: SeatId,
+        request: Option<Token>,
+        session: &Session,
+    ) -> bool {
+        let Some(cluster) = &self.cluster else { return true };
+        if self.names.seat(sm).is_some_and(|view| view.peer.is_some()) {
+            // Its node keeps it. Here only its start was kept.
+            if self.users.get(bare).is_some() {
+                self.users.change(bare, |user| {
+                    let starts = &mut user.flux().starts;
+                    starts.retain(|start| !(start.c2s == session.c2s && Some(start.id) == request));
+                });
+                self.settle(now, bare);
+            }
+            return false;
+        }
+        if self.users.get(bare).is_some_and(|user| user.claim != Clock::default()) {
+            return true;
+        }
+        if cluster.rows.get(bare).is_some() {
+            // Meanwhile a newer claim of another node was heard of.
+            let key = SessionKey {
+                c2s: session.c2s,
+                number: session.number,
+                token: session.token,
+            };
+            self.throw_out(now, Some(sm), key);
+            return false;
+        }
+        self.claim_user(now, bare, Clock::default());
+        true
+    }
+
+    /// Tells a new peer's home all rows of this shard.
+    pub(in crate::node) fn tell_rows(&mut self, now: Micros, peer: PeerId) {
+        let claimed = self.users.iter().filter(|(_, user)| user.claim != Clock::default());
+        let rows = claimed
+            .map(|(bare, user)| (bare.into(), user.claim, row_sessions(user)))
+            .collect();
+        let home = self.home_of(peer);
+        self.tell(now, home, Message::RowsDone { peer, rows });
+    }
+
+    /// Another node serves a user, or no longer does.
+    pub(in crate::node) fn row_in(
+        &mut self,
+        now: Micros,
+        peer: PeerId,
+        bare: &str,
+        clock: Clock,
+        sessions: Option<RowSessions>,
+    ) {
+        let Some(cluster) = &mut self.cluster else { return };
+        cluster.witness(clock);
+        let Some(sessions) = sessions else {
+            cluster.rows.remove(bare, peer, clock);
+            return self.settle(now, bare);
+        };
+        let newer = cluster.name_of(peer) > &*cluster.own;
+        let own = self
+            .users
+            .get(bare)
+            .map(|user| user.claim)
+            .filter(|own| *own != Clock::default());
+        let row = Row { peer, clock, sessions };
+        match own {
+            Some(own) if (clock, newer) > (own, false) => self.give_way(now, bare, row),
+            Some(_) => {}
+            None => {
+                cluster.rows.set(bare, row);
+                self.settle(now, bare);
+            }
+        }
+    }
+
+    /// Two nodes serve one user: the newer claim wins. Whoever has a session here is ended, and logs in again there.
+    fn give_way(&mut self, now: Micros, bare: &str, row: Row) {
+        self.count(Counter::Conflicts);
+        let node = self
+            .cluster
+            .as_ref()
+            .map_or("", |cluster| cluster.name_of(row.peer))
+            .to_owned();
+        self.log(
+            Level::Notice,
+            None,
+            format!("mesh: {bare} has a newer session on {node}: those on this node are ended"),
+        );
+        let sm = self.users.get(bare).and_then(|user| user.sm);
+        let sessions = self.users.change(bare, |user| {
+            user.claim = Clock::default();
+            let flux = user.flux();
+            flux.starts.iter_mut().for_each(|start| start.stage = Stage::Waiting);
+            flux.untold.clear();
+            std::mem::take(&mut user.sessions)
+        });
+        let online: SmallVec<[Box<str>; 2]> = row.sessions.iter().map(|session| session.resource.clone()).collect();
+        if let Some(cluster) = &mut self.cluster {
+            cluster.rows.set(bare, row);
+        }
+        for session in sessions {
+            if online.contains(&session.resource) {
+                let full = format!("{bare}/{}", session.resource).into();
+                self.tell_all(now, &Message::Superseded { full });
+            }
+            let key = SessionKey {
+                c2s: session.c2s,
+                number: session.number,
+                token: session.token,
+            };
+            self.throw_out(now, sm, key);
+        }
+        if let Some(sm) = sm {
+            self.touch(bare, sm);
+        }
+        self.settle(now, bare);
+    }
+
+    /// Ends a session at its c2s and at its sm, of this node.
+    pub(super) fn throw_out(&mut self, now: Micros, sm: Option<SeatId>, key: SessionKey) {
+        let (Some(c2s), Some((sm, sm_id))) = (
+            self.names.seat(key.c2s).map(|view| (view.home, view.id.clone())),
+            sm.and_then(|sm| Some((sm, self.names.seat(sm)?.id.clone()))),
+        ) else {
+            return;
+        };
+        let payload = session_payload("end", key.number, key.token.as_str(), None, None);
+        let mut frame = Vec::new();
+        edit::route(&mut frame, &sm_id, &c2s.1, &payload);
+        self.tell(now, c2s.0, Message::EndClient { key, restarted: false });
+        self.hand(now, sm, crate::node::SELF, &frame);
+    }
+
+    /// A session of this node lost against a newer claim: what its sm says of its end is not true.
+    pub(in crate::node) fn superseded(&mut self, now: Micros, full: Box<str>) {
+        let Some(cluster) = &mut self.cluster else { return };
+        while cluster.lost.front().is_some_and(|(at, _)| at + LOST_US <= now) || cluster.lost.len() >= LOST_MAX {
+            cluster.lost.pop_front();
+        }
+        cluster.lost.push_back((now, full));
+    }
+
+    /// sm says that somebody went offline who in truth moved to a newer session elsewhere.
+    pub(in crate::node) fn is_untrue_farewell(&self, payload: &Payload<'_>) -> bool {
+        let Some(cluster) = self.cluster.as_ref().filter(|cluster| !cluster.lost.is_empty()) else {
+            return false;
+        };
+        payload.kind == PayloadKind::Presence
+            && payload.kind_attr.is_some_and(|kind| kind.0 == b"unavailable")
+            && payload
+                .from
+                .and_then(|from| from.unescape())
+                .and_then(|from| crate::jid::full_key(&from).map(|key| key.into_owned()))
+                .is_some_and(|full| cluster.lost.iter().any(|(_, lost)| **lost == *full))
+    }
+
+    /// Every slice: a peer is gone, and the sessions of its sm with it. The directory owner of each user tells his
+    /// contacts; whoever waits for an answer from there asks anew.
+    pub(super) fn peer_rows_lost(&mut self, now: Micros, peer: PeerId) {
+        let Some(cluster) = &mut self.cluster else { return };
+        for (bare, row) in std::mem::take(&mut cluster.leaving) {
+            if self.belongs_here(&bare) {
+                let lost = row.sessions.into_iter().filter(|session| session.available);
+                self.users.change(&bare, |user| {
+                    user.flux().untold.extend(lost.map(|session| session.resource));
+                });
+            }
+            self.settle(now, &bare);
+        }
+        self.ask_elsewhere(now, Some(peer));
+    }
+
+    /// Sessions of a user died elsewhere, and this node may be the one to tell.
+    pub(in crate::node) fn learn_untold(&mut self, now: Micros, bare: &str, resource: Box<str>, hops: u8) {
+        match self.place(bare) {
+            Place::Here => {
+                self.users.change(bare, |user| user.flux().untold.push(resource));
+                self.settle(now, bare);
+            }
+            Place::At(_) => self.untold_abroad(now, bare, resource, hops),
+        }
+    }
+}

@@ -1,0 +1,167 @@
+//! When the way to a user changes.
+//!
+//! A marker goes down the old way, behind everything that was sent by it, travels as frames for that user do, and comes
+//! to an end where he is served. Until word of that comes back, this shard keeps what its node's own components send him.
+
+use super::Place;
+use crate::jid;
+use crate::node::Shard;
+use crate::node::api::{Level, Micros};
+use crate::node::counters::Counter;
+use crate::table::users::{Held, Marker, Turn, Waiting};
+use crate::table::ways::{HOPS_MAX, Path};
+use crate::table::{PeerId, SeatId};
+use std::collections::VecDeque;
+
+/// The longest that frames wait for a marker, microseconds. Then they go on: late is worse than out of order.
+const TURN_US: Micros = 5_000_000;
+
+impl Shard {
+    /// A frame of this node's own for a user goes by `way`. True when it has to wait for what went by another way.
+    pub(in crate::node) fn waits_for_turn(
+        &mut self,
+        now: Micros,
+        bare: &str,
+        way: Place,
+        source: SeatId,
+        path: Path,
+        frame: &[u8],
+    ) -> bool {
+        if !path.is_local() || path.again {
+            return false;
+        }
+        let Some(cluster) = &self.cluster else { return false };
+        let turning = self
+            .users
+            .get(bare)
+            .and_then(|user| user.flux.as_ref())
+            .is_some_and(|flux| flux.turn.is_some());
+        if !turning {
+            let user = jid::table_hash(bare);
+            match cluster.ways.last(user) {
+                Some(old) if way != Place::At(old) => self.begin_turn(now, bare, old),
+                _ => return false,
+            }
+        }
+        self.keep_for_turn(now, bare, source, path, frame);
+        true
+    }
+
+    fn begin_turn(&mut self, now: Micros, bare: &str, old: PeerId) {
+        let shard = self.id;
+        let Some(cluster) = &mut self.cluster else { return };
+        cluster.serial += 1;
+        let (serial, until) = (cluster.serial, now + TURN_US);
+        cluster.turning.push_back((until, bare.into(), serial));
+        self.users.change(bare, |user| {
+            user.flux().turn = Some(Turn {
+                serial,
+                until,
+                frames: VecDeque::new(),
+            });
+        });
+        self.count(Counter::Turns);
+        self.wake_by(now + crate::node::TICK_US);
+        let marker = Marker {
+            origin: None,
+            shard,
+            serial,
+        };
+        self.cross_marker(now, old, bare, HOPS_MAX, marker);
+    }
+
+    fn keep_for_turn(&mut self, now: Micros, bare: &str, source: SeatId, path: Path, frame: &[u8]) {
+        if !self.may_hold(frame.len()) {
+            return self.bounce(now, source, frame, "503");
+        }
+        self.held_bytes += frame.len();
+        self.count(Counter::HeldFrames);
+        let held = Held {
+            source,
+            path,
+            what: Waiting::Frame(frame.into()),
+        };
+        self.users.change(bare, |user| {
+            if let Some(turn) = &mut user.flux().turn {
+                turn.frames.push_back(held);
+            }
+        });
+    }
+
+    /// A marker has come to the shard that owns its user: it goes where a frame for him would go.
+    pub(super) fn marker_for(&mut self, now: Micros, bare: &str, hops: u8, marker: Marker) {
+        if marker.origin.is_none() {
+            return self.marker_arrived(now, marker);
+        }
+        if self.users.get(bare).is_some_and(|user| user.holds()) {
+            let held = Held {
+                source: crate::node::SELF,
+                path: Path { hops, ..Path::LOCAL },
+                what: Waiting::Marker(marker),
+            };
+            self.held_bytes += held.what.byte_len();
+            self.users.change(bare, |user| user.flux().held.push_back(held));
+            return;
+        }
+        match self.place(bare) {
+            Place::At(peer) => self.cross_marker(now, peer, bare, hops, marker),
+            Place::Here => self.marker_arrived(now, marker),
+        }
+    }
+
+    /// All that went by the old way has arrived.
+    pub(in crate::node) fn marker_done(&mut self, now: Micros, serial: u64) {
+        let Some(cluster) = &mut self.cluster else { return };
+        let Some(at) = cluster.turning.iter().position(|(.., other)| *other == serial) else {
+            return;
+        };
+        if let Some((_, bare, _)) = cluster.turning.remove(at) {
+            self.end_turn(now, &bare, serial);
+        }
+    }
+
+    fn end_turn(&mut self, now: Micros, bare: &str, serial: u64) {
+        let turn = self.users.get(bare).and_then(|user| user.flux.as_ref()?.turn.as_ref());
+        if turn.is_none_or(|turn| turn.serial != serial) {
+            return;
+        }
+        if let Some(cluster) = &mut self.cluster {
+            cluster.ways.forget(jid::table_hash(bare));
+        }
+        let frames = self
+            .users
+            .change(bare, |user| user.flux().turn.take())
+            .map(|turn| turn.frames)
+            .unwrap_or_default();
+        for Held { source, path, what } in frames {
+            self.held_bytes -= what.byte_len();
+            if let Waiting::Frame(frame) = what {
+                self.for_user(now, source, &frame, path);
+            }
+        }
+    }
+
+    /// Lets go what waited too long for a marker. True when somebody still waits.
+    pub(in crate::node) fn tick_turns(&mut self, now: Micros) -> bool {
+        let Some(cluster) = &mut self.cluster else { return false };
+        let mut late = Vec::new();
+        while let Some((until, ..)) = cluster.turning.front()
+            && *until <= now
+        {
+            late.extend(cluster.turning.pop_front());
+        }
+        let waits = !cluster.turning.is_empty();
+        for (_, bare, serial) in late {
+            self.log(
+                Level::Warning,
+                None,
+                format!(
+                    "{bare}: what was sent by another way has not arrived for {} s, going on without",
+                    TURN_US / 1_000_000
+                ),
+            );
+            self.end_turn(now, &bare, serial);
+        }
+        waits
+    }
+}

@@ -1,0 +1,487 @@
+//! Several nodes whose messages are carried by hand.
+
+use super::world::{End, SESS, World, control, from_client, message, route, start, started};
+use crate::config::Mesh;
+use crate::node::counters::Counter;
+use crate::table::PeerId;
+
+const NODES: [&str; 3] = ["a.test", "b.test", "c.test"];
+const DOMAIN: &str = "example.net";
+
+fn token(n: u32) -> String {
+    format!("{n:040x}")
+}
+
+/// Each node with one sm and one c2s, both with the stock ids, and one component to send from.
+struct Site {
+    nodes: Vec<World>,
+    sm: Vec<End>,
+    c2s: Vec<End>,
+    peer: Vec<End>,
+    /// Messages between nodes stay under way.
+    cut: Vec<(usize, usize)>,
+    kept: Vec<(usize, usize, crate::node::cluster::Lane, Vec<u8>)>,
+}
+
+impl Site {
+    fn new(count: usize, shards: u16) -> Site {
+        let nodes = (0..count)
+            .map(|n| {
+                World::with(shards, |config| {
+                    config.mesh = Some(Mesh {
+                        node: NODES[n].into(),
+                        local: Vec::new(),
+                        secrets: Vec::new(),
+                        peers: Vec::new(),
+                        domains: Vec::new(),
+                        exit_pins: Vec::new(),
+                        exits: Default::default(),
+                        names: Vec::new(),
+                        cluster: String::new(),
+                        plain_allowed: false,
+                    });
+                })
+            })
+            .collect();
+        let mut site = Site {
+            nodes,
+            sm: Vec::new(),
+            c2s: Vec::new(),
+            peer: Vec::new(),
+            cut: Vec::new(),
+            kept: Vec::new(),
+        };
+        for n in 0..count {
+            let world = &mut site.nodes[n];
+            site.sm.push(world.component(&["sm", "*example.net"]));
+            site.c2s.push(world.component(&["c2s"]));
+            site.peer.push(world.component(&[&format!("peer{n}")]));
+        }
+        for a in 0..count {
+            for b in 0..a {
+                site.connect(a, b);
+            }
+        }
+        // Each c2s shows what it is.
+        for n in 0..count {
+            let user = format!("warm{n}@{DOMAIN}/r");
+            site.send_c2s(n, DOMAIN, &start(90, &user, "warm"));
+            let sm = site.who_got("action='start'");
+            assert_eq!(sm, [n]);
+            site.drain();
+            site.send_sm(n, "c2s", &started(90, &user, "warm", &token(9_000)));
+            let end = control("end", 90, &token(9_000));
+            site.send_c2s(n, "sm", &end);
+            site.send_sm(n, "c2s", &control("ended", 90, &token(9_000)));
+            site.answer_fences();
+        }
+        site.drain();
+        site
+    }
+
+    fn connect(&mut self, a: usize, b: usize) {
+        for (here, there) in [(a, b), (b, a)] {
+            let world = &mut self.nodes[here];
+            let peer = world.shards[0].peer_known(world.now, NODES[there]).unwrap();
+            world.rest();
+            let home = usize::from(world.shards[0].home_of(peer));
+            world.shards[home].peer_joined(world.now, peer);
+        }
+        self.carry();
+    }
+
+    /// Node `there` is dead, as node `here` sees it.
+    fn dies(&mut self, here: usize, there: usize) {
+        let (number, home) = self.peer(here, there);
+        let lost: Vec<Vec<u8>> = self
+            .kept
+            .extract_if(.., |(from, to, ..)| (*from, *to) == (here, there))
+            .filter(|(_, _, lane, _)| *lane == crate::node::cluster::Lane::Data)
+            .map(|(.., bytes)| bytes)
+            .collect();
+        let world = &mut self.nodes[here];
+        world.shards[home].peer_gone(world.now, number, &lost);
+        self.carry();
+    }
+
+    fn peer(&mut self, here: usize, there: usize) -> (PeerId, usize) {
+        let world = &mut self.nodes[here];
+        let peer = world.shards[0].peer_known(world.now, NODES[there]).unwrap();
+        (peer, usize::from(world.shards[0].home_of(peer)))
+    }
+
+    /// Carries everything everywhere.
+    fn carry(&mut self) {
+        for _ in 0..1_000 {
+            let mut quiet = true;
+            for from in 0..self.nodes.len() {
+                self.nodes[from].rest();
+                for shard in 0..self.nodes[from].shards.len() {
+                    while let Some((peer, lane, bytes)) = self.nodes[from].shards[shard].take_posted() {
+                        quiet = false;
+                        let name = self.nodes[from].shards[shard].peer_name(peer).to_owned();
+                        let to = NODES.iter().position(|node| *node == name).unwrap();
+                        if self.cut.contains(&(from, to)) {
+                            self.kept.push((from, to, lane, bytes));
+                            continue;
+                        }
+                        let (number, home) = self.peer(to, from);
+                        let world = &mut self.nodes[to];
+                        world.shards[home].peer_message(world.now, number, lane, &bytes);
+                        world.rest();
+                    }
+                }
+            }
+            if quiet {
+                return;
+            }
+        }
+        panic!("the nodes never come to rest");
+    }
+
+    fn heal(&mut self, from: usize, to: usize) {
+        self.cut.retain(|pair| *pair != (from, to));
+        for (f, t, lane, bytes) in std::mem::take(&mut self.kept) {
+            if (f, t) != (from, to) {
+                self.kept.push((f, t, lane, bytes));
+                continue;
+            }
+            let (number, home) = self.peer(to, from);
+            let world = &mut self.nodes[to];
+            world.shards[home].peer_message(world.now, number, lane, &bytes);
+            world.rest();
+        }
+        self.carry();
+    }
+
+    fn send_c2s(&mut self, n: usize, to: &str, payload: &str) {
+        self.nodes[n].send(self.c2s[n], &route("c2s", to, payload));
+        self.carry();
+    }
+
+    fn send_sm(&mut self, n: usize, to: &str, payload: &str) {
+        self.nodes[n].send(self.sm[n], &route("sm", to, payload));
+        self.carry();
+    }
+
+    /// Component `peer` of node `n` sends a user a message.
+    fn say(&mut self, n: usize, user: &str, body: &str) {
+        let from = format!("peer{n}");
+        let payload = message(&format!("x@{from}"), user, body);
+        self.nodes[n].send(self.peer[n], &route(&from, DOMAIN, &payload));
+        self.carry();
+    }
+
+    fn drain(&mut self) {
+        for n in 0..self.nodes.len() {
+            for end in [self.sm[n], self.c2s[n], self.peer[n]] {
+                self.nodes[n].take(end);
+            }
+        }
+    }
+
+    fn took_sm(&mut self, n: usize) -> String {
+        self.nodes[n].take(self.sm[n])
+    }
+
+    fn took_c2s(&mut self, n: usize) -> String {
+        self.nodes[n].take(self.c2s[n])
+    }
+
+    /// The nodes whose sm has something with this text to read; what it read is gone.
+    fn who_got(&mut self, text: &str) -> Vec<usize> {
+        (0..self.nodes.len())
+            .filter(|n| self.took_sm(*n).contains(text))
+            .collect()
+    }
+
+    /// Each sm answers the fences that it was sent. What else it was sent is given back.
+    fn answer_fences(&mut self) -> Vec<String> {
+        let mut seen = vec![String::new(); self.nodes.len()];
+        for _ in 0..10 {
+            let mut quiet = true;
+            for n in 0..self.nodes.len() {
+                let read = self.took_sm(n);
+                for frame in read.split_inclusive("</route>") {
+                    let Some(id) = frame
+                        .split("id='jidmesh-fence-")
+                        .nth(1)
+                        .and_then(|rest| rest.split('\'').next())
+                    else {
+                        continue;
+                    };
+                    quiet = false;
+                    let answer = format!(
+                        "<iq xmlns='jabber:client' type='result' from='{DOMAIN}' to='jidmesh.router' id='jidmesh-fence-{id}'/>"
+                    );
+                    self.send_sm(n, "jidmesh.router", &answer);
+                }
+                seen[n].push_str(&read);
+            }
+            if quiet {
+                return seen;
+            }
+        }
+        panic!("fences without end");
+    }
+
+    /// A login at node `n`; the node whose sm serves it.
+    fn login(&mut self, n: usize, number: u32, jid: &str, id: u32) -> usize {
+        let request = format!("request{id}");
+        self.send_c2s(n, DOMAIN, &start(number, jid, &request));
+        let seen = self.answer_fences();
+        let at: Vec<usize> = (0..seen.len())
+            .filter(|n| seen[*n].contains("action='start'"))
+            .collect();
+        let [sm] = at[..] else {
+            panic!("the start of {jid} came to {at:?}: {seen:?}")
+        };
+        let c2s = if sm == n {
+            "c2s".to_owned()
+        } else {
+            format!("c2s.{}", NODES[n])
+        };
+        assert!(seen[sm].contains(&format!("from='{c2s}'")), "{}", seen[sm]);
+        self.send_sm(sm, &c2s, &started(number, jid, &request, &token(id)));
+        let heard = self.took_c2s(n);
+        let from = if sm == n {
+            "sm".to_owned()
+        } else {
+            format!("sm.{}", NODES[sm])
+        };
+        assert!(
+            heard.contains("action='started'") && heard.contains(&format!("from='{from}'")),
+            "{heard}"
+        );
+        self.send_c2s(n, &from, &from_client(number, &token(id), "<presence/>"));
+        assert_eq!(self.who_got("<presence"), [sm]);
+        self.drain();
+        sm
+    }
+
+    fn logout(&mut self, n: usize, sm: usize, number: u32, id: u32) {
+        let from = if sm == n {
+            "sm".to_owned()
+        } else {
+            format!("sm.{}", NODES[sm])
+        };
+        let c2s = if sm == n {
+            "c2s".to_owned()
+        } else {
+            format!("c2s.{}", NODES[n])
+        };
+        self.send_c2s(n, &from, &control("end", number, &token(id)));
+        assert_eq!(self.who_got("action='end'"), [sm]);
+        self.send_sm(sm, &c2s, &control("ended", number, &token(id)));
+        self.answer_fences();
+        self.drain();
+    }
+
+    fn count(&self, counter: Counter) -> u64 {
+        self.nodes.iter().map(|node| node.count(counter)).sum()
+    }
+
+    fn pass(&mut self, micros: u64) {
+        for node in &mut self.nodes {
+            node.pass(micros);
+        }
+        self.carry();
+    }
+}
+
+#[test]
+fn users_are_served_near_and_reached_from_everywhere() {
+    for shards in [1, 2, 3] {
+        let mut site = Site::new(3, shards);
+        for n in 0..3 {
+            assert_eq!(site.login(n, 7, &format!("u{n}@{DOMAIN}/r"), 10 + n as u32), n);
+        }
+        for from in 0..3 {
+            for to in 0..3 {
+                site.say(from, &format!("u{to}@{DOMAIN}"), "hello");
+                assert_eq!(site.who_got("hello"), [to], "from {from} with {shards} shards");
+            }
+        }
+        assert_eq!(site.count(Counter::Conflicts), 0);
+    }
+}
+
+#[test]
+fn all_sessions_of_a_user_are_at_one_sm() {
+    let mut site = Site::new(3, 2);
+    assert_eq!(site.login(0, 7, "u@example.net/one", 1), 0);
+    for n in [1, 2] {
+        let id = 10 + n as u32;
+        assert_eq!(site.login(n, 7, &format!("u@example.net/{n}"), id), 0);
+        let delivery = format!(
+            "<message xmlns='jabber:client' xmlns:sm='{SESS}' sm:sm='{}' sm:c2s='7' from='x@y' to='u@example.net/{n}'/>",
+            token(id)
+        );
+        let c2s = format!("c2s.{}", NODES[n]);
+        site.nodes[0].send(site.sm[0], &route(DOMAIN, &c2s, &delivery));
+        site.carry();
+        let heard = site.took_c2s(n);
+        assert!(
+            heard.contains("<message") && heard.contains("to='c2s'") && heard.contains("from='example.net'"),
+            "{heard}"
+        );
+        site.send_c2s(
+            n,
+            "sm.a.test",
+            &from_client(7, &token(id), "<message to='v@example.net'/>"),
+        );
+        let heard = site.took_sm(0);
+        assert!(
+            heard.contains("v@example.net") && heard.contains(&format!("from='{c2s}'")) && heard.contains("to='sm'"),
+            "{heard}"
+        );
+    }
+    let sessions: u64 = site.nodes.iter().map(World::sessions).sum();
+    assert_eq!(sessions, 3);
+    site.logout(1, 0, 7, 11);
+    site.logout(0, 0, 7, 1);
+    assert_eq!(site.login(1, 8, "u@example.net/1", 21), 0, "one session is still there");
+    site.logout(2, 0, 7, 12);
+    site.logout(1, 0, 8, 21);
+    assert_eq!(site.login(2, 9, "u@example.net/2", 22), 2, "nothing ties him any more");
+    assert_eq!(site.count(Counter::Conflicts), 0);
+}
+
+#[test]
+fn what_comes_for_an_absent_user_goes_to_one_sm_and_is_done_before_he_comes_back_elsewhere() {
+    for user in 0..12 {
+        let mut site = Site::new(3, 2);
+        let jid = format!("u{user}@{DOMAIN}");
+        site.say(0, &jid, "first");
+        let duty = site.who_got("first");
+        assert_eq!(duty.len(), 1);
+        for n in 1..3 {
+            site.say(n, &jid, "further");
+            assert_eq!(site.who_got("further"), duty);
+        }
+        let elsewhere = (duty[0] + 1) % 3;
+        site.send_c2s(elsewhere, DOMAIN, &start(5, &format!("{jid}/r"), "id"));
+        let duty_heard = site.took_sm(duty[0]);
+        assert!(duty_heard.contains("jidmesh-fence-"), "{duty_heard}");
+        for n in 0..3 {
+            site.say(n, &jid, &format!("held{n}"));
+        }
+        assert_eq!(site.who_got("held"), [0usize; 0]);
+        assert_eq!(site.who_got("action='start'"), [0usize; 0]);
+        let id = duty_heard.split("id='").nth(1).unwrap().split('\'').next().unwrap();
+        let answer = format!("<iq xmlns='jabber:client' type='result' from='{DOMAIN}' to='jidmesh.router' id='{id}'/>");
+        site.send_sm(duty[0], "jidmesh.router", &answer);
+        let heard = site.took_sm(elsewhere);
+        let at: Vec<usize> = ["action='start'", "held0", "held1", "held2"]
+            .iter()
+            .filter_map(|text| heard.find(text))
+            .collect();
+        assert!(at.len() == 4 && at.iter().all(|place| *place >= at[0]), "{heard}");
+    }
+}
+
+#[test]
+fn two_logins_at_once_end_at_one_sm() {
+    for user in 0..12 {
+        let mut site = Site::new(3, 1);
+        let jid = format!("u{user}@{DOMAIN}");
+        for n in 0..3 {
+            site.nodes[n].send(
+                site.c2s[n],
+                &route("c2s", DOMAIN, &start(5, &format!("{jid}/{n}"), "id")),
+            );
+        }
+        site.carry();
+        let seen = site.answer_fences();
+        let at: Vec<usize> = (0..3).filter(|n| seen[*n].contains("action='start'")).collect();
+        assert_eq!(at.len(), 1, "{seen:?}");
+        assert_eq!(seen[at[0]].matches("action='start'").count(), 3);
+    }
+}
+
+#[test]
+fn order_is_kept_when_the_way_changes() {
+    for user in 0..12 {
+        let mut site = Site::new(3, 2);
+        let jid = format!("u{user}@{DOMAIN}");
+        let sm = site.login(0, 7, &format!("{jid}/r"), 1);
+        assert_eq!(sm, 0);
+        site.say(1, &jid, "one");
+        assert_eq!(site.who_got("one"), [0]);
+        // What node 1 says next is under way to node 0 while he moves to node 2.
+        site.cut.push((1, 0));
+        site.say(1, &jid, "two");
+        site.logout(0, 0, 7, 1);
+        let moved = site.login(2, 7, &format!("{jid}/r"), 2);
+        site.say(1, &jid, "three");
+        assert!(!site.took_sm(moved).contains("three"));
+        site.heal(1, 0);
+        let heard = site.took_sm(moved);
+        let (two, three) = (heard.find("two"), heard.find("three"));
+        assert!(two.is_some() && two < three, "user {user} at {moved}: {heard}");
+    }
+}
+
+#[test]
+fn a_dead_node_takes_only_its_own_with_it() {
+    let mut site = Site::new(3, 2);
+    assert_eq!(site.login(2, 7, "dead@example.net/r", 1), 2);
+    assert_eq!(site.login(0, 7, "far@example.net/one", 2), 0);
+    assert_eq!(site.login(2, 8, "far@example.net/two", 3), 0);
+    assert_eq!(site.login(2, 9, "near@example.net/one", 4), 2);
+    assert_eq!(site.login(1, 7, "near@example.net/two", 5), 2);
+    for n in [0, 1] {
+        site.cut.push((n, 2));
+        site.cut.push((2, n));
+    }
+    site.say(0, "dead@example.net", "late");
+    for n in [0, 1] {
+        site.dies(n, 2);
+    }
+    // His client at node 1 is ended, as his sm was at node 2.
+    let heard = site.took_c2s(1);
+    assert!(
+        heard.contains("action='ended'") && heard.contains("sc:c2s='7'"),
+        "{heard}"
+    );
+    // sm of node 0 hears that the c2s of node 2 is gone, and ends the session that it held.
+    let (zero, one) = (site.took_sm(0), site.took_sm(1));
+    assert!(zero.contains("type='unavailable' from='c2s.c.test'"), "{zero}");
+    // The contacts of both sessions that died with the sm of node 2 are told, once each.
+    for jid in ["dead@example.net/r", "near@example.net/one", "near@example.net/two"] {
+        let told = [&zero, &one]
+            .iter()
+            .filter(|heard| heard.contains(&format!("target='{jid}'")))
+            .count();
+        assert!(told <= 1, "{jid}: {zero} {one}");
+    }
+    assert!(zero.contains("target='dead@example.net/r'") || one.contains("target='dead@example.net/r'"));
+    assert!(!zero.contains("target='far@example.net/two'") && !one.contains("target='far@example.net/two'"));
+}
+
+#[test]
+fn of_two_claims_the_newer_wins_and_nobody_is_told_away_who_is_there() {
+    let mut site = Site::new(2, 2);
+    site.cut.extend([(0, 1), (1, 0)]);
+    for (here, there) in [(0, 1), (1, 0)] {
+        site.dies(here, there);
+    }
+    site.kept.clear();
+    site.cut.clear();
+    assert_eq!(site.login(0, 7, "u@example.net/r", 1), 0);
+    site.pass(5_000);
+    assert_eq!(site.login(1, 8, "u@example.net/r", 2), 1);
+    assert_eq!(site.login(1, 9, "w@example.net/r", 3), 1);
+    site.connect(0, 1);
+    let (c2s, sm) = (site.took_c2s(0), site.took_sm(0));
+    assert!(c2s.contains("action='ended'"), "{c2s}");
+    assert!(sm.contains("action='end'"), "{sm}");
+    assert!(!site.took_c2s(1).contains("action='ended'"));
+    let farewell = "<presence xmlns='jabber:client' type='unavailable' from='u@example.net/r' to='w@example.net'/>";
+    site.send_sm(0, DOMAIN, farewell);
+    assert!(!site.took_sm(1).contains("unavailable"));
+    site.send_sm(0, "c2s", &control("ended", 7, &token(1)));
+    site.say(0, "u@example.net", "hello");
+    let seen = site.answer_fences();
+    assert!(seen[1].contains("hello") && !seen[0].contains("hello"), "{seen:?}");
+}

@@ -1,0 +1,99 @@
+//! By which way a shard last sent something for a user to another node.
+//!
+//! When that way changes, what was sent by the old one must arrive first (`node/cluster/turn.rs`). So the last way of
+//! each user is remembered for longer than anything can be under way.
+
+use super::PeerId;
+use super::rows::Clock;
+use crate::jid::TableMap;
+
+/// How a frame for a user travels.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Path {
+    /// Nodes that it may still cross.
+    pub hops: u8,
+    /// Of a session's `start`: the directory owner's word that the receiver serves the user. 0: not placed yet.
+    pub stamp: Clock,
+    /// It was under way to a node that died: it goes before what was sent since.
+    pub again: bool,
+}
+
+/// Most nodes that a frame crosses: to the owner, to where the user was, and to where he moved meanwhile.
+pub const HOPS_MAX: u8 = 4;
+
+impl Path {
+    /// Of a frame from a component of this node.
+    pub const LOCAL: Path = Path {
+        hops: HOPS_MAX,
+        stamp: Clock(0),
+        again: false,
+    };
+
+    /// It comes from a component of this node, and has crossed nothing.
+    pub fn is_local(self) -> bool {
+        self.hops == HOPS_MAX
+    }
+
+    /// The path behind one more node; `None` when it has crossed enough.
+    pub fn further(self) -> Option<Path> {
+        let hops = self.hops.checked_sub(1)?;
+        Some(Path { hops, ..self })
+    }
+}
+
+/// Users are remembered for at least so long, microseconds: more than the time after which a silent node is dead.
+pub const REMEMBERED_US: u64 = 15_000_000;
+
+/// Most users remembered of one half; beyond it the older half is forgotten early.
+pub const USERS_MAX: usize = 131_072;
+
+/// The ways of one slice, by the user's hash. A collision costs one needless wait.
+#[derive(Debug, Default)]
+pub struct Ways {
+    new: TableMap<u64, PeerId>,
+    old: TableMap<u64, PeerId>,
+    since_us: u64,
+}
+
+impl Ways {
+    /// The last way of a user, if it was used lately.
+    #[inline]
+    pub fn last(&self, user: u64) -> Option<PeerId> {
+        self.new.get(&user).or_else(|| self.old.get(&user)).copied()
+    }
+
+    /// Something for this user goes to `peer`.
+    #[inline]
+    pub fn note(&mut self, now: u64, user: u64, peer: PeerId) {
+        if now >= self.since_us + REMEMBERED_US || self.new.len() >= USERS_MAX {
+            self.old = std::mem::take(&mut self.new);
+            self.since_us = now;
+        }
+        self.new.insert(user, peer);
+    }
+
+    /// Everything that went by the old way has arrived.
+    pub fn forget(&mut self, user: u64) {
+        self.new.remove(&user);
+        self.old.remove(&user);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn remembered_for_the_time_stated_and_not_for_ever() {
+        let mut ways = Ways::default();
+        ways.note(1, 7, PeerId(3));
+        ways.note(REMEMBERED_US, 8, PeerId(4));
+        assert_eq!(ways.last(7), Some(PeerId(3)));
+        ways.note(REMEMBERED_US + 1, 9, PeerId(4));
+        assert_eq!(ways.last(7), Some(PeerId(3)), "the older half");
+        ways.note(2 * REMEMBERED_US + 1, 9, PeerId(4));
+        assert_eq!(ways.last(7), None);
+        ways.forget(9);
+        assert_eq!(ways.last(9), None);
+    }
+}
