@@ -8,15 +8,18 @@ use super::plan::Plan;
 use super::rng::Rng;
 use super::text::{DOMAIN, node_name};
 use super::world::{Event, World};
-use crate::config::Config;
+use crate::config::{Config, Mesh};
+use crate::mesh::conn::Local;
+use crate::mesh::hello::Hello;
 use crate::node::api::{Action, CloseCause, DataBatch, Level, LinkId, Micros};
+use crate::node::cluster::policies;
 use crate::node::lane::Control;
 use crate::node::{Cargo, Shard};
 use crate::table::ShardId;
 use rand_core::RngCore;
 use std::collections::{BTreeMap, VecDeque};
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 /// A link on its way to another shard.
 #[derive(Debug)]
@@ -57,18 +60,43 @@ pub(super) struct Machine {
     moment: u64,
 }
 
+/// What the clocks say when the world begins, milliseconds since 1970.
+const DAWN_MS: u64 = 1_790_000_000_000;
+
+/// How wrong a clock may be.
+const SKEW_MS: u64 = 50;
+
+/// Who a node is. Its secret is made only once: it costs as much as a thousand events.
+fn identity(mesh: &Mesh, incarnation: u64) -> Arc<Local> {
+    static SECRET: OnceLock<Local> = OnceLock::new();
+    let local = SECRET.get_or_init(|| Local::new(mesh, 1, 0));
+    let hello = Hello::of(mesh, incarnation, policies(mesh));
+    Arc::new(local.with_hello(hello))
+}
+
 impl Machine {
-    pub(super) fn new(plan: &Plan, node: usize, rng: &mut Rng) -> Machine {
+    /// The router of a node, started now.
+    pub(super) fn new(plan: &Plan, node: usize, now: Micros, rng: &mut Rng) -> Machine {
         let config = Arc::new(config(plan, node));
         let mut seed = [0; 32];
         rng.fill_bytes(&mut seed);
         let count = usize::from(plan.shards);
+        let identity = config.mesh.as_ref().map(|mesh| identity(mesh, rng.next_u64().max(1)));
+        // Clocks are a little wrong.
+        let skew_ms = identity.as_ref().map_or(0, |_| rng.below(SKEW_MS));
+        let shards = (0..plan.shards)
+            .map(|id| {
+                let brain = Shard::new(id, plan.shards, config.clone(), seed);
+                match &identity {
+                    Some(local) => brain.meshed(local, DAWN_MS + skew_ms + now / 1_000),
+                    None => brain,
+                }
+            })
+            .collect();
         Machine {
-            shards: (0..plan.shards)
-                .map(|id| Shard::new(id, plan.shards, config.clone(), seed))
-                .collect(),
+            shards,
             links: BTreeMap::new(),
-            origin: 0,
+            origin: if now > 1 { now } else { 0 },
             life: 0,
             running: true,
             frozen_until: vec![0; count],

@@ -140,9 +140,8 @@ impl World {
         }
         self.note(|| format!("node {node}: its router starts"));
         self.net.off[node] = false;
-        let mut machine = Machine::new(&self.plan, node, &mut self.rng);
+        let mut machine = Machine::new(&self.plan, node, self.now, &mut self.rng);
         machine.life = life;
-        machine.origin = self.now;
         self.machines[node] = machine;
         for shard in 0..self.machines[node].shards.len() {
             self.act(node, shard as ShardId);

@@ -106,7 +106,7 @@ impl MeshPlan {
         MeshPlan {
             usual_us: [100, 1_000, 20_000][rng.index(3)],
             window: [4_096, 65_536, 1 << 20][rng.index(3)],
-            full: rng.chance(70),
+            full: true,
             spread: rng.chance(30),
             faults_per_round: rng.between(1, 4),
             faults,
@@ -161,7 +161,7 @@ impl Plan {
         let plan = Plan {
             seed,
             nodes,
-            islands: nodes > 1,
+            islands: false,
             shards: rng.between(1, 4) as ShardId,
             sms: [1, 1, 2, 2, 3][rng.index(5)],
             c2ss: rng.between(1, 3) as usize,

@@ -12,6 +12,7 @@ use super::rng::Rng;
 use super::sm::Database;
 use super::{Failure, Summary};
 use crate::node::api::{CloseCause, Micros};
+use crate::table::ShardId;
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
@@ -130,7 +131,7 @@ impl World {
         let mut rng = Rng::new(plan.seed.wrapping_mul(3) + 1);
         let mut world = World {
             machines: (0..plan.nodes)
-                .map(|node| Machine::new(&plan, node, &mut rng))
+                .map(|node| Machine::new(&plan, node, 1, &mut rng))
                 .collect(),
             rng,
             now: 1,
@@ -152,6 +153,11 @@ impl World {
             plan,
         };
         world.populate();
+        if world.plan.nodes > 1 {
+            for (node, shard) in world.all_shards() {
+                world.act(node, shard);
+            }
+        }
         world
     }
 
@@ -250,6 +256,13 @@ impl World {
         {
             trace.push(format!("{:>12} {}", self.now, line()));
         }
+    }
+
+    fn all_shards(&self) -> Vec<(usize, ShardId)> {
+        let nodes = 0..self.plan.nodes;
+        nodes
+            .flat_map(|node| (0..self.plan.shards).map(move |shard| (node, shard)))
+            .collect()
     }
 
     fn populate(&mut self) {
