@@ -1,361 +1,290 @@
-//! Both routers on private loopback ports, measured in turn, so that whatever the machine does happens to both.
+//! Routers side by side: each workload against all of them, taking turns, so that whatever the machine does happens to
+//! every one.
 
-use super::pipe::{self, Figures, Target};
-use super::{CompareArgs, cpu, report};
+use super::engine::Engine;
+use super::figures::{Figures, Latency};
+use super::server::{Folder, Kind, Server};
+use super::workload::Sending;
+use super::workload::pairs::{self, PingArgs, PipeArgs};
+use super::workload::users::{self, UsersArgs};
+use super::{CompareArgs, report};
 use serde::Serialize;
 use std::fmt::Write;
-use std::fs;
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
 
-/// A router must listen after so long, milliseconds.
-const START_MS: u64 = 10_000;
-const USER: &str = "load";
-const PASS: &str = "only for this measurement";
+/// A row of the table: a workload.
+struct Row {
+    /// For `--rows`.
+    key: &'static str,
+    scene: Scene,
+}
+
+enum Scene {
+    Pipe(PipeArgs, usize),
+    Ping(PingArgs, usize),
+    Users(UsersArgs),
+}
+
+/// The rows, in the order of the table.
+fn rows(sessions: usize) -> Vec<Row> {
+    let pipe = |pairs, bytes, single| {
+        let args = PipeArgs {
+            bytes: Vec::new(),
+            pairs,
+            foreign: false,
+            sending: Sending {
+                single,
+                ..Sending::default()
+            },
+        };
+        Scene::Pipe(args, bytes)
+    };
+    let ping = |bytes| {
+        let args = PingArgs {
+            bytes: Vec::new(),
+            pairs: 1,
+        };
+        Scene::Ping(args, bytes)
+    };
+    let users = |whole| {
+        Scene::Users(UsersArgs {
+            sessions,
+            active: sessions.min(10_000),
+            skew: 1.0,
+            sm: 12,
+            c2s: 4,
+            whole,
+            sending: Sending::default(),
+        })
+    };
+    let row = |key, scene| Row { key, scene };
+    vec![
+        row("pipe", pipe(1, 265, false)),
+        row("pipe", pipe(1, 1024, false)),
+        row("pipe", pipe(1, 16 << 10, false)),
+        row("users", users(false)),
+        row("whole", users(true)),
+        row("single", pipe(32, 265, true)),
+        row("ping", ping(265)),
+        row("large", pipe(1, 1 << 20, false)),
+        row("links", pipe(256, 265, false)),
+    ]
+}
 
 /// Starts the routers, measures, ends them.
 pub(super) fn run(args: &CompareArgs) -> Result<String, String> {
     if args.runs == 0 {
         return Err("--runs must be 1 or more".into());
     }
-    let folder = Folder::new()?;
-    let mut routers = vec![Router::start(
-        "jabberd2-router",
-        &args.stock,
-        &[],
-        &folder.0,
-        args.server_cpu,
-    )?];
-    if !args.only_stock {
-        let own = std::env::current_exe().map_err(|e| format!("where is this program? {e}"))?;
-        let program = args.jidmesh.clone().unwrap_or(own);
-        routers.push(Router::start(
-            "jidmesh",
-            &program,
-            &["run"],
-            &folder.0,
-            args.server_cpu,
-        )?);
+    let all = rows(args.sessions);
+    if let Some(unknown) = args.rows.iter().find(|key| !all.iter().any(|row| row.key == **key)) {
+        return Err(format!("--rows {unknown}: no such row"));
     }
-    // Pinned after the routers were started: they would inherit it.
-    cpu::pin(args.shape.cpu)?;
-    let mut runs: Vec<Run> = Vec::new();
-    for _ in 0..args.runs {
-        for &bytes in &args.shape.bytes {
-            for router in &routers {
-                let target = Target {
-                    router: router.addr,
-                    user: USER,
-                    pass: PASS,
-                    pid: Some(router.child.id()),
-                };
-                let figures = pipe::measure(&target, &args.shape, bytes)
-                    .map_err(|e| format!("{} at {bytes} bytes: {e}{}", router.name, router.log_tail()))?;
-                runs.push(Run {
-                    router: router.name,
-                    figures,
-                });
+    let wanted = |row: &&Row| args.rows.is_empty() || args.rows.iter().any(|key| key == row.key);
+    let folder = Folder::new()?;
+    let mut results = Vec::new();
+    for row in all.iter().filter(wanted) {
+        results.push(measure(row, args, &folder)?);
+    }
+    if args.how.json {
+        report::json(&results)
+    } else {
+        Ok(table(&results))
+    }
+}
+
+/// One row: fresh routers, one after the other in each run.
+fn measure(row: &Row, args: &CompareArgs, folder: &Folder) -> Result<Comparison, String> {
+    let own = std::env::current_exe().map_err(|e| format!("where is this program? {e}"))?;
+    let jidmesh = args.jidmesh.clone().unwrap_or(own);
+    let mut kinds = vec![Kind::Stock(args.stock.clone()), Kind::Jidmesh(jidmesh)];
+    kinds.retain(|kind| args.only.is_empty() || args.only.iter().any(|name| name == kind.name()));
+    let mut sides = Vec::new();
+    for kind in kinds {
+        let server = Server::start(&kind, folder, &args.server_cpu)?;
+        let engine = engine(&row.scene, &server, args).map_err(|e| blame(&server, &e))?;
+        sides.push((server, engine, Vec::new()));
+    }
+    for run in 0..args.runs {
+        for (server, engine, figures) in &mut sides {
+            if args.how.progress() {
+                eprintln!("run {} of {}: {}", run + 1, args.runs, server.name);
             }
+            let measured = engine.measure(&[server.pid()], &args.how.timing());
+            figures.push(measured.map_err(|e| blame(server, &e))?);
         }
     }
-    let rows = summarise(
-        &runs,
-        &args.shape.bytes,
-        &routers.iter().map(|r| r.name).collect::<Vec<_>>(),
-    );
-    if args.shape.json {
-        report::json(&Report { rows, runs })
-    } else {
-        Ok(tables(&rows))
+    let workload = sides
+        .first()
+        .map_or(String::new(), |(_, engine, _)| engine.plan.name.clone());
+    let sides = sides
+        .into_iter()
+        .map(|(server, _, figures)| Side::of(server.name, figures));
+    Ok(Comparison {
+        workload,
+        sides: sides.collect(),
+    })
+}
+
+fn engine(scene: &Scene, server: &Server, args: &CompareArgs) -> Result<Engine, String> {
+    let routers = [server.router()];
+    let (plan, links) = match scene {
+        Scene::Pipe(pipe, bytes) => pairs::pipe(pipe, *bytes, &routers)?,
+        Scene::Ping(ping, bytes) => pairs::ping(ping, *bytes, &routers)?,
+        Scene::Users(who) => users::users(who, &routers, args.how.progress())?,
+    };
+    Engine::new(plan, links, &args.how.cpu)
+}
+
+fn blame(server: &Server, why: &str) -> String {
+    format!("{}: {why}{}", server.name, server.log_tail())
+}
+
+/// One workload, all routers.
+#[derive(Debug, Serialize)]
+pub(super) struct Comparison {
+    pub(super) workload: String,
+    pub(super) sides: Vec<Side>,
+}
+
+/// One router's runs, and their medians.
+#[derive(Debug, Serialize)]
+pub(super) struct Side {
+    pub(super) router: &'static str,
+    pub(super) frames_per_s: Spread,
+    pub(super) mb_per_s: Spread,
+    pub(super) cpu_s_per_million: Spread,
+    /// Of the first group of links.
+    pub(super) p50_us: Spread,
+    pub(super) p99_us: Spread,
+    pub(super) p99_99_us: Spread,
+    /// In how many runs this generator was the limit.
+    pub(super) generator_was_the_limit: usize,
+    pub(super) runs: Vec<Figures>,
+}
+
+impl Side {
+    fn of(router: &'static str, runs: Vec<Figures>) -> Side {
+        let spread = |value: &dyn Fn(&Figures) -> f64| Spread::of(runs.iter().map(value));
+        let first = |value: fn(&Latency) -> f64| spread(&|f| f.latency.first().map_or(0.0, value));
+        Side {
+            router,
+            frames_per_s: spread(&|f| f.frames_per_s),
+            mb_per_s: spread(&|f| f.mb_per_s),
+            cpu_s_per_million: spread(&|f| f.server_cpu_s_per_million.unwrap_or(0.0)),
+            p50_us: first(|l| l.p50_us),
+            p99_us: first(|l| l.p99_us),
+            p99_99_us: first(|l| l.p99_99_us),
+            generator_was_the_limit: runs.iter().filter(|f| f.generator_is_the_limit).count(),
+            runs,
+        }
     }
 }
 
-#[derive(Serialize)]
-struct Report {
-    rows: Vec<Row>,
-    runs: Vec<Run>,
-}
-
-#[derive(Serialize)]
-struct Run {
-    router: &'static str,
-    figures: Figures,
-}
-
-/// Medians over the runs of one router and one frame size.
-#[derive(Serialize)]
-struct Row {
-    router: &'static str,
-    frame_bytes: usize,
-    frames_per_s: Spread,
-    cpu_s_per_million: Spread,
-    p50_us: Option<Spread>,
-    p99_us: Option<Spread>,
-    p99_99_us: Option<Spread>,
-    /// Against the first router: greater is faster.
-    speed_ratio: f64,
-    /// Against the first router: smaller is cheaper.
-    cpu_ratio: f64,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
-struct Spread {
-    median: f64,
-    min: f64,
-    max: f64,
+/// Of several runs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
+pub(super) struct Spread {
+    pub(super) median: f64,
+    pub(super) min: f64,
+    pub(super) max: f64,
 }
 
 impl Spread {
-    fn of(values: impl Iterator<Item = f64>) -> Option<Spread> {
+    /// All 0 without a value.
+    fn of(values: impl Iterator<Item = f64>) -> Spread {
         let mut values: Vec<f64> = values.collect();
         values.sort_by(f64::total_cmp);
-        let (min, max) = (*values.first()?, *values.last()?);
+        let (Some(&min), Some(&max)) = (values.first(), values.last()) else {
+            return Spread::default();
+        };
         let half = values.len() / 2;
         let median = if values.len() % 2 == 1 {
             values[half]
         } else {
             (values[half - 1] + values[half]) / 2.0
         };
-        Some(Spread { median, min, max })
+        Spread { median, min, max }
     }
 
-    fn text(self, digits: usize) -> String {
-        format!(
-            "{:.digits$} ({:.digits$}..{:.digits$})",
-            self.median, self.min, self.max
-        )
+    fn text(self) -> String {
+        format!("{} ({}..{})", number(self.median), number(self.min), number(self.max))
     }
 }
 
-fn summarise(runs: &[Run], sizes: &[usize], routers: &[&'static str]) -> Vec<Row> {
-    let mut rows: Vec<Row> = Vec::new();
-    for &frame_bytes in sizes {
-        let first = rows.len();
-        for &router in routers {
-            let of = |value: &dyn Fn(&Figures) -> Option<f64>| {
-                let mine = runs
-                    .iter()
-                    .filter(|r| r.router == router && r.figures.frame_bytes == frame_bytes);
-                Spread::of(mine.filter_map(|r| value(&r.figures)))
-            };
-            let (Some(speed), Some(cpu)) = (of(&|f| Some(f.frames_per_s)), of(&|f| f.server_cpu_s_per_million)) else {
-                continue;
-            };
-            let trip = |value: fn(&pipe::RoundTrip) -> f64| of(&|f| f.round_trip.as_ref().map(value));
-            let base = rows
-                .get(first)
-                .map_or((speed, cpu), |r| (r.frames_per_s, r.cpu_s_per_million));
-            rows.push(Row {
-                router,
-                frame_bytes,
-                frames_per_s: speed,
-                cpu_s_per_million: cpu,
-                p50_us: trip(|t| t.p50_us),
-                p99_us: trip(|t| t.p99_us),
-                p99_99_us: trip(|t| t.p99_99_us),
-                speed_ratio: speed.median / base.0.median,
-                cpu_ratio: cpu.median / base.1.median,
-            });
-        }
+/// Three digits that matter, and no more than that.
+pub(super) fn number(value: f64) -> String {
+    if value >= 1e6 {
+        format!("{:.2} M", value / 1e6)
+    } else if value >= 1e4 {
+        format!("{:.0} k", value / 1e3)
+    } else if value >= 100.0 {
+        format!("{value:.0}")
+    } else if value >= 10.0 {
+        format!("{value:.1}")
+    } else {
+        format!("{value:.3}")
     }
-    rows
 }
 
-fn tables(rows: &[Row]) -> String {
-    let mut out = String::from("medians (lowest..highest); ratios against the first router\n");
-    for r in rows {
-        let _ = write!(
-            out,
-            "{:>6} B  {:<16} frames/s {:<32} router CPU s/million {:<28} x{:.2} speed  x{:.3} CPU",
-            r.frame_bytes,
-            r.router,
-            r.frames_per_s.text(0),
-            r.cpu_s_per_million.text(3),
-            r.speed_ratio,
-            r.cpu_ratio
-        );
-        if let (Some(p50), Some(p99), Some(p99_99)) = (r.p50_us, r.p99_us, r.p99_99_us) {
-            let _ = write!(
+/// A Markdown table, as README.md has it. Ratios are against the first router.
+fn table(results: &[Comparison]) -> String {
+    let mut out = String::from(
+        "| workload | router | frames/s | router CPU s per million frames | ratio: speed, CPU | p50 us | p99 us |\n\
+         |---|---|---|---|---|---|---|\n",
+    );
+    for comparison in results {
+        let first = &comparison.sides[0];
+        for side in &comparison.sides {
+            let limit = if side.generator_was_the_limit > 0 { " *" } else { "" };
+            let ratios = if side.router == first.router {
+                String::new()
+            } else {
+                format!(
+                    "{:.2}, 1/{:.1}",
+                    side.frames_per_s.median / first.frames_per_s.median,
+                    first.cpu_s_per_million.median / side.cpu_s_per_million.median
+                )
+            };
+            let _ = writeln!(
                 out,
-                "  round trip us: p50 {} p99 {} p99.99 {}",
-                p50.text(1),
-                p99.text(1),
-                p99_99.text(1)
+                "| {} | {} | {}{limit} | {} | {ratios} | {} | {} |",
+                comparison.workload,
+                side.router,
+                side.frames_per_s.text(),
+                side.cpu_s_per_million.text(),
+                side.p50_us.text(),
+                side.p99_us.text()
             );
         }
-        out.push('\n');
     }
+    out.push_str("\nMedian (lowest..highest). *: the generator was the limit, the router could have done more.\n");
     out
-}
-
-/// A folder of our own, which goes away with this.
-struct Folder(PathBuf);
-
-impl Folder {
-    fn new() -> Result<Folder, String> {
-        use std::os::unix::fs::DirBuilderExt;
-        let path = std::env::temp_dir().join(format!("jidmesh-load-{}", std::process::id()));
-        // Fails when it is there already: nobody can have prepared it.
-        fs::DirBuilder::new()
-            .mode(0o700)
-            .create(&path)
-            .map_err(|e| format!("{}: {e}", path.display()))?;
-        Ok(Folder(path))
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
-    }
-}
-
-/// A router that this program started and ends.
-struct Router {
-    name: &'static str,
-    child: Child,
-    addr: SocketAddr,
-    log: PathBuf,
-}
-
-impl Drop for Router {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-impl Router {
-    fn start(
-        name: &'static str,
-        program: &Path,
-        command: &[&str],
-        folder: &Path,
-        server_cpu: usize,
-    ) -> Result<Router, String> {
-        let io = |e: std::io::Error| format!("{name}: {e}");
-        let addr = free_port().map_err(io)?;
-        let config = configure(name, folder, addr).map_err(io)?;
-        let log = folder.join(format!("{name}.log"));
-        let output = fs::File::create(&log).map_err(io)?;
-        // taskset becomes the program: the process id is the router's.
-        let child = Command::new("taskset")
-            .args(["-c", &server_cpu.to_string()])
-            .arg(program)
-            .args(command)
-            .arg("-c")
-            .arg(config)
-            .stdin(Stdio::null())
-            .stdout(output.try_clone().map_err(io)?)
-            .stderr(output)
-            .spawn()
-            .map_err(|e| format!("{name}: cannot run taskset and {}: {e}", program.display()))?;
-        let mut router = Router { name, child, addr, log };
-        router.wait_ready()?;
-        Ok(router)
-    }
-
-    fn wait_ready(&mut self) -> Result<(), String> {
-        let end = Instant::now() + Duration::from_millis(START_MS);
-        while TcpStream::connect(self.addr).is_err() {
-            if let Ok(Some(status)) = self.child.try_wait() {
-                return Err(format!("{} ended ({status}){}", self.name, self.log_tail()));
-            }
-            if Instant::now() > end {
-                return Err(format!(
-                    "{} does not listen on {}{}",
-                    self.name,
-                    self.addr,
-                    self.log_tail()
-                ));
-            }
-            std::thread::sleep(Duration::from_millis(20));
-        }
-        Ok(())
-    }
-
-    fn log_tail(&self) -> String {
-        let text = fs::read(&self.log).unwrap_or_default();
-        let tail = String::from_utf8_lossy(&text[text.len().saturating_sub(2_000)..]).into_owned();
-        if tail.is_empty() {
-            String::new()
-        } else {
-            format!("; its log ends:\n{tail}")
-        }
-    }
-}
-
-/// A port that was free a moment ago.
-fn free_port() -> std::io::Result<SocketAddr> {
-    TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()
-}
-
-/// A router.xml that both understand, and its users.
-fn configure(name: &str, folder: &Path, addr: SocketAddr) -> std::io::Result<PathBuf> {
-    let users = folder.join(format!("{name}-users.xml"));
-    fs::write(
-        &users,
-        format!("<users><user><name>{USER}</name><secret>{PASS}</secret></user></users>\n"),
-    )?;
-    let config = folder.join(format!("{name}.xml"));
-    // jidmesh's own sections go where the stock router never looks: each has its own file.
-    let own = if name == "jidmesh" {
-        format!("<admin>{}</admin>", folder.join("admin.sock").display())
-    } else {
-        String::new()
-    };
-    fs::write(
-        &config,
-        format!(
-            "<router><id>router</id><log type='stdout'/>\
-             <local><ip>{}</ip><port>{}</port><users>{}</users></local>\
-             <io><max_fds>1024</max_fds></io>\
-             <aci><acl type='all'><user>{USER}</user></acl></aci>{own}</router>\n",
-            addr.ip(),
-            addr.port(),
-            users.display()
-        ),
-    )?;
-    Ok(config)
 }
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
     use super::*;
+
+    fn figures(speed: f64) -> Figures {
+        Figures {
+            frames_per_s: speed,
+            server_cpu_s_per_million: Some(1e6 / speed),
+            ..Figures::default()
+        }
+    }
 
     #[test]
     fn medians_and_ratios() {
-        let run = |router, speed: f64| Run {
-            router,
-            figures: Figures {
-                frame_bytes: 265,
-                frames_per_s: speed,
-                server_cpu_s_per_million: Some(1e6 / speed),
-                ..Figures::default()
-            },
-        };
-        let runs = [
-            run("s", 100.0),
-            run("j", 900.0),
-            run("s", 300.0),
-            run("j", 1000.0),
-            run("s", 200.0),
-            run("j", 1100.0),
-        ];
-        let rows = summarise(&runs, &[265, 1024], &["s", "j"]);
-        assert_eq!(rows.len(), 2, "a size that was not measured has no row");
-        assert_eq!(
-            rows[0].frames_per_s,
-            Spread {
-                median: 200.0,
-                min: 100.0,
-                max: 300.0
-            }
+        let side = |router, speeds: &[f64]| Side::of(router, speeds.iter().map(|s| figures(*s)).collect());
+        let results = [Comparison {
+            workload: "w".into(),
+            sides: vec![side("s", &[100.0, 300.0, 200.0]), side("j", &[900.0, 1000.0, 1100.0])],
+        }];
+        let text = table(&results);
+        assert!(
+            text.contains("| w | s | 200 (100..300) |") && text.contains("5.00, 1/5.0"),
+            "{text}"
         );
-        assert!((rows[1].speed_ratio - 5.0).abs() < 1e-9 && (rows[1].cpu_ratio - 0.2).abs() < 1e-9);
-        assert_eq!(Spread::of([4.0, 2.0].into_iter()).unwrap().median, 3.0);
+        assert_eq!(Spread::of([4.0, 2.0].into_iter()).median, 3.0);
+        assert_eq!(Spread::of(std::iter::empty()), Spread::default());
     }
 }

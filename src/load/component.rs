@@ -1,115 +1,154 @@
-//! A native component, as far as measuring needs one: logs in with SASL DIGEST-MD5 (RFC 2831) and binds its names.
+//! A component, as far as measuring needs one: a real socket, a real login, its names bound.
 
-use super::frame;
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
-use md5::{Digest, Md5};
+use crate::wire::connect::{Connect, ConnectStep, Connecting, LIMITS};
+use crate::wire::header::{self, Frame};
+use crate::wire::scan::{Item, Scanner};
+use crate::wire::{NS_COMPONENT, NS_STREAM};
+use rand_chacha::ChaCha20Rng;
+use rand_core::SeedableRng;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
 /// A login or a bind may take so long, seconds.
 const LOGIN_S: u64 = 10;
-const SASL: &str = "urn:ietf:params:xml:ns:xmpp-sasl";
-const OPEN: &str = "<?xml version='1.0'?><stream:stream xmlns:stream='http://etherx.jabber.org/streams' version='1.0'>";
+/// Bytes that one read may take during login.
+const READ_BYTES: usize = 16 << 10;
+/// Most bytes between login and the last bind's answer: adverts, one for each name, as often as there are names.
+const BIND_BYTES_MAX: usize = 16 << 20;
+
+/// Where to log in, and as whom.
+#[derive(Clone, Debug)]
+pub(super) struct Router {
+    pub(super) addr: SocketAddr,
+    pub(super) user: String,
+    pub(super) pass: String,
+    /// The secret of XEP-0114 components.
+    pub(super) secret: String,
+}
+
+/// What a component binds.
+#[derive(Clone, Debug)]
+pub(super) enum Names {
+    /// Its id, and a domain that it shares: an sm.
+    Sm { id: String, domain: String },
+    /// Its id alone: a c2s.
+    C2s { id: String },
+    /// An XEP-0114 component.
+    Foreign { name: String },
+}
+
+impl Names {
+    /// The name that frames for it are addressed to.
+    pub(super) fn id(&self) -> &str {
+        match self {
+            Names::Sm { id, .. } | Names::C2s { id } => id,
+            Names::Foreign { name } => name,
+        }
+    }
+}
 
 /// A component that is logged in.
+#[derive(Debug)]
 pub(super) struct Component {
+    pub(super) names: Names,
     pub(super) stream: TcpStream,
-    /// What was read and not understood yet.
+    /// What was read and not understood yet: whole frames, or the beginning of one.
     pub(super) unread: Vec<u8>,
 }
 
 impl Component {
-    /// Logs in and binds `id`, then `id.test` as a shared name, as an sm does.
-    pub(super) fn connect(router: SocketAddr, user: &str, pass: &str, id: &str) -> Result<Component, String> {
+    /// Logs in and binds.
+    pub(super) fn connect(router: &Router, names: Names) -> Result<Component, String> {
+        let why = |e: std::io::Error| format!("{}: {e}: is a router listening there?", router.addr);
         let wait = Duration::from_secs(LOGIN_S);
-        let fail = |e: std::io::Error| format!("{router}: {e}: is a router listening there?");
-        let stream = TcpStream::connect_timeout(&router, wait).map_err(fail)?;
-        stream.set_nodelay(true).map_err(fail)?;
-        stream.set_read_timeout(Some(wait)).map_err(fail)?;
+        let stream = TcpStream::connect_timeout(&router.addr, wait).map_err(why)?;
+        stream.set_nodelay(true).map_err(why)?;
+        stream.set_read_timeout(Some(wait)).map_err(why)?;
         let mut component = Component {
+            names,
             stream,
             unread: Vec::new(),
         };
-        component.login(user, pass)?;
-        component.send(OPEN)?;
-        component.bind(&format!("name='{id}'"))?;
-        component.bind(&format!("name='{id}.test' multi='to'"))?;
+        let mut scanner = component.login(router)?;
+        for bind in component.binds() {
+            component.send(bind.as_bytes())?;
+            component.bound(&mut scanner, &bind)?;
+        }
+        let done = scanner.unfinished_start();
+        component.unread.drain(..done);
+        component.stream.set_nonblocking(true).map_err(why)?;
         Ok(component)
     }
 
-    fn login(&mut self, user: &str, pass: &str) -> Result<(), String> {
-        self.send(OPEN)?;
-        self.until("stream:features>")?;
-        self.send(&format!("<auth xmlns='{SASL}' mechanism='DIGEST-MD5'/>"))?;
-        let challenge = self.until("</challenge>")?;
-        let text = challenge
-            .trim_end_matches("</challenge>")
-            .rsplit('>')
-            .next()
-            .unwrap_or_default();
-        let decoded = STANDARD.decode(text).map_err(|e| format!("challenge {text:?}: {e}"))?;
-        let answer = respond(&String::from_utf8_lossy(&decoded), user, pass, &random()?)?;
-        self.send(&format!(
-            "<response xmlns='{SASL}'>{}</response>",
-            STANDARD.encode(answer)
-        ))?;
-        self.until_frame("<success")?;
-        self.unread.clear();
-        Ok(())
-    }
-
-    fn bind(&mut self, what: &str) -> Result<(), String> {
-        self.send(&format!(
-            "<bind xmlns='http://jabberd.jabberstudio.org/ns/component/1.0' {what}/>"
-        ))?;
-        let answer = self.until_frame("<bind")?;
-        if answer.contains("error=") {
-            Err(format!("bind {what} was refused: {answer}"))
-        } else {
-            Ok(())
-        }
-    }
-
-    fn send(&mut self, text: &str) -> Result<(), String> {
-        self.stream
-            .write_all(text.as_bytes())
-            .map_err(|e| format!("writing to the router: {e}"))
-    }
-
-    /// Reads to the end of the first `mark`; gives all up to there.
-    fn until(&mut self, mark: &str) -> Result<String, String> {
+    fn login(&mut self, router: &Router) -> Result<Scanner, String> {
+        let mut seed = [0; 32];
+        getrandom::fill(&mut seed).map_err(|e| format!("no randomness: {e}"))?;
+        let mut rng = ChaCha20Rng::from_seed(seed);
+        let mut connect = Connect::new(match &self.names {
+            Names::Foreign { name } => Connecting::Foreign {
+                name: name.clone(),
+                secret: router.secret.clone(),
+            },
+            _ => Connecting::Native {
+                user: router.user.clone(),
+                pass: router.pass.clone(),
+                starttls: false,
+                hostname: "localhost".into(),
+            },
+        });
+        let mut out = Vec::new();
+        connect.start(&mut out);
         loop {
-            if let Some(at) = memchr::memmem::find(&self.unread, mark.as_bytes()) {
-                return Ok(self.take(at + mark.len()));
+            self.send(&std::mem::take(&mut out))?;
+            self.more("an answer to the login")?;
+            match connect.feed(&mut self.unread, &mut out, &mut rng) {
+                ConnectStep::Need => {}
+                ConnectStep::Done(scanner) => return Ok(scanner),
+                ConnectStep::Failed(why) => return Err(format!("the router refuses {}: {why}", self.names.id())),
+                ConnectStep::StartTls => return Err("the router insists on TLS".into()),
             }
-            self.more(mark)?;
         }
     }
 
-    /// Reads to the end of the first frame that begins with `mark`, which it gives; what came before is dropped.
-    fn until_frame(&mut self, mark: &str) -> Result<String, String> {
+    fn binds(&self) -> Vec<String> {
+        let bind = |what: &str| format!("<bind xmlns='{NS_COMPONENT}' {what}/>");
+        match &self.names {
+            Names::Sm { id, domain } => vec![
+                bind(&format!("name='{id}'")),
+                bind(&format!("name='{domain}' multi='to'")),
+            ],
+            Names::C2s { id } => vec![bind(&format!("name='{id}'"))],
+            Names::Foreign { .. } => Vec::new(),
+        }
+    }
+
+    /// Awaits the answer to a bind; adverts that come before it are skipped.
+    fn bound(&mut self, scanner: &mut Scanner, bind: &str) -> Result<(), String> {
         loop {
-            if let Some(at) = memchr::memmem::find(&self.unread, mark.as_bytes()) {
-                self.take(at);
-                if let Some(len) = frame::frame_len(&self.unread)? {
-                    return Ok(self.take(len));
+            match scanner.next(&self.unread).map_err(|e| e.text().to_owned())? {
+                Some(Item::Frame { start, end }) => {
+                    if let Ok(Frame::Bind(answer)) = header::read(&self.unread[start..end]) {
+                        return match answer.error {
+                            Some(_) => Err(format!("{bind} was refused: {}", excerpt(&self.unread[start..end]))),
+                            None => Ok(()),
+                        };
+                    }
                 }
+                Some(_) => {}
+                None if self.unread.len() > BIND_BYTES_MAX => return Err(format!("no answer to {bind}")),
+                None => self.more("the answer to a bind")?,
             }
-            self.more(mark)?;
         }
+    }
+
+    fn send(&mut self, bytes: &[u8]) -> Result<(), String> {
+        let sent = self.stream.write_all(bytes);
+        sent.map_err(|e| format!("writing to the router: {e}"))
     }
 
     fn more(&mut self, awaited: &str) -> Result<(), String> {
-        let refused = [&b"<failure"[..], b"<stream:error", b"</stream:stream"];
-        if refused
-            .iter()
-            .any(|bad| memchr::memmem::find(&self.unread, bad).is_some())
-        {
-            return Err(format!("the router refuses: {}", frame::excerpt(&self.unread)));
-        }
-        let mut piece = [0; 4096];
+        let mut piece = [0; READ_BYTES];
         match self.stream.read(&mut piece) {
             Ok(0) => Err(format!("the router closed the connection while {awaited} was awaited")),
             Ok(n) => {
@@ -119,63 +158,19 @@ impl Component {
             Err(e) => Err(format!("while {awaited} was awaited: {e}")),
         }
     }
+}
 
-    fn take(&mut self, len: usize) -> String {
-        let rest = self.unread.split_off(len);
-        String::from_utf8_lossy(&std::mem::replace(&mut self.unread, rest)).into_owned()
+/// A scanner that stands behind a stream's open tag.
+pub(super) fn scanner_in_stream() -> Scanner {
+    let open = format!("<stream:stream xmlns:stream='{NS_STREAM}'>");
+    let mut scanner = Scanner::new(LIMITS);
+    if let Ok(Some(Item::Open { end, .. })) = scanner.next(open.as_bytes()) {
+        scanner.consume(end);
     }
+    scanner
 }
 
-fn random() -> Result<String, String> {
-    let mut bytes = [0; 16];
-    getrandom::fill(&mut bytes).map_err(|e| format!("no randomness: {e}"))?;
-    Ok(STANDARD.encode(bytes))
-}
-
-/// The answer to a DIGEST-MD5 challenge (RFC 2831, section 2.1.2).
-fn respond(challenge: &str, user: &str, pass: &str, cnonce: &str) -> Result<String, String> {
-    let (realm, nonce) = (
-        quoted(challenge, "realm").unwrap_or_default(),
-        quoted(challenge, "nonce"),
-    );
-    let nonce = nonce.ok_or(format!("challenge without nonce: {challenge}"))?;
-    let uri = "jabberd-router/localhost";
-    let mut secret = Md5::digest(format!("{user}:{realm}:{pass}")).to_vec();
-    secret.extend(format!(":{nonce}:{cnonce}").bytes());
-    let (a1, a2) = (
-        hex(&Md5::digest(&secret)),
-        hex(&Md5::digest(format!("AUTHENTICATE:{uri}"))),
-    );
-    let response = hex(&Md5::digest(format!("{a1}:{nonce}:00000001:{cnonce}:auth:{a2}")));
-    Ok(format!(
-        "username=\"{user}\", realm=\"{realm}\", nonce=\"{nonce}\", cnonce=\"{cnonce}\", nc=00000001, qop=auth, \
-         digest-uri=\"{uri}\", response={response}, charset=utf-8"
-    ))
-}
-
-fn quoted<'a>(text: &'a str, key: &str) -> Option<&'a str> {
-    let (_, value) = text.split_once(&format!("{key}=\""))?;
-    value.split_once('"').map(|(value, _)| value)
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|b| format!("{b:02x}")).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used)]
-    use super::*;
-
-    /// Computed independently, by a program that also reproduces a captured login of jabberd2's sm.
-    #[test]
-    fn the_digest_covers_nonce_realm_and_secret() {
-        let challenge = "realm=\"jabberd-router\", nonce=\"5M6qw6s5IhXG6Q+GPw74mg==\", qop=\"auth\", charset=utf-8";
-        let answer = respond(challenge, "jabberd", "secret", "nBMULcFUyOwwkv3v4x9eOg==").unwrap();
-        assert!(
-            answer.contains("response=f5fcbdbf48383fd3d7b0668d80c85bd7,"),
-            "{answer}"
-        );
-        assert!(respond("realm=\"r\"", "u", "p", "c").is_err());
-    }
+/// The beginning of what came, for an error.
+pub(super) fn excerpt(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(&bytes[..bytes.len().min(400)]).into_owned()
 }

@@ -14,6 +14,30 @@ pub(super) fn pin(cpu: Option<usize>) -> Result<(), String> {
     }
 }
 
+/// CPU time that the calling thread has used, nanoseconds.
+pub(super) fn own_thread_ns() -> u64 {
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: the pointer is to a timespec that lives for the call.
+    unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &raw mut time) };
+    time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
+}
+
+/// CPU seconds of several processes.
+pub(super) fn seconds_of_all(pids: &[u32]) -> Result<f64, String> {
+    pids.iter().map(|&pid| seconds(pid)).sum()
+}
+
+/// Memory that processes have now (resident), MB; 0 for one that has ended.
+pub(super) fn memory_mb(pids: &[u32]) -> f64 {
+    let of = |pid: &u32| {
+        let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        let kb = line.and_then(|line| line.trim().split(' ').next()?.parse::<f64>().ok());
+        kb.unwrap_or(0.0) / 1024.0
+    };
+    pids.iter().map(of).sum()
+}
+
 /// CPU seconds that all live threads of a process have used: in nanoseconds from `schedstat`, else in ticks from `stat`.
 pub(super) fn seconds(pid: u32) -> Result<f64, String> {
     let threads = fs::read_dir(format!("/proc/{pid}/task")).map_err(|e| format!("no process {pid}: {e}"))?;
@@ -55,6 +79,11 @@ mod tests {
             );
         }
         assert!(ticks(std::process::id()).unwrap() > before_ticks);
+    }
+
+    #[test]
+    fn a_process_has_memory() {
+        assert!(memory_mb(&[std::process::id()]) > 0.5 && memory_mb(&[u32::MAX]) == 0.0);
     }
 
     #[test]

@@ -1,20 +1,46 @@
 //! The load generator: simulated components on real sockets, against jidmesh or any jabberd2-router.
 //!
-//! For: figures that others can repeat. Invariants: every frame is checked for order and content while it is counted,
-//! so a router that loses or alters frames has no figures; both routers are driven by the same code, on the same
-//! machine, in turn. Must never be added: knowledge of the router's inside, or a shortcut that real components lack.
+//! For: figures that others can repeat. Invariants: every frame is checked while it is counted (it came once, in the
+//! order of its flow, unaltered, at the right component), so a router that loses or alters frames has no figures; all
+//! routers are driven by the same code, on the same machine, in turn. Must never be added: knowledge of the router's
+//! inside, or a shortcut that real components lack.
+//!
+//! A [workload](workload) connects [components](component) and makes a [plan](plan): a [book](book) of frames, lanes that
+//! send them, links that read. The [engine](engine) runs it on one or more [threads](worker); a frame carries a
+//! [stamp](stamp) by which its receiver knows what it must be and when it was due.
 
+mod answer;
+mod arrive;
+mod book;
 mod compare;
 mod component;
 mod cpu;
-mod frame;
-mod pipe;
+mod engine;
+mod figures;
+mod link;
+mod mix;
+mod people;
+mod plan;
+mod poll;
 mod report;
+mod rng;
+mod server;
+mod stamp;
+mod worker;
+mod workload;
 
 use clap::{Args as ClapArgs, Subcommand};
+use component::Router;
+use engine::{Engine, Timing};
+use figures::Figures;
+use std::io::IsTerminal;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use workload::fair::{self, FairArgs};
+use workload::logins::{LoginsArgs, Storm};
+use workload::pairs::{self, PingArgs, PipeArgs};
+use workload::users::{self, UsersArgs};
 
 /// `jidmesh load ...`
 #[derive(ClapArgs, Debug)]
@@ -25,54 +51,100 @@ pub struct Args {
 
 #[derive(Subcommand, Debug)]
 enum Command {
-    /// Frames between two native components through a router that is running.
-    Pipe(PipeArgs),
+    /// Frames from one native component of each pair to the other.
+    Pipe(Against<PipeArgs>),
+    /// Round trips between two native components, one frame on its way.
+    Ping(Against<PingArgs>),
+    /// Traffic between users who are logged in.
+    Users(Against<UsersArgs>),
+    /// Logins and logouts, as fast as it goes or at a rate.
+    Logins(Against<LoginsArgs>),
+    /// Polite links beside one that floods, or that does not read.
+    Fair(Against<FairArgs>),
     /// Starts jabberd2-router and jidmesh on private ports and measures both, in turn.
     Compare(CompareArgs),
 }
 
-/// What is sent, however the router was started.
+/// A workload against a router that runs.
 #[derive(ClapArgs, Clone, Debug)]
-struct Shape {
-    /// Bytes per frame; repeat it or separate by commas for several measurements.
-    #[arg(long, value_delimiter = ',', default_value = "265,1024,16384")]
-    bytes: Vec<usize>,
-    /// Seconds per measurement.
-    #[arg(long, default_value_t = 3.0)]
-    seconds: f64,
-    /// Bytes on their way at most.
-    #[arg(long, default_value_t = 4 << 20)]
-    window: usize,
-    /// Bytes per write, in whole frames.
-    #[arg(long, default_value_t = 64 << 10)]
-    write: usize,
-    /// 0: pipelined, as many frames as the window holds. 1: one frame on its way, for latencies.
-    #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u8).range(0..=1))]
-    outstanding: u8,
-    /// Pins the generator to this CPU.
-    #[arg(long)]
-    cpu: Option<usize>,
-    /// Prints JSON instead of a table.
-    #[arg(long)]
-    json: bool,
-}
-
-#[derive(ClapArgs, Debug)]
-struct PipeArgs {
-    /// The router's component port.
-    #[arg(long, default_value = "127.0.0.1:5347")]
-    router: SocketAddr,
+struct Against<W: ClapArgs> {
+    #[command(flatten)]
+    workload: W,
+    /// The router's component port; several: nodes of one mesh, to which the components are dealt in turn.
+    #[arg(long, default_value = "127.0.0.1:5347", value_delimiter = ',')]
+    router: Vec<SocketAddr>,
     /// User name of the components.
     #[arg(long, default_value = "jabberd")]
     user: String,
     /// Their secret.
     #[arg(long, default_value = "secret")]
     pass: String,
-    /// The router's process, whose CPU time is counted.
-    #[arg(long)]
-    pid: Option<u32>,
+    /// The secret of XEP-0114 components.
+    #[arg(long, default_value = "secret")]
+    secret: String,
+    /// The router's process, whose CPU time is counted; several: all nodes of a mesh.
+    #[arg(long, value_delimiter = ',')]
+    pid: Vec<u32>,
     #[command(flatten)]
-    shape: Shape,
+    how: How,
+}
+
+/// How to measure, and what to print.
+#[derive(ClapArgs, Clone, Debug)]
+struct How {
+    /// Seconds per measurement.
+    #[arg(long, default_value_t = 3.0)]
+    seconds: f64,
+    /// Seconds of traffic before it.
+    #[arg(long, default_value_t = 0.5)]
+    warm_up: f64,
+    /// Pins the generator to these CPUs, a thread to each.
+    #[arg(long, value_delimiter = ',')]
+    cpu: Vec<usize>,
+    /// Prints JSON instead of a table.
+    #[arg(long)]
+    json: bool,
+    /// Prints nothing while it runs.
+    #[arg(long)]
+    quiet: bool,
+}
+
+impl How {
+    fn timing(&self) -> Timing {
+        Timing {
+            warm_up_s: self.warm_up,
+            seconds: self.seconds,
+            progress: self.progress(),
+        }
+    }
+
+    fn progress(&self) -> bool {
+        !self.quiet && std::io::stderr().is_terminal()
+    }
+}
+
+impl<W: ClapArgs> Against<W> {
+    fn routers(&self) -> Vec<Router> {
+        let router = |&addr| Router {
+            addr,
+            user: self.user.clone(),
+            pass: self.pass.clone(),
+            secret: self.secret.clone(),
+        };
+        self.router.iter().map(router).collect()
+    }
+
+    fn measure(&self, plan: plan::Plan, links: Vec<link::Link>) -> Result<Figures, String> {
+        Engine::new(plan, links, &self.how.cpu)?.measure(&self.pid, &self.how.timing())
+    }
+
+    fn report(&self, figures: &[Figures]) -> Result<String, String> {
+        if self.how.json {
+            report::json(&figures)
+        } else {
+            Ok(report::table(figures))
+        }
+    }
 }
 
 #[derive(ClapArgs, Debug)]
@@ -83,23 +155,33 @@ struct CompareArgs {
     /// jidmesh; this very program if left out.
     #[arg(long)]
     jidmesh: Option<PathBuf>,
-    /// Measures the stock router alone.
-    #[arg(long)]
-    only_stock: bool,
     /// Runs of each measurement, routers taking turns.
     #[arg(long, default_value_t = 5)]
     runs: usize,
-    /// Pins the routers to this CPU.
-    #[arg(long, default_value_t = 0)]
-    server_cpu: usize,
+    /// Pins the routers to these CPUs, as `taskset -c` has them.
+    #[arg(long, default_value = "0", value_name = "CPUS")]
+    server_cpu: String,
+    /// Only these rows: pipe, users, whole, single, ping, large, links.
+    #[arg(long, value_delimiter = ',')]
+    rows: Vec<String>,
+    /// Only these routers: jabberd2-router, jidmesh.
+    #[arg(long, value_delimiter = ',')]
+    only: Vec<String>,
+    /// Users who are logged in, in the rows that have users.
+    #[arg(long, default_value_t = 1_000_000)]
+    sessions: usize,
     #[command(flatten)]
-    shape: Shape,
+    how: How,
 }
 
 /// Runs a load command.
 pub fn main(args: Args) -> ExitCode {
     let result = match args.command {
-        Command::Pipe(args) => run_pipe(&args),
+        Command::Pipe(args) => pipe(&args),
+        Command::Ping(args) => ping(&args),
+        Command::Users(args) => users(&args),
+        Command::Logins(args) => logins(&args),
+        Command::Fair(args) => fair(&args),
         Command::Compare(args) => compare::run(&args),
     };
     match result {
@@ -114,21 +196,35 @@ pub fn main(args: Args) -> ExitCode {
     }
 }
 
-fn run_pipe(args: &PipeArgs) -> Result<String, String> {
-    cpu::pin(args.shape.cpu)?;
-    let target = pipe::Target {
-        router: args.router,
-        user: &args.user,
-        pass: &args.pass,
-        pid: args.pid,
+fn pipe(args: &Against<PipeArgs>) -> Result<String, String> {
+    let one = |bytes: &usize| {
+        let (plan, links) = pairs::pipe(&args.workload, *bytes, &args.routers())?;
+        args.measure(plan, links)
     };
-    let mut figures = Vec::new();
-    for &bytes in &args.shape.bytes {
-        figures.push(pipe::measure(&target, &args.shape, bytes)?);
-    }
-    if args.shape.json {
-        report::json(&figures)
-    } else {
-        Ok(report::table(&figures))
-    }
+    let figures: Vec<Figures> = args.workload.bytes.iter().map(one).collect::<Result<_, String>>()?;
+    args.report(&figures)
+}
+
+fn ping(args: &Against<PingArgs>) -> Result<String, String> {
+    let one = |bytes: &usize| {
+        let (plan, links) = pairs::ping(&args.workload, *bytes, &args.routers())?;
+        args.measure(plan, links)
+    };
+    let figures: Vec<Figures> = args.workload.bytes.iter().map(one).collect::<Result<_, String>>()?;
+    args.report(&figures)
+}
+
+fn users(args: &Against<UsersArgs>) -> Result<String, String> {
+    let (plan, links) = users::users(&args.workload, &args.routers(), args.how.progress())?;
+    args.report(&[args.measure(plan, links)?])
+}
+
+fn logins(args: &Against<LoginsArgs>) -> Result<String, String> {
+    let mut storm = Storm::new(&args.workload, &args.routers(), args.how.cpu.first().copied())?;
+    args.report(&[storm.measure(&args.pid, &args.how.timing())?])
+}
+
+fn fair(args: &Against<FairArgs>) -> Result<String, String> {
+    let (plan, links) = fair::fair(&args.workload, &args.routers())?;
+    args.report(&[args.measure(plan, links)?])
 }

@@ -1,6 +1,6 @@
 //! Figures as text.
 
-use super::pipe::Figures;
+use super::figures::Figures;
 use serde::Serialize;
 use std::fmt::Write;
 
@@ -8,24 +8,42 @@ pub(super) fn json(what: &impl Serialize) -> Result<String, String> {
     serde_json::to_string_pretty(what).map_err(|e| e.to_string())
 }
 
-/// A line for each measurement.
+/// A line or more for each measurement.
 pub(super) fn table(figures: &[Figures]) -> String {
     let mut out = String::new();
     for f in figures {
         let server = f.server_cpu_s_per_million.map_or("-".into(), |s| format!("{s:.3}"));
-        let _ = write!(
+        let _ = writeln!(out, "{}", f.workload);
+        let _ = writeln!(
             out,
-            "{:>6} B  {:>10.0} frames/s  {:>8.1} MB/s  router {server:>8} CPU s/million  generator {:>7.3}",
-            f.frame_bytes, f.frames_per_s, f.mb_per_s, f.generator_cpu_s_per_million
+            "  {:.0} frames/s  {:.1} MB/s  {:.0} B a frame  router {server} CPU s/million  generator {:.3}, {:.0} % busy{}",
+            f.frames_per_s,
+            f.mb_per_s,
+            f.frame_bytes,
+            f.generator_cpu_s_per_million,
+            f.generator_busy * 100.0,
+            if f.generator_is_the_limit { " and the limit" } else { "" },
         );
-        if let Some(t) = &f.round_trip {
-            let _ = write!(
+        if let Some(logins) = f.logins_per_s {
+            let _ = writeln!(out, "  {logins:.0} logins/s");
+        }
+        if f.bounced + f.undelivered > 0 {
+            let _ = writeln!(
                 out,
-                "  round trip us: p50 {:.1} p90 {:.1} p99 {:.1} p99.9 {:.1} p99.99 {:.1} max {:.1}",
-                t.p50_us, t.p90_us, t.p99_us, t.p99_9_us, t.p99_99_us, t.max_us
+                "  {} came back as errors, {} are still on their way",
+                f.bounced, f.undelivered
             );
         }
-        out.push('\n');
+        if let Some(mb) = f.server_mb_max {
+            let _ = writeln!(out, "  router memory {mb:.0} MB at most");
+        }
+        for l in &f.latency {
+            let _ = writeln!(
+                out,
+                "  latency us, {}: p50 {:.1} p90 {:.1} p99 {:.1} p99.9 {:.1} p99.99 {:.1} max {:.1} ({} frames)",
+                l.group, l.p50_us, l.p90_us, l.p99_us, l.p99_9_us, l.p99_99_us, l.max_us, l.count
+            );
+        }
     }
     out
 }

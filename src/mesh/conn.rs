@@ -419,6 +419,7 @@ fn record_length(bytes: &[u8], length_max: usize) -> Result<Option<usize>, MeshE
     Ok(Some(length))
 }
 
+#[allow(clippy::type_complexity)] // A record, if it is whole, and what is behind it.
 fn split_record(bytes: &[u8], length_max: usize) -> Result<Option<(&[u8], &[u8])>, MeshError> {
     let Some(length) = record_length(bytes, length_max)? else {
         return Ok(None);

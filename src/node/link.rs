@@ -179,6 +179,7 @@ impl Shard {
     }
 
     /// A link handed over by another shard ([`Action::Move`]).
+    #[allow(clippy::boxed_local)] // It comes as the shell carries it.
     pub fn adopt(&mut self, now: Micros, cargo: Box<Cargo>) -> LinkId {
         let mut cargo = match cargo.0 {
             Kind::Component(luggage) => luggage,

@@ -313,7 +313,7 @@ impl Core {
             Phase::Closing | Phase::Greeting => None,
             _ if state.doomed.is_some() => state.doomed,
             _ if state.incarnation != self.incarnation => Some(Reason::FormerLife),
-            Phase::Serving { .. } if serving != Some(state.link) => Some(Reason::Superseded),
+            Phase::Serving if serving != Some(state.link) => Some(Reason::Superseded),
             _ if state.epoch != self.epoch => Some(Reason::Anew),
             _ => None,
         }
@@ -762,10 +762,9 @@ impl Core {
             .map(|since| since + LOST_US);
         let lanes = Lane::ALL.into_iter().filter_map(|lane| {
             let state = &self.lanes[lane.index()];
-            let dial = (self.needs_dial(lane, lines) && !self.addresses.is_empty())
+            (self.needs_dial(lane, lines) && !self.addresses.is_empty())
                 .then(|| state.dialler.ready_at().or_else(|| state.dialler.forgets_at()))
-                .flatten();
-            dial
+                .flatten()
         });
         lanes.chain(lost).min()
     }

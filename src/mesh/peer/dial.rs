@@ -96,7 +96,7 @@ impl Dialler {
             n => (PAUSE_US_FIRST << (n - 1)).min(PAUSE_US_MAX),
         };
         // Between three quarters and all of it, so that many nodes do not dial in step.
-        let jitter = u64::from(rng.next_u32()) * (pause / 4) >> 32;
+        let jitter = (u64::from(rng.next_u32()) * (pause / 4)) >> 32;
         self.next_at = now + pause - jitter;
     }
 

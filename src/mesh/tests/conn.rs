@@ -208,6 +208,7 @@ fn refusals_reach_the_dialler_in_words() {
         change(&mut hello);
         Arc::new(own.with_hello(hello))
     };
+    #[allow(clippy::type_complexity)]
     let cases: [(&dyn Fn(&mut Hello), MeshError, Reason); 4] = [
         (
             &|hello| hello.versions = 9..=9,

@@ -179,7 +179,7 @@ impl Shard {
                     .seat(seat)
                     .is_some_and(|view| self.is_id_of(peer, &view.id, name));
                 // An id is good on its own node only; what has a dot may be a service.
-                if !(first && !name.contains('.')) {
+                if !first || name.contains('.') {
                     self.tell_all(
                         now,
                         &Message::Bound {
