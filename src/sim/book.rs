@@ -48,6 +48,8 @@ pub(super) struct Book {
     /// When presence about one user was last sent to another.
     presence_sent: BTreeMap<(String, String), Micros>,
     pub(super) now: Micros,
+    /// What is under way until then may come twice: nodes may believe each other dead that are not.
+    doubt_until: Micros,
 }
 
 /// What a router did so shortly before its death may be unknown to the others.
@@ -59,6 +61,7 @@ impl Book {
         self.messages.push(Message {
             from: from.into(),
             to: to.into(),
+            doubtful: self.now < self.doubt_until,
             ..Message::default()
         });
         self.messages.len() - 1
@@ -119,6 +122,16 @@ impl Book {
             .iter_mut()
             .filter(under_way)
             .for_each(|message| message.missed = true);
+    }
+
+    /// Nodes may believe each other dead until then though they are not. What one had sent and not seen acknowledged goes
+    /// another way, and the first way may still have an end.
+    pub(super) fn doubt(&mut self, until: Micros) {
+        self.doubt_until = self.doubt_until.max(until);
+        let since = self.now.saturating_sub(UNCERTAIN_US);
+        for message in &mut self.messages {
+            message.doubtful |= message.touched >= since || message.delivered.is_empty() && !message.stored;
+        }
     }
 
     /// A router died: what it had in hand, nobody knows.

@@ -10,6 +10,9 @@ use crate::table::ShardId;
 /// After a disturbance two nodes may need so long until both know the same: the promise is 5 s and a connect.
 pub(super) const SETTLE_US: Micros = 10_000_000;
 
+/// A node that is silent for less is believed dead by nobody.
+const DEATH_US: Micros = 3_000_000;
+
 /// The network.
 #[derive(Debug, Default)]
 pub(super) struct Net {
@@ -58,6 +61,9 @@ impl World {
     pub(super) fn disturb(&mut self, from: usize, to: usize, until: Micros) {
         let it = &mut self.net.disturbed_until[from * self.net.nodes + to];
         *it = (*it).max(until);
+        if until > self.now + DEATH_US {
+            self.book.doubt(until + SETTLE_US);
+        }
     }
 
     pub(super) fn disturb_all(&mut self, node: usize, until: Micros) {
