@@ -37,6 +37,8 @@ const ADDRESSES_MAX: usize = 16;
 const URGENT_BYTES_MAX: usize = 4 * 1024;
 /// The same complaint is written at most so often, microseconds.
 const COMPLAINT_US: Micros = 60_000_000;
+/// So many different complaints are remembered.
+const COMPLAINTS_MAX: usize = 16;
 
 pub(super) struct Core {
     pub(super) local: Arc<Local>,
@@ -61,7 +63,8 @@ pub(super) struct Core {
     unserved_since: Option<Micros>,
     /// The address that was last dialled with success.
     reached_at: Option<Address>,
-    complaint: (String, Micros),
+    /// What was complained of lately, and when.
+    complaints: VecDeque<(String, Micros)>,
     /// The last policies that were complained of.
     policies: Option<u64>,
 }
@@ -129,7 +132,7 @@ impl Core {
             told: Told::Nothing,
             unserved_since: Some(now),
             reached_at: None,
-            complaint: (String::new(), 0),
+            complaints: VecDeque::new(),
             policies: None,
         }
     }
@@ -253,10 +256,14 @@ impl Core {
     }
 
     fn complain(&mut self, now: Micros, text: String, lasting: bool) {
-        if self.complaint.0 == text && now < self.complaint.1 + COMPLAINT_US {
+        self.complaints.retain(|(_, at)| now < at + COMPLAINT_US);
+        if self.complaints.iter().any(|(said, _)| *said == text) {
             return;
         }
-        self.complaint = (text.clone(), now);
+        if self.complaints.len() == COMPLAINTS_MAX {
+            self.complaints.pop_front();
+        }
+        self.complaints.push_back((text.clone(), now));
         if lasting {
             self.push(PeerEvent::Alarm(format!("peer {}: {text}", self.name)));
         } else {
