@@ -86,9 +86,9 @@ fn names() -> Names {
         .iter()
         .enumerate()
     {
-        names.bind(name, SeatId::new(u16::try_from(slot).unwrap_or(0) + 1, 0), Multi::No);
+        names.bind(name, SeatId::new(u16::try_from(slot).unwrap_or(0) + 1, 0), Multi::No, 0);
     }
-    names.bind(DOMAIN, SeatId::new(3, 0), Multi::To);
+    names.bind(DOMAIN, SeatId::new(3, 0), Multi::To, 0);
     names
 }
 

@@ -17,9 +17,9 @@ use super::Shard;
 use super::api::{Action, LinkId};
 use super::counters::Counter;
 use super::forward::{number, token};
-use super::question::QUESTION_PREFIX;
 use super::lane::Verb;
 use super::link::Stage;
+use super::question::QUESTION_PREFIX;
 use crate::table::names::Multi;
 use crate::table::{SeatId, SeatKind, ShardId};
 use crate::wire::copy::append;
@@ -191,7 +191,9 @@ impl Shard {
         let (Some(token), Some(number)) = (payload.sm.and_then(token), payload.c2s.and_then(number)) else {
             return false;
         };
-        if payload.kind == PayloadKind::Presence && payload.to.is_none() || token.as_bytes().starts_with(QUESTION_PREFIX) {
+        if payload.kind == PayloadKind::Presence && payload.to.is_none()
+            || token.as_bytes().starts_with(QUESTION_PREFIX)
+        {
             return false;
         }
         let client = self
