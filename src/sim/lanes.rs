@@ -148,7 +148,7 @@ impl World {
                     self.note(|| format!("shard {shard}: {}", line.text));
                 }
             }
-            Action::StartTls(_) | Action::Append { .. } | Action::Dial { .. } => {}
+            Action::StartTls(_) | Action::Answer { .. } | Action::Append { .. } | Action::Dial { .. } => {}
         }
     }
 

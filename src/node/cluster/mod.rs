@@ -22,6 +22,7 @@
 
 mod alone;
 mod exits;
+mod inquiry;
 mod links;
 mod message;
 mod packets;
@@ -32,6 +33,8 @@ mod seats;
 mod starts;
 mod turn;
 
+pub(super) use inquiry::Inquiries;
+pub use inquiry::{ANSWER_US, Answer, Question, where_key};
 pub(super) use links::Dialling;
 pub use links::policies;
 use starts::Site;
