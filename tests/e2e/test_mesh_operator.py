@@ -104,7 +104,8 @@ def test_selftest_probes_every_pair_and_fails_where_one_is_cut(mesh):
         assert status == 0 and test["passed"], test
         pairs = {(probe["from"], probe["from_shard"], probe["to"], probe["to_shard"]) for probe in test["probes"]}
         assert pairs == {(one, a, other, b) for one in NODES for other in NODES for a in (0, 1) for b in (0, 1)}
-        assert all(0 < probe["round_trip_us"] < 1_000_000 for probe in test["probes"]), test
+        # A shard to itself takes no turn, and so no time.
+        assert all(0 <= probe["round_trip_us"] < 1_000_000 for probe in test["probes"]), test
     status, text = command(machines["m1"], "selftest")
     assert status == 0 and row(text, "m2.example.net").count(" ms") == 3 and "passed: 36 probes" in text, text
     machines.kill("m3", silently=True)

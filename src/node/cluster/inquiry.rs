@@ -316,7 +316,11 @@ impl Shard {
         wait.of = Some(of);
         wait.heard.push(shard);
         match (&mut inquiry.answer, told) {
-            (Answer::Where(known), Told::Where(report)) => *known = report,
+            (Answer::Where(known), Told::Where(mut report)) => {
+                // Names are this node's own matter: `id.node` is a name everywhere but at that node.
+                report.holders = std::mem::take(&mut known.holders);
+                *known = report;
+            }
             (Answer::Probes(probes), Told::Echo { .. }) => probes.push(ProbeReport {
                 from: own,
                 from_shard: Some(self.id),
