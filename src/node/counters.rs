@@ -50,6 +50,8 @@ counters! {
     DropHops "jidmesh_bounced_total" "code=\"hops\"" "Frames sent back to their sender with an error.";
     DropFarewell "jidmesh_dropped_total" "reason=\"untrue-farewell\"" "Frames dropped, by reason.";
     Turns "jidmesh_turns_total" "" "Users whose way changed while something may have been under way to them.";
+    HealingProbes "jidmesh_healing_probes_total" "" "Probes sent for users who were out of reach and are back.";
+    HealingNotesLost "jidmesh_healing_notes_lost_total" "" "Pictures of absent users that could not be noted.";
     Conflicts "jidmesh_conflicts_total" "" "Users whom two nodes served, and who were given up here.";
     ErrorRepliesRouted "jidmesh_error_replies_routed_total" "" "Error replies of an sm that reached the stanza's sender.";
     Returned "jidmesh_returned_total" "" "Messages for a client of a lost c2s, given to the user's sm once more.";

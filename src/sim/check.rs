@@ -204,7 +204,9 @@ impl World {
             .collect();
         let mut wrong = Vec::new();
         for (at, it) in self.clients.iter().enumerate() {
-            if !matches!(it.state, State::On { .. }) || !it.available || !truth.contains(&it.jid) {
+            // Its sm knows of its last becoming available: what it says on that was not lost.
+            let heard = |s: &Session| s.available && (&s.jid, s.occasion) == (&it.jid, it.occasion);
+            if !matches!(it.state, State::On { .. }) || !it.available || !self.sm_sessions().any(heard) {
                 continue;
             }
             let contact = |jid: &&String| **jid != it.jid && self.plan.is_near(user_of(jid), user_of(&it.jid));

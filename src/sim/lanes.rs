@@ -116,7 +116,7 @@ impl World {
                     self.write_soon(conn);
                 }
             }
-            Action::Close(link) => {
+            Action::Close(link) | Action::Abort(link) => {
                 if let Some(conn) = self.conn_of(node, shard, link) {
                     self.begin_close(conn);
                 }

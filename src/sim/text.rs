@@ -52,6 +52,7 @@ pub(super) struct Routed {
     pub(super) c2s: Option<u32>,
     pub(super) failed: bool,
     pub(super) failed_prefixed: bool,
+    pub(super) occasion: Option<u32>,
 }
 
 impl Routed {
@@ -98,10 +99,22 @@ pub(super) fn see(frame: &[u8]) -> Seen {
                 c2s: text(payload.c2s).and_then(|number| number.parse().ok()),
                 failed: payload.failed,
                 failed_prefixed: payload.failed_prefixed,
+                occasion: occasion_of(frame),
             }))
         }
         _ => Seen::Other,
     }
+}
+
+/// A stanza that carries on which occasion of its client's becoming available it was said.
+pub(super) fn on_occasion(occasion: u32, stanza: &str) -> String {
+    let at = stanza.find(' ').unwrap_or(stanza.len());
+    format!("{} occasion='{occasion}'{}", &stanza[..at], &stanza[at..])
+}
+
+fn occasion_of(frame: &[u8]) -> Option<u32> {
+    let text = std::str::from_utf8(frame).ok()?;
+    text.split_once(" occasion='")?.1.split('\'').next()?.parse().ok()
 }
 
 fn text(value: Option<Value<'_>>) -> Option<String> {

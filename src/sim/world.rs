@@ -82,6 +82,8 @@ pub(super) enum Mood {
     Busy,
     /// Nothing but a ping now and then.
     Quiet,
+    /// Nothing at all, so that nothing is under way.
+    Still,
     /// All go home.
     Dusk,
 }
@@ -276,6 +278,8 @@ impl World {
         self.pass(self.plan.busy_us)?;
         self.mood = Mood::Quiet;
         self.pass(QUIET_US)?;
+        self.mood = Mood::Still;
+        self.pass(STILL_US)?;
         self.check()
     }
 
@@ -294,6 +298,9 @@ impl World {
 
 /// From the last action to a quiet point: longer than grace, questions, ghosts and every timeout together.
 const QUIET_US: Micros = 240_000_000;
+
+/// From the last ping to a quiet point: longer than its answer takes.
+const STILL_US: Micros = 2_000_000;
 
 /// A promise did not hold; the world knows which.
 #[derive(Debug)]

@@ -429,13 +429,13 @@ impl Shard {
         report
     }
 
+    /// In the order of their labels: each node has its own first, and all shall say the same.
     fn holders_of(&self, name: &str) -> Vec<String> {
-        let holders = self
-            .names
-            .get(name)
-            .map(|(_, name)| name.holders.clone())
-            .unwrap_or_default();
-        holders.into_iter().map(|seat| self.seat_label(seat)).collect()
+        let holders = self.names.get(name).map(|(_, name)| name.holders.clone());
+        let holders = holders.unwrap_or_default().into_iter();
+        let mut labels: Vec<String> = holders.map(|seat| self.seat_label(seat)).collect();
+        labels.sort_unstable();
+        labels
     }
 
     /// A component as all nodes call it.

@@ -22,8 +22,10 @@
 
 mod alone;
 mod exits;
+mod healing;
 mod inquiry;
 mod links;
+mod members;
 mod message;
 mod packets;
 mod peers;
@@ -37,6 +39,7 @@ pub(super) use inquiry::Inquiries;
 pub use inquiry::{ANSWER_US, Answer, Question, where_key};
 pub(super) use links::Dialling;
 pub use links::policies;
+pub(super) use members::MemberNews;
 use starts::Site;
 
 use super::Shard;
@@ -97,6 +100,7 @@ pub(super) struct Cluster {
     /// Messages for peers, until they are taken.
     pub(super) posted: VecDeque<(PeerId, Lane, Vec<u8>)>,
     exits: exits::Exits,
+    healing: healing::Healing,
     links: Option<links::Links>,
     alone: alone::Alone,
 }
@@ -133,6 +137,7 @@ impl Cluster {
             slots_free: VecDeque::new(),
             posted: VecDeque::new(),
             exits: exits::Exits::default(),
+            healing: healing::Healing::default(),
             links: None,
             alone: alone::Alone::default(),
         }

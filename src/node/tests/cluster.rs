@@ -795,3 +795,41 @@ fn nothing_is_lost_when_the_way_led_to_a_node_that_died() {
         assert!(way < after, "{all}");
     }
 }
+
+#[test]
+fn contacts_hear_again_of_whom_they_were_told_away() {
+    let mut site = Site::new(2, 2);
+    assert_eq!(site.login(1, 7, "far@example.net/r", 1), 1);
+    assert_eq!(site.login(0, 7, "near@example.net/r", 2), 0);
+    site.cut.extend([(0, 1), (1, 0)]);
+    for (here, there) in [(0, 1), (1, 0)] {
+        site.dies(here, there);
+    }
+    site.kept.clear();
+    // sm of node 0 tells a contact, through the session that stands for the one which is out of reach.
+    let heard = site.took_sm(0);
+    assert!(heard.contains("target='far@example.net/r'"), "{heard}");
+    let farewell =
+        "<presence xmlns='jabber:client' type='unavailable' from='far@example.net/r' to='near@example.net'/>";
+    site.send_sm(0, DOMAIN, farewell);
+    site.drain();
+    // Somebody logs in whose presence does not get through, and who learns nothing of the other.
+    assert_eq!(site.login(0, 8, "new@example.net/r", 3), 0);
+    let hello = "<presence xmlns='jabber:client' from='new@example.net/r' to='far@example.net'/>";
+    let probe = "<presence xmlns='jabber:client' type='probe' from='new@example.net' to='far@example.net'/>";
+    for stanza in [hello, probe] {
+        site.send_sm(0, DOMAIN, stanza);
+    }
+    site.answer_fences();
+    site.pass(12_000_000);
+    site.drain();
+    site.cut.clear();
+    site.connect(0, 1);
+    site.pass(2_000_000);
+    let (zero, one) = (site.took_sm(0), site.took_sm(1));
+    for (from, to, heard) in [("near", "far", &one), ("new", "far", &one), ("far", "new", &zero)] {
+        let probe = format!("type='probe' from='{from}@example.net' to='{to}@example.net'");
+        assert_eq!(heard.matches(&probe).count(), 1, "{probe}: {heard}");
+    }
+    assert_eq!(site.count(Counter::HealingProbes), 3);
+}
