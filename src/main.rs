@@ -26,6 +26,10 @@ enum Command {
     Check(FileArgs),
     /// Show what a running node does.
     Status(StatusArgs),
+    /// Say where a user is: node, sm, c2s, resources. Any node of the mesh knows.
+    Where(WhereArgs),
+    /// Send a probe between every two nodes of the mesh, and print the round trips; fails if one does not come back.
+    Selftest(StatusArgs),
     /// Measure a router: this one, or a stock jabberd2-router.
     Load(jidmesh::load::Args),
     /// Say what a cluster needs: memory, CPU and traffic of each node.
@@ -63,11 +67,23 @@ struct StatusArgs {
     json: bool,
 }
 
+#[derive(Args, Debug)]
+struct WhereArgs {
+    /// The user; with a resource, that session alone.
+    jid: String,
+    #[command(flatten)]
+    node: StatusArgs,
+}
+
 fn main() -> ExitCode {
     let cli = Cli::parse();
     match cli.command {
         Some(Command::Check(args)) => check(&args),
-        Some(Command::Status(args)) => status(args),
+        Some(Command::Status(args)) => ask(args, jidmesh::operate::status::main),
+        Some(Command::Where(args)) => ask(args.node, |admin, json| {
+            jidmesh::operate::inquire::main_where(admin, &args.jid, json)
+        }),
+        Some(Command::Selftest(args)) => ask(args, jidmesh::operate::inquire::main_selftest),
         Some(Command::Load(args)) => jidmesh::load::main(args),
         Some(Command::Model(args)) => jidmesh::load::model::main(&args),
         Some(Command::Run(args)) => run(&args),
@@ -111,7 +127,8 @@ fn check(args: &FileArgs) -> ExitCode {
     }
 }
 
-fn status(args: StatusArgs) -> ExitCode {
+/// Asks a running node, at its admin socket.
+fn ask(args: StatusArgs, command: impl FnOnce(&Path, bool) -> ExitCode) -> ExitCode {
     let configured = || {
         // A file that is named must be good; the usual one only helps.
         match (load(args.file.config.as_deref()), &args.file.config) {
@@ -127,7 +144,7 @@ fn status(args: StatusArgs) -> ExitCode {
             Err(problems) => return refuse(&problems),
         },
     };
-    jidmesh::operate::status::main(&admin.unwrap_or_else(|| PathBuf::from(ADMIN_DEFAULT)), args.json)
+    command(&admin.unwrap_or_else(|| PathBuf::from(ADMIN_DEFAULT)), args.json)
 }
 
 fn load(path: Option<&Path>) -> Result<Loaded, Vec<Problem>> {

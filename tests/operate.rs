@@ -1,12 +1,14 @@
 //! Metrics page, admin socket and `status` as an operator, a scraper and a vandal meet them.
 #![allow(clippy::unwrap_used)]
 
+use jidmesh::node::cluster::{Answer, Question};
 use jidmesh::node::counters::Counter;
 use jidmesh::node::report::{
-    LaneReport, MemberReport, MeshReport, NameReport, PeerLinkReport, SeatReport, ShardReport, UnreachedReport,
+    LaneReport, MemberReport, MeshReport, NameReport, PeerLinkReport, ProbeReport, SeatReport, ShardReport,
+    UnreachedReport, WhereReport, WhereSession,
 };
 use jidmesh::operate::log::{self, LogSender, LogTarget};
-use jidmesh::operate::{ServeParams, Serving, Source, serve, status};
+use jidmesh::operate::{ServeParams, Serving, Shards, serve, status};
 use std::collections::HashSet;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -28,6 +30,50 @@ struct Bed {
     serving: Option<Serving>,
 }
 
+/// Its shards.
+struct Played {
+    asked: Arc<AtomicUsize>,
+    answering: Arc<AtomicUsize>,
+}
+
+impl Shards for Played {
+    fn reports(&self, _: Duration) -> Vec<ShardReport> {
+        self.asked.fetch_add(1, Ordering::SeqCst);
+        (0..self.answering.load(Ordering::SeqCst) as u16).map(report).collect()
+    }
+
+    fn ask(&self, question: &Question, _: Duration) -> Vec<Answer> {
+        let answer = |shard: u16| match question {
+            Question::Where(bare) if shard == 1 => Answer::Where(Box::new(WhereReport {
+                jid: bare.to_string(),
+                node: "b.test".into(),
+                complete: true,
+                sm: Some("sm.b.test".into()),
+                sessions: ["one", "two"].map(session).into(),
+                ..WhereReport::default()
+            })),
+            Question::Where(_) => Answer::Nothing,
+            Question::Probe => Answer::Probes(vec![ProbeReport {
+                from: "a.test".into(),
+                from_shard: Some(shard),
+                to: "b.test".into(),
+                to_shard: Some(0),
+                round_trip_us: Some(300),
+            }]),
+        };
+        (0..self.answering.load(Ordering::SeqCst) as u16).map(answer).collect()
+    }
+}
+
+fn session(resource: &str) -> WhereSession {
+    WhereSession {
+        resource: resource.into(),
+        available: true,
+        priority: Some(5),
+        c2s: Some("c2s.a.test".into()),
+    }
+}
+
 impl Bed {
     fn new() -> Bed {
         let folder = tempfile::tempdir().unwrap();
@@ -44,10 +90,9 @@ impl Bed {
     }
 
     fn serve(&self) -> Serving {
-        let (asked, answering) = (self.asked.clone(), self.answering.clone());
-        let source: Source = Arc::new(move |_| {
-            asked.fetch_add(1, Ordering::SeqCst);
-            (0..answering.load(Ordering::SeqCst) as u16).map(report).collect()
+        let source = Arc::new(Played {
+            asked: self.asked.clone(),
+            answering: self.answering.clone(),
         });
         let params = ServeParams {
             node: "a.\"test\"".into(),
@@ -403,6 +448,35 @@ fn garbage_on_the_admin_socket_is_answered_and_harms_nothing() {
 }
 
 #[test]
+fn users_are_found_and_probes_shown() {
+    let bed = Bed::new();
+    let ask = |request: &str| -> serde_json::Value {
+        serde_json::from_str(&talk(&bed.socket(), format!("{request}\n").as_bytes())).unwrap()
+    };
+    let found = ask(r#"{"cmd":"where","jid":"U@Example.net"}"#);
+    assert_eq!(found["where"]["jid"], "u@example.net", "prepared: {found}");
+    assert_eq!(found["where"]["sessions"].as_array().unwrap().len(), 2);
+    let one = ask(r#"{"cmd":"where","jid":"u@example.net/two"}"#);
+    assert_eq!(one["where"]["sessions"][0]["resource"], "two");
+    assert_eq!(one["where"]["sessions"].as_array().unwrap().len(), 1);
+    assert!(
+        ask(r#"{"cmd":"where","jid":"@"}"#)["error"]
+            .as_str()
+            .unwrap()
+            .contains("no JID")
+    );
+    let test = ask(r#"{"cmd":"selftest"}"#);
+    assert_eq!(test["selftest"]["probes"].as_array().unwrap().len(), 2);
+    assert_eq!(
+        test["selftest"]["passed"], false,
+        "a configured peer is missing: {test}"
+    );
+    bed.answering.store(1, Ordering::SeqCst);
+    let error = ask(r#"{"cmd":"where","jid":"u@example.net"}"#);
+    assert!(error["error"].as_str().unwrap().contains("does not answer"), "{error}");
+}
+
+#[test]
 fn a_stale_socket_is_replaced_and_a_live_one_is_not() {
     let bed = Bed::new();
     let second = bed.serve();
@@ -440,7 +514,11 @@ fn a_port_in_use_is_a_warning() {
         admin: None,
         metrics: Some(bed.metrics()),
     };
-    let second = serve(params, Arc::new(|_| Vec::new()), bed.log.clone());
+    let nobody = Played {
+        asked: Arc::default(),
+        answering: Arc::default(),
+    };
+    let second = serve(params, Arc::new(nobody), bed.log.clone());
     assert_eq!(second.metrics_addr(), None);
     assert!(bed.logged().contains("no metrics page on"), "{}", bed.logged());
 }

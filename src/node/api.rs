@@ -48,6 +48,13 @@ pub enum Action<C = super::Cargo> {
     /// Is the peer's kernel still acknowledging what we send? Answer with
     /// [`Shard::probed`](super::Shard::probed) (unacknowledged bytes in TCP_INFO: no).
     Probe(LinkId),
+    /// To a question of [`Shard::inquire`](super::Shard::inquire).
+    Answer {
+        /// The question's ticket.
+        ticket: u64,
+        /// The answer.
+        answer: super::cluster::Answer,
+    },
     /// A line for the operator's log.
     Log(LogLine),
     /// Append to a file of the operator's: message log, or a filter rule's dump. Never waits for the disk.

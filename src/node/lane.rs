@@ -25,6 +25,10 @@ pub(super) enum Verb {
     Outside,
     /// Follows what went to the user whose key is its text: to this shard's slice, or to that node.
     Marker(Option<PeerId>, u8, Marker),
+    /// Send this packet to that node.
+    Post(PeerId),
+    /// An operator's question or answer, as a packet that came from that node, or from this one.
+    Inquiry(Option<PeerId>),
     /// Send it back to its sender, this component, with this error code.
     Bounce(SeatId, &'static str),
     /// Deliver it to every component of this shard but its sender.

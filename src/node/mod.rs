@@ -114,6 +114,7 @@ pub struct Shard {
     /// With `<mesh>` only.
     cluster: Option<Box<cluster::Cluster>>,
     surrogates: surrogate::Surrogates,
+    inquiries: cluster::Inquiries,
     /// Questions asked so far: makes their ids.
     questions: u64,
     /// Messages lately given to their user once more: when, and what.
@@ -172,6 +173,7 @@ impl Shard {
                 .as_ref()
                 .map(|mesh| Box::new(cluster::Cluster::new(mesh, 0))),
             surrogates: surrogate::Surrogates::default(),
+            inquiries: cluster::Inquiries::default(),
             questions: 0,
             returned: std::collections::VecDeque::new(),
             leaving: None,
@@ -226,7 +228,7 @@ impl Shard {
                     }
                     Verb::User(path) => self.for_user(now, frame.source, bytes, path),
                     Verb::Returned(sm) => self.queue_returned(now, sm),
-                    verb @ (Verb::Abroad(..) | Verb::Marker(..) | Verb::Outside) => {
+                    verb @ (Verb::Abroad(..) | Verb::Marker(..) | Verb::Outside | Verb::Post(_) | Verb::Inquiry(_)) => {
                         self.lane_abroad(now, verb, frame.source, bytes)
                     }
                     Verb::Bounce(seat, code) => self.bounce(now, seat, bytes, code),
@@ -246,8 +248,9 @@ impl Shard {
         let turning = self.tick_turns(now);
         let asked = self.tick_asked(now);
         let exits = self.tick_exits(now) | self.tick_healing(now);
+        let inquiries = self.tick_inquiries(now);
         let peers = self.tick_peers(now);
-        if exits || peers || links || seats || waiting || surrogates || turning || asked {
+        if inquiries || exits || peers || links || seats || waiting || surrogates || turning || asked {
             self.wake_by(now + TICK_US);
         }
     }

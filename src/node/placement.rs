@@ -370,7 +370,7 @@ impl Shard {
     }
 
     /// The sm that works for a user without a session: a fixed function of his bare JID and the sm of his domain.
-    fn duty(&self, bare: &str) -> Option<SeatId> {
+    pub(super) fn duty(&self, bare: &str) -> Option<SeatId> {
         let own = self.own_holders(bare);
         if let [only] = own[..] {
             return Some(only);

@@ -1,7 +1,7 @@
 //! What a shard tells of itself when asked; merged over the shards by `operate`.
 
 use super::counters::Counters;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// A shard's state at one moment.
 #[derive(Clone, Debug, Default)]
@@ -170,4 +170,56 @@ pub struct NameReport {
     pub log_sink: bool,
     /// What it stands for, when it is an alias from the configuration.
     pub alias_of: Option<String>,
+}
+
+/// Where a user is.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct WhereReport {
+    /// Bare JID, prepared.
+    pub jid: String,
+    /// The node that serves him, or that decides who does.
+    pub node: String,
+    /// That node itself said so. Otherwise this is what its row here says: neither sm nor c2s stand in it.
+    pub complete: bool,
+    /// The sm that serves him; without a session the one that takes his messages.
+    pub sm: Option<String>,
+    /// It is the sm on duty: nothing ties him to it.
+    pub is_duty: bool,
+    /// His sessions.
+    pub sessions: Vec<WhereSession>,
+    /// Starts that are not answered yet.
+    pub starts_pending: u64,
+    /// Components that hold his domain as their name.
+    pub holders: Vec<String>,
+}
+
+/// A session of a user.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct WhereSession {
+    /// Resource, prepared.
+    pub resource: String,
+    /// It sent available presence.
+    pub available: bool,
+    /// Of its last available presence; only the node that serves him knows.
+    pub priority: Option<i8>,
+    /// The c2s that holds its client; only the node that serves him knows.
+    pub c2s: Option<String>,
+}
+
+/// What became of a probe from one shard of a node to a shard of a node.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ProbeReport {
+    /// The node that asked.
+    pub from: String,
+    /// Its shard; `None`: nothing is known, as it did not answer.
+    pub from_shard: Option<u16>,
+    /// The node that was asked.
+    pub to: String,
+    /// Its shard; `None`: some of its shards did not answer.
+    pub to_shard: Option<u16>,
+    /// Microseconds there and back; `None`: no answer.
+    pub round_trip_us: Option<u64>,
 }

@@ -1,11 +1,14 @@
 //! The admin socket: a Unix socket for the machine's operators, one JSON object a line each way.
 //!
-//! `{"cmd":"status"}` is answered `{"ok":true,"status":{...}}`, anything else `{"ok":false,"error":"..."}`.
+//! `{"cmd":"status"}` is answered `{"ok":true,"status":{...}}`; so are `{"cmd":"where","jid":"..."}` and
+//! `{"cmd":"selftest"}`, in a field of their own name; anything else `{"ok":false,"error":"..."}`.
 //! Whoever may open the socket (mode 0660: owner and group) may ask.
 
 use super::accept::{self, Acceptor, Deadline};
 use super::gather::{NodeStatus, Reports};
+use super::inquire::{self, Selftest};
 use super::log::LogSender;
+use crate::node::report::WhereReport;
 use serde::{Deserialize, Serialize};
 use std::fs;
 use std::io;
@@ -31,15 +34,26 @@ const FOLDER_MODE: u32 = 0o755;
 pub enum Request {
     /// The whole state of the node.
     Status,
+    /// Where is this user?
+    Where {
+        /// Bare or full.
+        jid: String,
+    },
+    /// Does every pair of members reach each other?
+    Selftest,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, Default)]
 struct Answer<'a> {
     ok: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     error: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     status: Option<&'a NodeStatus>,
+    #[serde(rename = "where", skip_serializing_if = "Option::is_none")]
+    place: Option<WhereReport>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    selftest: Option<Selftest>,
 }
 
 pub(super) fn start(path: &Path, reports: Arc<Reports>, log: LogSender) -> io::Result<(Acceptor, SocketFile)> {
@@ -172,8 +186,21 @@ fn answer(line: &[u8], reports: &Reports) -> Vec<u8> {
     match serde_json::from_slice(line) {
         Ok(Request::Status) => encode(&Answer {
             ok: true,
-            error: None,
             status: Some(&reports.get()),
+            ..Answer::default()
+        }),
+        Ok(Request::Where { jid }) => match inquire::place(reports, &jid) {
+            Ok(place) => encode(&Answer {
+                ok: true,
+                place: Some(place),
+                ..Answer::default()
+            }),
+            Err(why) => refusal(why),
+        },
+        Ok(Request::Selftest) => encode(&Answer {
+            ok: true,
+            selftest: Some(inquire::selftest(reports)),
+            ..Answer::default()
         }),
         Err(e) => refusal(format!("not understood: {e}; what works: {{\"cmd\":\"status\"}}")),
     }
@@ -183,7 +210,7 @@ fn refusal(text: String) -> Vec<u8> {
     encode(&Answer {
         ok: false,
         error: Some(text),
-        status: None,
+        ..Answer::default()
     })
 }
 

@@ -2,6 +2,7 @@
 
 use super::log::LogSender;
 use super::{ServeParams, Source};
+use crate::node::cluster::{ANSWER_US, Answer, Question};
 use crate::node::counters::{Counter, Counters};
 use crate::node::report::{MeshReport, NameReport, SeatReport, ShardReport};
 use serde::Serialize;
@@ -49,6 +50,14 @@ impl Reports {
         self.params.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Asks the shards something else than their reports.
+    pub fn ask(&self, question: &Question) -> Vec<Answer> {
+        self.source.ask(
+            question,
+            Duration::from_micros(ANSWER_US) + Duration::from_millis(ANSWER_MS),
+        )
+    }
+
     /// The node as it is now, or was [`CACHE_MS`] ago. Whoever comes while the shards are asked waits for the same answer.
     pub fn get(&self) -> Arc<NodeStatus> {
         let mut cache = self.cache.lock().unwrap_or_else(PoisonError::into_inner);
@@ -57,7 +66,7 @@ impl Reports {
         {
             return status.clone();
         }
-        let reports = (self.source)(Duration::from_millis(ANSWER_MS));
+        let reports = self.source.reports(Duration::from_millis(ANSWER_MS));
         let status = Arc::new(merge(&self.params(), reports, self.log.lost()));
         *cache = Some((Instant::now(), status.clone()));
         status

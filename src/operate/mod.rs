@@ -7,7 +7,9 @@
 
 mod accept;
 pub mod admin;
+mod client;
 mod gather;
+pub mod inquire;
 pub mod log;
 pub mod metrics;
 pub mod status;
@@ -15,6 +17,7 @@ pub mod status;
 pub use gather::{NodeStatus, Reports};
 
 use crate::node::api::{Level, LogLine};
+use crate::node::cluster::{Answer, Question};
 use crate::node::report::ShardReport;
 use accept::Acceptor;
 use log::LogSender;
@@ -23,8 +26,16 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// Asks every shard for its report and waits at most so long; shards that did not answer in time are left out.
-pub type Source = Arc<dyn Fn(Duration) -> Vec<ShardReport> + Send + Sync>;
+/// The running shards. Both calls wait at most so long; shards that did not answer in time are left out.
+pub trait Shards: Send + Sync {
+    /// Every shard's report.
+    fn reports(&self, timeout: Duration) -> Vec<ShardReport>;
+    /// Every shard's answer.
+    fn ask(&self, question: &Question, timeout: Duration) -> Vec<Answer>;
+}
+
+/// Whom the servers ask.
+pub type Source = Arc<dyn Shards>;
 
 /// What [`serve`] has to know of the process.
 #[derive(Clone, Debug)]

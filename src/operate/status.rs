@@ -3,29 +3,20 @@
 mod mesh;
 mod render;
 
+pub(super) use mesh::millis;
+pub(super) use render::{clean, table};
+
+use super::admin::Request;
+use super::client;
 use serde::Deserialize;
 use serde_json::Value;
-use std::io::{self, BufRead, BufReader, Read, Write};
-use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::ExitCode;
-use std::time::Duration;
-
-/// How long the node may take to answer, milliseconds.
-const ANSWER_MS: u64 = 5_000;
-/// A longer answer is no answer, bytes.
-const MAX_ANSWER_BYTES: u64 = 256 << 20;
 
 /// Asks the node behind the admin socket for its state and prints it: as tables, or with `json` complete.
 /// Fails with a line on standard error that says what to do.
 pub fn main(admin: &Path, json: bool) -> ExitCode {
-    let written = show(admin, json).and_then(|text| {
-        let mut out = io::stdout().lock();
-        writeln!(out, "{}", text.trim_end())
-            .or_else(closed_pipe_is_fine)
-            .map_err(|e| e.to_string())
-    });
-    match written {
+    match show(admin, json).and_then(|text| client::print(&text)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(why) => {
             eprintln!("jidmesh status: {why}");
@@ -47,69 +38,7 @@ pub fn show(admin: &Path, json: bool) -> Result<String, String> {
 
 /// The state of the node behind `admin`, as it sends it. The error is for an operator: what is wrong, what to do.
 pub fn ask(admin: &Path) -> Result<Value, String> {
-    let line = exchange(admin).map_err(|e| explain(admin, &e))?;
-    let mut answer: Value = serde_json::from_str(&line).map_err(|e| {
-        format!(
-            "{} is not answered by jidmesh ({e}): is it the right socket?",
-            admin.display()
-        )
-    })?;
-    if answer["ok"] != Value::Bool(true) {
-        return Err(format!(
-            "the node refuses: {}",
-            answer["error"].as_str().unwrap_or("it does not say why")
-        ));
-    }
-    Ok(answer["status"].take())
-}
-
-fn exchange(admin: &Path) -> io::Result<String> {
-    let mut stream = UnixStream::connect(admin)?;
-    let wait = Some(Duration::from_millis(ANSWER_MS));
-    stream.set_read_timeout(wait)?;
-    stream.set_write_timeout(wait)?;
-    stream.write_all(b"{\"cmd\":\"status\"}\n")?;
-    let mut line = String::new();
-    BufReader::new(stream.take(MAX_ANSWER_BYTES)).read_line(&mut line)?;
-    if line.ends_with('\n') {
-        Ok(line)
-    } else {
-        Err(io::ErrorKind::UnexpectedEof.into())
-    }
-}
-
-fn explain(admin: &Path, e: &io::Error) -> String {
-    let at = admin.display();
-    match e.kind() {
-        io::ErrorKind::NotFound => format!(
-            "there is no admin socket {at}: is jidmesh running? Perhaps its configuration names another one in \
-             <admin>: give that file with -c, as to `jidmesh run`. Perhaps it was not allowed to make it: its log says so"
-        ),
-        io::ErrorKind::PermissionDenied => {
-            format!(
-                "you may not open {at}: run this as root, or as a user of the group that owns it (see `ls -l {at}`)"
-            )
-        }
-        io::ErrorKind::ConnectionRefused => {
-            format!("nobody listens on {at}: jidmesh ended without removing it; start it again, and look at its log")
-        }
-        io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => {
-            format!(
-                "{at} does not answer within {} s: the process is stuck or stopped; look at its log",
-                ANSWER_MS / 1000
-            )
-        }
-        io::ErrorKind::UnexpectedEof => format!("{at} was closed without an answer: jidmesh is ending"),
-        _ => format!("cannot ask {at}: {e}"),
-    }
-}
-
-fn closed_pipe_is_fine(e: io::Error) -> io::Result<()> {
-    if e.kind() == io::ErrorKind::BrokenPipe {
-        Ok(())
-    } else {
-        Err(e)
-    }
+    client::ask(admin, &Request::Status, "status")
 }
 
 /// What of [`NodeStatus`](super::NodeStatus) is shown. Absent fields are nothing and unknown ones are skipped, so that

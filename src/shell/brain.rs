@@ -3,6 +3,7 @@
 
 use crate::config::Config;
 use crate::node::api::{Action, CloseCause, DataBatch, LinkId, Micros, ShardId};
+use crate::node::cluster::Question;
 use crate::node::lane::Control;
 use crate::node::report::ShardReport;
 use crate::node::{Cargo, Shard};
@@ -44,6 +45,8 @@ pub trait Brain: 'static {
     fn reload(&mut self, now: Micros, config: Arc<Config>);
     fn shutdown(&mut self, now: Micros);
     fn report(&self) -> ShardReport;
+    /// Answered by [`Action::Answer`] of this ticket. A brain that is never asked has nothing to say.
+    fn inquire(&mut self, _now: Micros, _ticket: u64, _question: Question) {}
 }
 
 impl Brain for Shard {
@@ -107,5 +110,8 @@ impl Brain for Shard {
     }
     fn report(&self) -> ShardReport {
         Shard::report(self)
+    }
+    fn inquire(&mut self, now: Micros, ticket: u64, question: Question) {
+        Shard::inquire(self, now, ticket, question);
     }
 }

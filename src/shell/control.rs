@@ -4,6 +4,7 @@ use super::dial::Outcome;
 use super::sys::Doorbell;
 use crate::config::Config;
 use crate::node::api::LinkId;
+use crate::node::cluster::{Answer, Question};
 use crate::node::report::ShardReport;
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 use std::sync::Arc;
@@ -16,6 +17,8 @@ const COMMANDS_MAX: usize = 256;
 pub(crate) enum Command {
     /// Tell what you know; the answer's way back.
     Report(Sender<ShardReport>),
+    /// An operator's question; the answer's way back.
+    Ask(Question, Sender<Answer>),
     /// Use this configuration from now on.
     Reload(Arc<Config>, Option<Arc<rustls::ServerConfig>>),
     /// What became of the dial for this link.
@@ -68,21 +71,31 @@ impl Control {
     /// Asks every shard for its report and waits at most `timeout` for all of them together; sorted by shard. A shard
     /// that does not answer in time is missing.
     pub fn reports(&self, timeout: Duration) -> Vec<ShardReport> {
+        let mut reports = self.answers(timeout, Command::Report);
+        reports.sort_by_key(|report: &ShardReport| report.shard);
+        reports
+    }
+
+    /// Asks every shard and waits at most `timeout` for all of them together; one that does not answer is missing.
+    pub fn ask(&self, question: &Question, timeout: Duration) -> Vec<Answer> {
+        self.answers(timeout, |to| Command::Ask(question.clone(), to))
+    }
+
+    fn answers<T>(&self, timeout: Duration, command: impl Fn(Sender<T>) -> Command) -> Vec<T> {
         let until = Instant::now() + timeout;
         let (sender, receiver) = unbounded();
         for port in self.ports.iter() {
-            port.send(Command::Report(sender.clone()));
+            port.send(command(sender.clone()));
         }
         drop(sender);
-        let mut reports = Vec::with_capacity(self.ports.len());
-        while reports.len() < self.ports.len() {
+        let mut answers = Vec::with_capacity(self.ports.len());
+        while answers.len() < self.ports.len() {
             match receiver.recv_deadline(until) {
-                Ok(report) => reports.push(report),
+                Ok(answer) => answers.push(answer),
                 Err(_) => break,
             }
         }
-        reports.sort_by_key(|report: &ShardReport| report.shard);
-        reports
+        answers
     }
 
     /// Gives every shard a new configuration, and the certificate for links to come.

@@ -9,6 +9,8 @@ use super::journal::{Journal, line};
 use super::lanes::{Arrived, Lanes, Message};
 use super::link::{Fate, Handover, Link};
 use crate::node::api::{Action, CloseCause, Level, LinkId, Micros, ShardId};
+use crate::node::cluster::Answer;
+use crossbeam_channel::Sender;
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap, VecDeque};
 use std::os::fd::OwnedFd;
@@ -39,6 +41,9 @@ pub(crate) struct Hub<B: Brain> {
     pub(super) door: Door,
     pub(super) context: Context,
     commands: Commands,
+    /// Questions to the brain so far, and those that it has not answered: it answers each.
+    tickets: u64,
+    pub(super) asked: HashMap<u64, Sender<Answer>, ahash::RandomState>,
     pub(super) dials: Dials,
     pub(super) now: Micros,
     /// When the turn began, when its first bytes came, and how many came.
@@ -100,6 +105,8 @@ impl<B: Brain> Hub<B> {
             dials: Dials::new(commands.port.clone(), Arc::clone(&context.cpus)),
             context,
             commands,
+            tickets: 0,
+            asked: HashMap::default(),
             now: 0,
             turn: (0, 0, 0),
             plain: Vec::new(),
@@ -182,6 +189,12 @@ impl<B: Brain> Hub<B> {
             match command {
                 // An asker that has gone away does not matter.
                 Command::Report(to) => drop(to.try_send(self.brain.report())),
+                Command::Ask(question, to) => {
+                    self.tickets += 1;
+                    self.asked.insert(self.tickets, to);
+                    self.brain.inquire(self.now, self.tickets, question);
+                    self.act();
+                }
                 Command::Reload(config, tls) => {
                     self.context.tls = tls;
                     self.door.reload(&config.io);

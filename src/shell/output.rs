@@ -34,6 +34,10 @@ impl<B: Brain> Hub<B> {
                 Action::Move { link, to, cargo } => self.begin_move(link, to, cargo),
                 Action::Dial { link, host, port } => self.dial(link, host, port),
                 Action::Probe(id) => self.ops.push_back(Op::Probe(id)),
+                Action::Answer { ticket, answer } => {
+                    // An asker that has gone away does not matter.
+                    self.asked.remove(&ticket).map(|to| to.try_send(answer));
+                }
                 Action::Log(line) => self.context.journal.log(line),
                 Action::Append { file, bytes, stamped } => self.context.journal.append(file, bytes, stamped),
             }

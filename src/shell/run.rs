@@ -11,7 +11,8 @@ use crate::config::{ADMIN_DEFAULT, Config, LogTarget, Mesh, Problem, Severity, S
 use crate::mesh::conn::Local;
 use crate::node::Shard;
 use crate::node::api::{Level, LogLine, ShardId};
-use crate::node::cluster::policies;
+use crate::node::cluster::{Answer, Question, policies};
+use crate::node::report::ShardReport;
 use crate::operate::log::{self, LogSender};
 use crate::operate::{self, ServeParams, Serving, Source};
 use std::net::SocketAddr;
@@ -39,6 +40,15 @@ impl Journal for LogSender {
     }
     fn reopen(&self) {
         LogSender::reopen(self);
+    }
+}
+
+impl operate::Shards for Control {
+    fn reports(&self, timeout: Duration) -> Vec<ShardReport> {
+        Control::reports(self, timeout)
+    }
+    fn ask(&self, question: &Question, timeout: Duration) -> Vec<Answer> {
+        Control::ask(self, question, timeout)
     }
 }
 
@@ -287,7 +297,7 @@ fn serve_operator(
     log: &LogSender,
 ) -> Serving {
     let admin = admin.or_else(|| config.admin.clone());
-    let source: Source = Arc::new(move |timeout| control.reports(timeout));
+    let source: Source = Arc::new(control);
     let params = ServeParams {
         node: config
             .mesh

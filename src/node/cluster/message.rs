@@ -65,6 +65,14 @@ pub(super) enum Packet<'a> {
         source: SeatId,
         frame: &'a [u8],
     },
+    /// What an operator asks, on behalf of a shard of the sender (`node/cluster/inquiry.rs`).
+    Ask {
+        shard: u16,
+        serial: u64,
+        question: &'a [u8],
+    },
+    /// To that shard.
+    Answer { shard: u16, serial: u64, answer: &'a [u8] },
     /// Back to a component of the receiver.
     Bounce {
         seat: SeatId,
@@ -107,6 +115,8 @@ const BOUNCE: u8 = 66;
 const MARKER: u8 = 67;
 const MARKER_DONE: u8 = 68;
 const UNTOLD: u8 = 69;
+const ASK: u8 = 80;
+const ANSWER: u8 = 81;
 const EXIT_ASK: u8 = 70;
 const EXIT_IS: u8 = 71;
 
@@ -258,6 +268,12 @@ impl<'a> Packet<'a> {
                 number(out, u64::from(source.number()));
                 bytes(out, frame);
             }
+            Packet::Ask {
+                shard,
+                serial,
+                question,
+            } => inquiry(out, ASK, *shard, *serial, question),
+            Packet::Answer { shard, serial, answer } => inquiry(out, ANSWER, *shard, *serial, answer),
             Packet::Bounce { seat, code, frame } => {
                 head(out, BOUNCE, *seat);
                 text(out, code);
@@ -320,6 +336,16 @@ impl<'a> Packet<'a> {
                 source: from.seat()?,
                 frame: from.bytes()?,
             },
+            ASK => Packet::Ask {
+                shard: u16::try_from(from.number()?).ok()?,
+                serial: from.number()?,
+                question: from.bytes()?,
+            },
+            ANSWER => Packet::Answer {
+                shard: u16::try_from(from.number()?).ok()?,
+                serial: from.number()?,
+                answer: from.bytes()?,
+            },
             BOUNCE => Packet::Bounce {
                 seat: from.seat()?,
                 code: code_of(from.text()?),
@@ -354,6 +380,13 @@ impl<'a> Packet<'a> {
 fn head(out: &mut Vec<u8>, kind: u8, seat: SeatId) {
     out.push(kind);
     number(out, u64::from(seat.number()));
+}
+
+fn inquiry(out: &mut Vec<u8>, kind: u8, shard: u16, serial: u64, text: &[u8]) {
+    out.push(kind);
+    number(out, u64::from(shard));
+    number(out, serial);
+    bytes(out, text);
 }
 
 fn number(out: &mut Vec<u8>, mut value: u64) {
@@ -538,6 +571,16 @@ mod tests {
                 serial: 3,
             },
             Packet::MarkerDone { shard: 2, serial: 3 },
+            Packet::Ask {
+                shard: 2,
+                serial: 300,
+                question: b"q",
+            },
+            Packet::Answer {
+                shard: 2,
+                serial: 300,
+                answer: b"a",
+            },
             Packet::Untold {
                 bare: "u@a",
                 hops: 1,
@@ -559,7 +602,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_bytes_are_read_or_refused(raw in proptest::collection::vec(any::<u8>(), 0..64), kind in 0u8..80) {
+        fn any_bytes_are_read_or_refused(raw in proptest::collection::vec(any::<u8>(), 0..64), kind in 0u8..90) {
             let mut bytes = vec![kind];
             bytes.extend(raw);
             let _ = (Note::read(&bytes), Packet::read(&bytes));

@@ -23,6 +23,7 @@
 mod alone;
 mod exits;
 mod healing;
+mod inquiry;
 mod links;
 mod members;
 mod message;
@@ -34,6 +35,8 @@ mod seats;
 mod starts;
 mod turn;
 
+pub(super) use inquiry::Inquiries;
+pub use inquiry::{ANSWER_US, Answer, Question, where_key};
 pub(super) use links::Dialling;
 pub use links::policies;
 pub(super) use members::MemberNews;

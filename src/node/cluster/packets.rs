@@ -129,6 +129,10 @@ impl Shard {
                     self.cross_here(now, peer, bare, source, path, frame);
                 }
             }
+            Verb::Post(peer) => {
+                self.post(peer, Lane::Data, bytes.to_vec());
+            }
+            Verb::Inquiry(from) => self.inquiry(now, from, bytes),
             Verb::Outside => {
                 if let Some((domain, frame)) = DataBatch::cut_for(bytes) {
                     self.outside(now, domain, source, frame);
@@ -174,6 +178,7 @@ impl Shard {
                 let frame = self.here(frame, &route, None, id.as_deref());
                 self.user_frame(now, bare, source, path, &frame);
             }
+            Packet::Ask { .. } | Packet::Answer { .. } => self.inquiry_packet(now, Some(peer), &packet),
             Packet::Bounce { seat, code, frame } => self.packet_back(now, peer, seat, code, frame),
             Packet::Marker {
                 bare,
@@ -408,7 +413,9 @@ impl Shard {
             ),
             // Who waits for its exit is told so when the peer's state is.
             Packet::ExitAsk { .. } | Packet::ExitIs { .. } => {}
-            Packet::Bounce { .. } | Packet::MarkerDone { .. } => self.count(Counter::DropGone),
+            Packet::Bounce { .. } | Packet::MarkerDone { .. } | Packet::Ask { .. } | Packet::Answer { .. } => {
+                self.count(Counter::DropGone);
+            }
         }
     }
 

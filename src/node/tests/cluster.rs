@@ -2,7 +2,9 @@
 
 use super::world::{End, SESS, World, control, from_client, message, route, start, started};
 use crate::config::Mesh;
+use crate::node::cluster::{ANSWER_US, Answer, Question};
 use crate::node::counters::Counter;
+use crate::node::report::WhereReport;
 use crate::table::PeerId;
 
 const NODES: [&str; 3] = ["a.test", "b.test", "c.test"];
@@ -504,6 +506,161 @@ fn a_node_without_others_says_so_again_and_again_and_takes_it_back() {
     site.connect(0, 1);
     assert!(!alone(&site));
     assert_eq!(said(&site, "no longer alone"), 1);
+}
+
+/// Asks every shard of a node, and gives what they answer at once or in time.
+fn inquire(site: &mut Site, n: usize, question: &Question) -> Vec<Answer> {
+    let world = &mut site.nodes[n];
+    world.answers.clear();
+    for shard in &mut world.shards {
+        shard.inquire(world.now, 7, question.clone());
+    }
+    site.carry();
+    let shards = site.nodes[n].shards.len();
+    for _ in 0..=ANSWER_US / 100_000 {
+        if site.nodes[n].answers.len() < shards {
+            site.pass(100_000);
+        }
+    }
+    let answers: Vec<Answer> = site.nodes[n].answers.drain(..).map(|(_, answer)| answer).collect();
+    assert_eq!(answers.len(), shards, "every question is answered once");
+    answers
+}
+
+fn find(site: &mut Site, n: usize, bare: &str) -> WhereReport {
+    let answers = inquire(site, n, &Question::Where(bare.into()));
+    let mut found = answers.into_iter().filter_map(|answer| match answer {
+        Answer::Where(report) => Some(*report),
+        _ => None,
+    });
+    let report = found.next().unwrap();
+    assert!(found.next().is_none(), "one shard knows");
+    report
+}
+
+#[test]
+fn every_node_says_the_same_of_where_a_user_is() {
+    for shards in [1, 3] {
+        let mut site = Site::new(3, shards);
+        assert_eq!(site.login(1, 7, "u@example.net/one", 1), 1);
+        assert_eq!(site.login(2, 8, "u@example.net/two", 2), 1);
+        for n in 0..3 {
+            let found = find(&mut site, n, "u@example.net");
+            assert_eq!(
+                (&*found.node, found.sm.as_deref(), found.is_duty),
+                ("b.test", Some("sm.b.test"), false)
+            );
+            assert!(found.complete && found.starts_pending == 0);
+            let mut c2s: Vec<_> = found
+                .sessions
+                .iter()
+                .map(|s| (&*s.resource, s.available, s.c2s.as_deref()))
+                .collect();
+            c2s.sort_unstable();
+            assert_eq!(
+                c2s,
+                [("one", true, Some("c2s.b.test")), ("two", true, Some("c2s.c.test"))]
+            );
+        }
+        let duty: Vec<WhereReport> = (0..3).map(|n| find(&mut site, n, "nobody@example.net")).collect();
+        assert!(
+            duty[0].is_duty && duty[0].complete && duty[0].sessions.is_empty(),
+            "{duty:?}"
+        );
+        assert_eq!(duty[0].sm.as_deref().unwrap(), format!("sm.{}", duty[0].node));
+        assert!(duty[1] == duty[0] && duty[2] == duty[0], "{duty:?}");
+        assert_eq!(find(&mut site, 0, "x@peer2.c.test").holders, ["peer2.c.test"]);
+    }
+}
+
+#[test]
+fn a_node_that_does_not_answer_is_spoken_for_by_its_rows() {
+    let mut site = Site::new(2, 2);
+    assert_eq!(site.login(1, 7, "u@example.net/one", 1), 1);
+    site.cut.push((0, 1));
+    let found = find(&mut site, 0, "u@example.net");
+    assert_eq!((&*found.node, found.complete, found.sm), ("b.test", false, None));
+    assert_eq!(
+        (&*found.sessions[0].resource, found.sessions[0].available),
+        ("one", true)
+    );
+}
+
+/// From, its shard, to, its shard, came back.
+type Probed = (String, Option<u16>, String, Option<u16>, bool);
+
+fn probes(site: &mut Site, n: usize) -> Vec<Probed> {
+    let answers = inquire(site, n, &Question::Probe);
+    let mut probes: Vec<_> = answers
+        .into_iter()
+        .flat_map(|answer| match answer {
+            Answer::Probes(probes) => probes,
+            other => panic!("{other:?}"),
+        })
+        .map(|p| (p.from, p.from_shard, p.to, p.to_shard, p.round_trip_us.is_some()))
+        .collect();
+    probes.sort();
+    probes
+}
+
+#[test]
+fn probes_go_between_all_shards_of_all_members_and_miss_who_is_cut_off() {
+    for shards in [1, 2] {
+        let mut site = Site::new(3, shards);
+        let mut expected = Vec::new();
+        for from in NODES {
+            for to in NODES {
+                for a in 0..shards {
+                    for b in 0..shards {
+                        expected.push((from.to_owned(), Some(a), to.to_owned(), Some(b), true));
+                    }
+                }
+            }
+        }
+        expected.sort();
+        for n in 0..3 {
+            assert_eq!(probes(&mut site, n), expected);
+        }
+        // Between the first node and the second nothing passes; the third hears both.
+        site.cut.extend([(0, 1), (1, 0)]);
+        let seen = probes(&mut site, 2);
+        for (from, to) in [(0, 1), (1, 0)] {
+            let pair: Vec<_> = seen.iter().filter(|p| p.0 == NODES[from] && p.2 == NODES[to]).collect();
+            assert!(
+                pair.len() == usize::from(shards) && pair.iter().all(|p| !p.4 && p.3.is_none()),
+                "{pair:?}"
+            );
+        }
+        let others = seen.iter().filter(|p| p.4).count();
+        assert_eq!(others, expected.len() - 2 * usize::from(shards * shards), "{seen:?}");
+        // The first node does not hear what the second sees.
+        let seen = probes(&mut site, 0);
+        assert!(
+            seen.contains(&("b.test".into(), None, "a.test".into(), None, false)),
+            "{seen:?}"
+        );
+    }
+}
+
+#[test]
+fn a_shard_asked_too_much_at_a_time_says_so() {
+    let mut site = Site::new(2, 1);
+    site.cut.push((0, 1));
+    let world = &mut site.nodes[0];
+    for ticket in 0..100 {
+        world.shards[0].inquire(world.now, ticket, Question::Probe);
+    }
+    site.carry();
+    let refused = |site: &Site| {
+        site.nodes[0]
+            .answers
+            .iter()
+            .filter(|(_, a)| matches!(a, Answer::Nothing))
+            .count()
+    };
+    assert_eq!((site.nodes[0].answers.len(), refused(&site)), (36, 36));
+    site.pass(ANSWER_US + 200_000);
+    assert_eq!((site.nodes[0].answers.len(), refused(&site)), (100, 36));
 }
 
 #[test]

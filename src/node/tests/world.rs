@@ -3,6 +3,7 @@
 use crate::config::Config;
 use crate::node::Shard;
 use crate::node::api::{Action, CloseCause, LinkId, LogLine, Micros};
+use crate::node::cluster::Answer;
 use crate::node::counters::{Counter, Counters};
 use crate::table::ShardId;
 use std::collections::HashMap;
@@ -20,6 +21,8 @@ pub(super) struct World {
     inboxes: Vec<String>,
     by_link: HashMap<(ShardId, LinkId), End>,
     pub(super) log: Vec<LogLine>,
+    /// To what an operator asked, by ticket.
+    pub(super) answers: Vec<(u64, Answer)>,
     pub(super) alive: bool,
     /// Links that move stay under way until [`World::let_move`].
     pub(super) hold_moves: bool,
@@ -48,6 +51,7 @@ impl World {
             inboxes: Vec::new(),
             by_link: HashMap::new(),
             log: Vec::new(),
+            answers: Vec::new(),
             alive: true,
             hold_moves: false,
             moving: Vec::new(),
@@ -254,6 +258,7 @@ impl World {
                 self.shards[usize::from(shard)].probed(self.now, link, alive);
             }
             Action::Log(line) => self.log.push(line),
+            Action::Answer { ticket, answer } => self.answers.push((ticket, answer)),
             Action::Pause(_)
             | Action::Resume(_)
             | Action::StartTls(_)

@@ -150,7 +150,7 @@ fn lane(lane: Option<&Lane>) -> String {
 }
 
 /// Microseconds, as people compare networks.
-pub(super) fn millis(us: u64) -> String {
+pub(in crate::operate) fn millis(us: u64) -> String {
     format!("{}.{:02} ms", us / 1_000, us % 1_000 / 10)
 }
 

@@ -113,7 +113,7 @@ fn counters(view: &View, out: &mut String) {
 }
 
 /// Columns as wide as their widest cell, or `none` when there are no rows.
-pub(super) fn table<const N: usize>(head: [&str; N], none: &str, rows: &[[String; N]], out: &mut String) {
+pub(in crate::operate) fn table<const N: usize>(head: [&str; N], none: &str, rows: &[[String; N]], out: &mut String) {
     if rows.is_empty() {
         let _ = writeln!(out, "{none}\n");
         return;
@@ -136,7 +136,7 @@ pub(super) fn table<const N: usize>(head: [&str; N], none: &str, rows: &[[String
 }
 
 /// Names come from other machines: nothing in them may reach the terminal as a command.
-pub(super) fn clean(text: &str) -> String {
+pub(in crate::operate) fn clean(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { '?' } else { c }).collect()
 }
 

@@ -1,0 +1,132 @@
+"""Many machines as their operator sees them: status, where, selftest, metrics, and a machine alone."""
+
+import json
+import subprocess
+
+import pytest
+
+import bed
+from bed import wait_for
+from mesh import NAMES
+
+pytestmark = [pytest.mark.mesh, pytest.mark.timeout(180)]
+NODES = [name + ".example.net" for name in NAMES]
+# A silent machine is dead for the others after 5 s at most; until then a probe to it has no answer either.
+DEAD_LIMIT_S = 8.0
+
+
+def command(machine, *arguments):
+    """`jidmesh ARGUMENTS` at the machine's admin socket: exit status, and what was printed."""
+    done = subprocess.run([bed.JIDMESH, *arguments, "--admin", machine.folder + "/admin.sock"], capture_output=True, text=True, timeout=20, check=False)
+    return done.returncode, done.stdout + done.stderr
+
+
+def ask(machine, *arguments):
+    status, text = command(machine, *arguments, "--json")
+    return status, json.loads(text)
+
+
+def states(machine):
+    return {member["name"]: member["state"] for member in machine.status()["mesh"]["members"]}
+
+
+def all_ready(machines, names=NAMES):
+    return all(list(states(machines[name]).values()).count("ready") == len(names) - 1 for name in names)
+
+
+def row(text, start):
+    return next((line for line in text.splitlines() if line.startswith(start)), text)
+
+
+def users(machines, places):
+    """Logged in and available: {user: client}, each at its place."""
+    machines["m1"].add_users(*{user.split("/")[0] for user in places})
+    clients = []
+    for user, name in places.items():
+        user, resource = user.split("/")
+        client = bed.RawClient("127.0.0.1", 5222, "example.net", user, resource=resource, place=machines.places[name], limit_s=5)
+        client.ask("<presence><priority>3</priority></presence><iq type='get' id='p'><query xmlns='jabber:iq:roster'/></iq>", b"id='p'")
+        clients.append(client)
+    return clients
+
+
+def test_status_shows_members_and_what_is_missing(mesh):
+    machines = mesh(shards=2)
+    wait_for("all are ready", lambda: all_ready(machines), 10)
+    clients = users(machines, {"ann/r": "m2", "bob/r": "m3"})
+    for name in NAMES:
+        status = machines[name].status()
+        assert status["health"] == "ok", status["health"]
+        for member in status["mesh"]["members"]:
+            link = member["link"]
+            assert member["name"] in NODES and member["seats"] >= 2 and link["up"] and link["has_told"] and link["was_told"], member
+            assert len(link["incarnation"]) == 16 and [lane["lane"] for lane in link["lanes"]] == ["control", "data"]
+            assert all(lane["served"] and lane["credit_bytes"] > 0 for lane in link["lanes"]), link
+    wait_for("both users' rows are at m1", lambda: sum(member["rows"] for member in machines["m1"].status()["mesh"]["members"]) >= 2)
+    status, text = command(machines["m1"], "status")
+    assert status == 0 and "2 of 2 other nodes ready" in text, text
+    for node in NODES[1:]:
+        assert " ready " in row(text, node + " ") and " equal " in row(text, node + " "), text
+    page = machines["m1"].metrics()
+    assert page['jidmesh_mesh_members{state="ready"}'] == 2 and page["jidmesh_mesh_alone"] == 0
+    assert page['jidmesh_peer_lane_served{peer="m2.example.net",lane="data"}'] == 1
+    for client in clients:
+        client.close()
+    machines.kill("m3", silently=True)
+    wait_for("m3 is gone for m1", lambda: states(machines["m1"])["m3.example.net"] == "gone", DEAD_LIMIT_S)
+    assert "m3.example.net is gone" in machines["m1"].status()["health"]
+    assert " gone " in row(command(machines["m1"], "status")[1], "m3.example.net ")
+
+
+def test_where_answers_the_same_on_every_machine(mesh):
+    machines = mesh(shards=2)
+    clients = users(machines, {"ann/desk": "m2", "ann/phone": "m3"})
+    for name in NAMES:
+        status, found = ask(machines[name], "where", "Ann@example.net")
+        assert status == 0 and (found["node"], found["sm"], found["complete"]) == ("m2.example.net", "sm.m2.example.net", True), found
+        sessions = {session["resource"]: session for session in found["sessions"]}
+        assert {resource: session["c2s"] for resource, session in sessions.items()} == {"desk": "c2s.m2.example.net", "phone": "c2s.m3.example.net"}
+        assert all(session["available"] and session["priority"] == 3 for session in sessions.values()), found
+    status, text = command(machines["m1"], "where", "ann@example.net/phone")
+    assert status == 0 and "c2s.m3.example.net" in text and "desk" not in text, text
+    duty = [ask(machines[name], "where", "nobody@example.net")[1] for name in NAMES]
+    assert duty[0] == duty[1] == duty[2] and duty[0]["is_duty"] and duty[0]["sm"] == "sm." + duty[0]["node"], duty
+    assert command(machines["m1"], "where", "@")[0] == 1
+    for client in clients:
+        client.close()
+
+
+def test_selftest_probes_every_pair_and_fails_where_one_is_cut(mesh):
+    machines = mesh(shards=2)
+    wait_for("all are ready", lambda: all_ready(machines), 10)
+    for name in NAMES:
+        status, test = ask(machines[name], "selftest")
+        assert status == 0 and test["passed"], test
+        pairs = {(probe["from"], probe["from_shard"], probe["to"], probe["to_shard"]) for probe in test["probes"]}
+        assert pairs == {(one, a, other, b) for one in NODES for other in NODES for a in (0, 1) for b in (0, 1)}
+        # A shard to itself takes no turn, and so no time.
+        assert all(0 <= probe["round_trip_us"] < 1_000_000 for probe in test["probes"]), test
+    status, text = command(machines["m1"], "selftest")
+    assert status == 0 and row(text, "m2.example.net").count(" ms") == 3 and "passed: 36 probes" in text, text
+    machines.kill("m3", silently=True)
+    status, text = command(machines["m1"], "selftest")
+    assert status == 1 and "FAILED" in row(text, "m1.example.net") and row(text, "m2.example.net").count(" ms") == 2, text
+
+
+def test_a_machine_alone_serves_its_users_and_says_so(mesh):
+    machines = mesh(start=False)
+    machines["m1"].start_all()
+    machines["m1"].wait_login()
+    health = machines["m1"].status()["health"]
+    assert health.startswith("ALONE: no other node is reached") and "m2.example.net:5348 was never reached" in health, health
+    assert machines["m1"].metric("jidmesh_mesh_alone") == 1 and machines["m1"].metric("jidmesh_mesh_peers_unreached") == 2
+    text = command(machines["m1"], "status")[1]
+    assert "ALONE" in text and row(text, "missing  m3.example.net:5348"), text
+    assert command(machines["m1"], "selftest")[0] == 1
+    said = "no other node is reached: this node serves its own users only"
+    wait_for("the log says so", lambda: said in machines["m1"].router.log(), 10)
+    machines["m2"].start_all()
+    wait_for("and takes it back", lambda: "no longer alone" in machines["m1"].router.log(), 15)
+    wait_for("m2 is ready", lambda: states(machines["m1"]).get("m2.example.net") == "ready", 10)
+    assert machines["m1"].router.log().count(said) == 1, "once a minute at most"
+    assert "ALONE" not in machines["m1"].status()["health"]
