@@ -142,6 +142,10 @@ impl Shard {
             self.copy_to_sinks(now, seat, frame, header);
         }
         match verdict {
+            // Only what no name answers to comes to the default route's exits.
+            Verdict::Seat(target)
+                if self.names.default_route() == Some(target) && self.leaves_by_exit(now, seat, frame, header) => {}
+            Verdict::Bounce("404") if self.leaves_by_exit(now, seat, frame, header) => {}
             Verdict::Seat(target) => self.hand_with(now, target, seat, frame, Some(header)),
             Verdict::User(jid) => match crate::jid::bare_key(&jid) {
                 Some(bare) => {

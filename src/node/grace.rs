@@ -130,6 +130,11 @@ impl Shard {
     /// Every shard: a seat is no more.
     pub(super) fn seat_gone(&mut self, now: Micros, seat: SeatId) {
         let kind = self.names.seat(seat).map(|view| view.kind);
+        let s2s_of = self
+            .names
+            .seat(seat)
+            .filter(|view| view.kind == SeatKind::S2s)
+            .map(|view| view.peer);
         if self.names.default_route() == Some(seat) {
             self.names.set_default_route(None);
         }
@@ -147,6 +152,9 @@ impl Shard {
             }
             Some(SeatKind::C2s) => self.c2s_lost(now, seat),
             _ => {}
+        }
+        if let Some(site) = s2s_of {
+            self.exits_lost(now, site);
         }
         let Some(mut state) = state else { return };
         let queue = std::mem::take(&mut state.queue);

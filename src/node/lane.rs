@@ -17,6 +17,8 @@ pub(super) enum Verb {
     User(Path),
     /// Send it to this node, for the user whose key stands before it (see [`DataBatch::push_for`]).
     Abroad(PeerId, Path),
+    /// It leaves for the foreign domain that stands before it.
+    Outside,
     /// Follows what went to the user whose key is its text: to this shard's slice, or to that node.
     Marker(Option<PeerId>, u8, Marker),
     /// Send it back to its sender, this component, with this error code.
@@ -247,6 +249,8 @@ pub(super) enum Message {
     RowsDone {
         peer: PeerId,
         rows: Vec<(Box<str>, Clock, SmallVec<[RowSession; 1]>)>,
+        /// Foreign domains whose exit this node is.
+        exits: Vec<(Box<str>, Clock)>,
     },
     MarkerDone {
         serial: u64,
@@ -268,6 +272,35 @@ pub(super) enum Message {
         bare: Box<str>,
         resource: Box<str>,
         hops: u8,
+    },
+    // Exits: from the shard that owns a domain to the homes of peers, and back.
+    ExitOut {
+        domain: Box<str>,
+        clock: Clock,
+        taken: bool,
+    },
+    ExitIn {
+        peer: PeerId,
+        domain: Box<str>,
+        clock: Clock,
+        taken: bool,
+    },
+    ExitAskAbroad {
+        peer: PeerId,
+        domain: Box<str>,
+    },
+    ExitAsked {
+        peer: PeerId,
+        domain: Box<str>,
+    },
+    ExitIsAbroad {
+        peer: PeerId,
+        domain: Box<str>,
+        site: Option<PeerId>,
+    },
+    ExitTold {
+        domain: Box<str>,
+        site: Option<PeerId>,
     },
     /// A session that this node lost to a newer claim.
     Superseded {

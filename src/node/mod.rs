@@ -216,7 +216,9 @@ impl Shard {
                         }
                     }
                     Verb::User(path) => self.for_user(now, frame.source, bytes, path),
-                    verb @ (Verb::Abroad(..) | Verb::Marker(..)) => self.lane_abroad(now, verb, frame.source, bytes),
+                    verb @ (Verb::Abroad(..) | Verb::Marker(..) | Verb::Outside) => {
+                        self.lane_abroad(now, verb, frame.source, bytes)
+                    }
                     Verb::Bounce(seat, code) => self.bounce(now, seat, bytes, code),
                     Verb::Broadcast => self.broadcast_here(now, frame.source, bytes),
                 }
@@ -233,8 +235,9 @@ impl Shard {
         let surrogates = self.tick_surrogates(now);
         let turning = self.tick_turns(now);
         let asked = self.tick_asked(now);
+        let exits = self.tick_exits(now);
         let peers = self.tick_peers(now);
-        if peers || links || seats || waiting || surrogates || turning || asked {
+        if exits || peers || links || seats || waiting || surrogates || turning || asked {
             self.wake_by(now + TICK_US);
         }
     }
@@ -363,7 +366,18 @@ impl Shard {
                 sessions,
             } => self.row_in(now, peer, &bare, clock, sessions),
             Message::WantRows { peer } => self.tell_rows(now, peer),
-            Message::RowsDone { peer, rows } => self.rows_done(peer, rows),
+            Message::RowsDone { peer, rows, exits } => self.rows_done(peer, rows, exits),
+            Message::ExitOut { domain, clock, taken } => self.exit_out(&domain, clock, taken),
+            Message::ExitIn {
+                peer,
+                domain,
+                clock,
+                taken,
+            } => self.exit_in(now, peer, &domain, clock, taken),
+            Message::ExitAskAbroad { peer, domain } => self.post_exit_ask(peer, &domain),
+            Message::ExitAsked { peer, domain } => self.exit_asked(now, peer, &domain),
+            Message::ExitIsAbroad { peer, domain, site } => self.post_exit_is(peer, &domain, site),
+            Message::ExitTold { domain, site } => self.exit_told(now, &domain, site),
             Message::MarkerDone { serial } => self.marker_done(now, serial),
             Message::MarkerDoneAbroad { peer, marker } => self.post_marker_done(peer, marker),
             Message::Untold { bare, resource, hops } => self.learn_untold(now, &bare, resource, hops),

@@ -39,6 +39,10 @@ pub(super) enum Note<'a> {
     },
     /// No longer.
     RowGone { bare: &'a str, clock: Clock },
+    /// The sender's s2s talks to this foreign domain.
+    Exit { domain: &'a str, clock: Clock },
+    /// No longer.
+    ExitGone { domain: &'a str, clock: Clock },
     /// Everything that the sender had to tell at first has been told.
     Synced,
 }
@@ -79,6 +83,10 @@ pub(super) enum Packet<'a> {
     MarkerDone { shard: u16, serial: u64 },
     /// A session of this user died with its sm, and his contacts do not know.
     Untold { bare: &'a str, hops: u8, resource: &'a str },
+    /// Who is the exit to this foreign domain? The receiver owns it.
+    ExitAsk { domain: &'a str },
+    /// This node is; empty: the receiver.
+    ExitIs { domain: &'a str, node: &'a str },
 }
 
 const SEAT_UP: u8 = 1;
@@ -91,12 +99,16 @@ const NAME_DOWN: u8 = 7;
 const ROW: u8 = 8;
 const ROW_GONE: u8 = 9;
 const SYNCED: u8 = 10;
+const EXIT: u8 = 11;
+const EXIT_GONE: u8 = 12;
 const TO_SEAT: u8 = 64;
 const TO_USER: u8 = 65;
 const BOUNCE: u8 = 66;
 const MARKER: u8 = 67;
 const MARKER_DONE: u8 = 68;
 const UNTOLD: u8 = 69;
+const EXIT_ASK: u8 = 70;
+const EXIT_IS: u8 = 71;
 
 /// Most sessions that a row tells of: resources of one person.
 const ROW_SESSIONS_MAX: u64 = 1_024;
@@ -150,6 +162,16 @@ impl<'a> Note<'a> {
                 text(out, bare);
                 number(out, clock.0);
             }
+            Note::Exit { domain, clock } => {
+                out.push(EXIT);
+                text(out, domain);
+                number(out, clock.0);
+            }
+            Note::ExitGone { domain, clock } => {
+                out.push(EXIT_GONE);
+                text(out, domain);
+                number(out, clock.0);
+            }
             Note::Synced => out.push(SYNCED),
         }
     }
@@ -196,6 +218,14 @@ impl<'a> Note<'a> {
             }
             ROW_GONE => Note::RowGone {
                 bare: from.text()?,
+                clock: Clock(from.number()?),
+            },
+            EXIT => Note::Exit {
+                domain: from.text()?,
+                clock: Clock(from.number()?),
+            },
+            EXIT_GONE => Note::ExitGone {
+                domain: from.text()?,
                 clock: Clock(from.number()?),
             },
             SYNCED => Note::Synced,
@@ -252,6 +282,15 @@ impl<'a> Packet<'a> {
                 number(out, u64::from(*shard));
                 number(out, *serial);
             }
+            Packet::ExitAsk { domain } => {
+                out.push(EXIT_ASK);
+                text(out, domain);
+            }
+            Packet::ExitIs { domain, node } => {
+                out.push(EXIT_IS);
+                text(out, domain);
+                text(out, node);
+            }
             Packet::Untold { bare, hops, resource } => {
                 out.push(UNTOLD);
                 text(out, bare);
@@ -296,6 +335,11 @@ impl<'a> Packet<'a> {
             MARKER_DONE => Packet::MarkerDone {
                 shard: u16::try_from(from.number()?).ok()?,
                 serial: from.number()?,
+            },
+            EXIT_ASK => Packet::ExitAsk { domain: from.text()? },
+            EXIT_IS => Packet::ExitIs {
+                domain: from.text()?,
+                node: from.text()?,
             },
             UNTOLD => Packet::Untold {
                 bare: from.text()?,
@@ -447,6 +491,14 @@ mod tests {
                 bare: "u@example.net",
                 clock: Clock(3),
             },
+            Note::Exit {
+                domain: "example.org",
+                clock: Clock(3),
+            },
+            Note::ExitGone {
+                domain: "example.org",
+                clock: Clock(3),
+            },
             Note::Synced,
         ];
         for note in notes {
@@ -490,6 +542,11 @@ mod tests {
                 bare: "u@a",
                 hops: 1,
                 resource: "r",
+            },
+            Packet::ExitAsk { domain: "example.org" },
+            Packet::ExitIs {
+                domain: "example.org",
+                node: "n",
             },
         ];
         for packet in packets {

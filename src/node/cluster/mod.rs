@@ -20,6 +20,7 @@
 //! Must never be added: sockets, sealing, sequences (they are the room `mesh`'s), and knowledge of another node's table
 //! beyond its rows, seats and names.
 
+mod exits;
 mod links;
 mod message;
 mod packets;
@@ -86,6 +87,7 @@ pub(super) struct Cluster {
     slots_free: VecDeque<SeatId>,
     /// Messages for peers, until they are taken.
     pub(super) posted: VecDeque<(PeerId, Lane, Vec<u8>)>,
+    exits: exits::Exits,
     links: Option<links::Links>,
 }
 
@@ -120,6 +122,7 @@ impl Cluster {
             slots_used: 0,
             slots_free: VecDeque::new(),
             posted: VecDeque::new(),
+            exits: exits::Exits::default(),
             links: None,
         }
     }

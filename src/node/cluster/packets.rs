@@ -127,6 +127,11 @@ impl Shard {
                     self.cross_here(now, peer, bare, source, path, frame);
                 }
             }
+            Verb::Outside => {
+                if let Some((domain, frame)) = DataBatch::cut_for(bytes) {
+                    self.outside(now, domain, source, frame);
+                }
+            }
             Verb::Marker(to, hops, marker) => {
                 let Ok(bare) = std::str::from_utf8(bytes) else { return };
                 match to {
@@ -191,6 +196,23 @@ impl Shard {
                 if shard < self.shards {
                     self.tell(now, shard, Message::MarkerDone { serial });
                 }
+            }
+            Packet::ExitAsk { domain } => {
+                let (shard, domain) = (self.exit_shard(domain), domain.into());
+                self.tell(now, shard, Message::ExitAsked { peer, domain });
+            }
+            Packet::ExitIs { domain, node } => {
+                let Some(cluster) = &self.cluster else { return };
+                let site = match node {
+                    "" => None,
+                    own if *own == *cluster.own => None,
+                    other => match cluster.peer_named(other) {
+                        Some(peer) => Some(peer),
+                        None => return,
+                    },
+                };
+                let (shard, domain) = (self.exit_shard(domain), domain.into());
+                self.tell(now, shard, Message::ExitTold { domain, site });
             }
             Packet::Untold { bare, hops, resource } => self.tell(
                 now,
@@ -355,6 +377,7 @@ impl Shard {
                 let origin = self.cluster.as_ref().and_then(|cluster| cluster.peer_named(origin));
                 self.marker_again(now, bare, hops, Marker { origin, shard, serial });
             }
+            Packet::ToSeat { source, frame, .. } if self.was_leaving(frame) => self.leaves_again(now, source, frame),
             // The clients of a c2s here are ended with their sm, and a session that lost its c2s is its sm's affair.
             Packet::ToSeat { source, .. } if self.names.seat(source).is_none_or(|view| view.kind == SeatKind::C2s) => {
                 self.count(Counter::DropGone);
@@ -369,6 +392,8 @@ impl Shard {
                     hops,
                 },
             ),
+            // Who waits for its exit is told so when the peer's state is.
+            Packet::ExitAsk { .. } | Packet::ExitIs { .. } => {}
             Packet::Bounce { .. } | Packet::MarkerDone { .. } => self.count(Counter::DropGone),
         }
     }
@@ -399,6 +424,22 @@ impl Shard {
     /// The home of a peer: it shall tell the contacts of a session that died.
     pub(in crate::node) fn post_untold(&mut self, peer: PeerId, bare: &str, resource: &str, hops: u8) {
         self.post_packet(peer, &Packet::Untold { bare, hops, resource });
+    }
+
+    /// The home of a domain's owner: who is its exit?
+    pub(in crate::node) fn post_exit_ask(&mut self, peer: PeerId, domain: &str) {
+        self.post_packet(peer, &Packet::ExitAsk { domain });
+    }
+
+    /// The home of a node that asked for an exit: this one. `None`: this node.
+    pub(in crate::node) fn post_exit_is(&mut self, peer: PeerId, domain: &str, site: Option<PeerId>) {
+        let Some(cluster) = &self.cluster else { return };
+        let node: Box<str> = match site {
+            None => cluster.own.clone(),
+            Some(exit) if exit == peer => "".into(),
+            Some(exit) => cluster.name_of(exit).into(),
+        };
+        self.post_packet(peer, &Packet::ExitIs { domain, node: &node });
     }
 
     /// Sends what is known of a lost session to the node that can tell the contacts.

@@ -139,7 +139,10 @@ impl Shard {
         cluster.ready = cluster.peers.iter().filter(|view| view.is_ready()).count();
         match state {
             PeerState::Leaving => cluster.leaving.extend(cluster.rows.drain_peer(peer)),
-            PeerState::Gone => self.peer_rows_lost(now, peer),
+            PeerState::Gone => {
+                self.exits_lost(now, Some(peer));
+                self.peer_rows_lost(now, peer);
+            }
             PeerState::Stalled => self.ask_elsewhere(now, Some(peer)),
             PeerState::Ready if before == PeerState::Joining => self.ask_elsewhere(now, None),
             PeerState::Ready | PeerState::Joining => {}
@@ -173,6 +176,16 @@ impl Shard {
             | Note::NameDown { .. } => self.seat_note(now, peer, note),
             Note::Row { bare, clock, sessions } => self.tell_row(now, peer, bare, clock, Some(sessions)),
             Note::RowGone { bare, clock } => self.tell_row(now, peer, bare, clock, None),
+            Note::Exit { domain, clock } | Note::ExitGone { domain, clock } => {
+                let taken = matches!(note, Note::Exit { .. });
+                let message = Message::ExitIn {
+                    peer,
+                    domain: domain.into(),
+                    clock,
+                    taken,
+                };
+                self.tell(now, self.exit_shard(domain), message);
+            }
             Note::Synced => {
                 let name = self
                     .cluster
@@ -211,7 +224,16 @@ impl Shard {
     }
 
     /// Its home: one shard's rows of this node, all at once and before any change to them.
-    pub(in crate::node) fn rows_done(&mut self, peer: PeerId, rows: Vec<(Box<str>, Clock, SmallVec<[RowSession; 1]>)>) {
+    pub(in crate::node) fn rows_done(
+        &mut self,
+        peer: PeerId,
+        rows: Vec<(Box<str>, Clock, SmallVec<[RowSession; 1]>)>,
+        exits: Vec<(Box<str>, Clock)>,
+    ) {
+        for (domain, clock) in exits {
+            let domain = &*domain;
+            self.post_note(peer, &Note::Exit { domain, clock });
+        }
         for (bare, clock, sessions) in rows {
             self.post_note(
                 peer,

@@ -170,8 +170,8 @@ impl Shard {
         let rows = claimed
             .map(|(bare, user)| (bare.into(), user.claim, row_sessions(user)))
             .collect();
-        let home = self.home_of(peer);
-        self.tell(now, home, Message::RowsDone { peer, rows });
+        let (home, exits) = (self.home_of(peer), self.own_exits());
+        self.tell(now, home, Message::RowsDone { peer, rows, exits });
     }
 
     /// Another node serves a user, or no longer does.

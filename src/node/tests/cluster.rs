@@ -485,3 +485,73 @@ fn of_two_claims_the_newer_wins_and_nobody_is_told_away_who_is_there() {
     let seen = site.answer_fences();
     assert!(seen[1].contains("hello") && !seen[0].contains("hello"), "{seen:?}");
 }
+
+/// One s2s on each node; the nodes whose s2s got something with this text.
+fn at_s2s(site: &mut Site, s2s: &[End], text: &str) -> Vec<usize> {
+    (0..s2s.len())
+        .filter(|n| site.nodes[*n].take(s2s[*n]).contains(text))
+        .collect()
+}
+
+fn default_route(site: &mut Site, n: usize) -> End {
+    let end = site.nodes[n].connect("jabberd");
+    let bind = format!("<bind xmlns='{}' name='s2s'><default/></bind>", super::world::COMP);
+    site.nodes[n].send(end, &bind);
+    site.carry();
+    end
+}
+
+#[test]
+fn one_node_at_a_time_is_the_exit_to_a_foreign_domain() {
+    for foreign in ["one.example", "two.example", "three.example", "four.example"] {
+        let mut site = Site::new(3, 2);
+        let s2s: Vec<End> = (0..3).map(|n| default_route(&mut site, n)).collect();
+        let say = |site: &mut Site, n: usize, body: &str| {
+            let from = format!("peer{n}");
+            let payload = message(&format!("x@{from}"), &format!("u@{foreign}"), body);
+            site.nodes[n].send(site.peer[n], &route(&from, foreign, &payload));
+            site.carry();
+        };
+        say(&mut site, 1, "first");
+        assert_eq!(
+            at_s2s(&mut site, &s2s, "first"),
+            [1],
+            "{foreign}: the first that needs it"
+        );
+        for n in 0..3 {
+            say(&mut site, n, "further");
+            assert_eq!(at_s2s(&mut site, &s2s, "further"), [1], "{foreign} from {n}");
+        }
+        // What s2s says of it comes back to the sm that asked, under the id that it has there.
+        site.nodes[0].send(
+            site.sm[0],
+            &route("sm", foreign, &message("v@example.net/r", &format!("u@{foreign}"), "x")),
+        );
+        site.carry();
+        let heard = site.nodes[1].take(s2s[1]);
+        assert!(heard.contains("from='sm.a.test'"), "{heard}");
+        let error = "<message xmlns='jabber:client' type='error' to='v@example.net/r' from='u@x'/>";
+        site.nodes[1].send(s2s[1], &route("s2s", "sm.a.test", error));
+        site.carry();
+        assert!(site.took_sm(0).contains("type='error'"));
+        for n in [0, 2] {
+            site.cut.push((n, 1));
+            site.cut.push((1, n));
+            say(&mut site, n, "under way");
+            assert_eq!(at_s2s(&mut site, &s2s, "under way"), [0usize; 0]);
+        }
+        for n in [0, 2] {
+            site.dies(n, 1);
+        }
+        let after = at_s2s(&mut site, &s2s, "under way");
+        assert_eq!(
+            after.len(),
+            1,
+            "{foreign}: what was under way to it leaves by one other"
+        );
+        for n in [0, 2] {
+            say(&mut site, n, "later");
+            assert_eq!(at_s2s(&mut site, &s2s, "later"), after);
+        }
+    }
+}
