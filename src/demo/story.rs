@@ -207,5 +207,8 @@ fn sum_up(world: &World, times: &Times) -> bool {
             (false, _) => "This is not what jidmesh promises: every message once, and in order.",
         }
     );
+    for talk in world.talks.iter().filter(|talk| !talk.is_good()) {
+        println!("  {}", talk.complaint());
+    }
     good
 }

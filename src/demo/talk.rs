@@ -92,9 +92,24 @@ impl Talk {
 
     /// Everything that is promised about it came true: once, and in order.
     pub(super) fn is_good(&self) -> bool {
-        let counts = self.counts();
-        let once = (1..=self.sent).all(|number| counts[number as usize] == 1 || self.at_risk.contains(&number));
-        once && self.tally().disordered == 0
+        self.broken().next().is_none() && self.tally().disordered == 0
+    }
+
+    /// What was promised and did not come true, in words.
+    pub(super) fn complaint(&self) -> String {
+        let numbers: Vec<String> = self
+            .broken()
+            .map(|(number, count)| format!("number {number} came {count} times"))
+            .collect();
+        match numbers.as_slice() {
+            [] => format!("{}: out of order", self.title),
+            _ => format!("{}: {}", self.title, numbers.join(", ")),
+        }
+    }
+
+    /// Messages that should have come once: number, and how often it came.
+    fn broken(&self) -> impl Iterator<Item = (u32, u32)> {
+        (0..).zip(self.counts()).skip(1).filter(|(number, count)| *count != 1 && !self.at_risk.contains(number))
     }
 
     /// Some of its messages did not come once, whoever is to blame.
