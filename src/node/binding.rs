@@ -454,19 +454,21 @@ impl Shard {
                     state.names.push(name.clone());
                 }
                 if new && !self.is_id_abroad(&name, seat) {
-                    self.advertise(&name, seat, false);
+                    self.advertise(&name, seat, false, Listeners::All);
                 }
                 if multi == Multi::To {
                     self.sm_available(now, seat);
                 }
             }
             Message::Unbound { seat, name } => {
+                let id_abroad = self.is_id_abroad(&name, seat);
                 let gone = self.names.unbind(&name, seat);
                 if let Some(state) = self.seats.get_mut(seat) {
                     state.names.retain(|own| *own != name);
                 }
                 if gone {
-                    self.advertise(&name, seat, true);
+                    let to = if id_abroad { Listeners::Sm } else { Listeners::All };
+                    self.advertise(&name, seat, true, to);
                 }
             }
             Message::SeatGone { seat } => self.seat_gone(now, seat),
@@ -475,11 +477,12 @@ impl Shard {
     }
 
     /// Tells this shard's native components, all but the one it comes from.
-    pub(super) fn advertise(&mut self, name: &str, from: SeatId, unavailable: bool) {
+    fn advertise(&mut self, name: &str, from: SeatId, unavailable: bool, to: Listeners) {
         let listeners: Vec<SeatId> = self
             .seats
             .iter()
             .filter(|(id, seat)| *id != from && seat.greeted && !seat.is_foreign())
+            .filter(|(_, seat)| to == Listeners::All || seat.kind == SeatKind::Sm)
             .map(|(id, _)| id)
             .collect();
         for listener in listeners {
@@ -557,6 +560,14 @@ impl Shard {
         }
         self.tell(now, 0, Message::ContestAnswer { seat, alive });
     }
+}
+
+/// Who hears an advert.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Listeners {
+    All,
+    /// The end of a c2s of another node is sm's affair alone.
+    Sm,
 }
 
 /// How long a contested link has to show that it is closed, microseconds.

@@ -30,7 +30,7 @@ counters! {
     LinksReturned "jidmesh_links_returned_total" "" "Components that came back within their grace period.";
     LinksLost "jidmesh_links_lost_total" "" "Components that did not come back in time, or came back without their sessions.";
     PeerLinksOpened "jidmesh_peer_links_opened_total" "" "Connections accepted on the mesh's port.";
-    PeerRefused "jidmesh_peer_refused_total" "" "Connections on the mesh's port that were refused.";
+    PeerRefused "jidmesh_peer_links_refused_total" "" "Connections on the mesh's port that were refused.";
     DropPeerQueue "jidmesh_dropped_total" "reason=\"peer-queue-full\"" "Frames dropped, by reason.";
     AuthFailed "jidmesh_auth_failed_total" "" "Refused authentications.";
     BadInput "jidmesh_bad_input_total" "" "Links closed for input that no XML parser would take, or over a limit.";

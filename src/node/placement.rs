@@ -112,7 +112,10 @@ impl Shard {
             let flux = user.flux();
             match flux.starts.iter_mut().find(|known| known.c2s == c2s && known.id == id) {
                 // This node asked the owner, who says: serve him yourself. Or it is asked once more.
-                Some(known) if placed && matches!(known.stage, Stage::Asked(_)) => known.stage = Stage::Waiting,
+                Some(known) if (placed || !path.is_local()) && matches!(known.stage, Stage::Asked(_)) => {
+                    known.stage = Stage::Waiting;
+                    known.path = path;
+                }
                 Some(_) => {}
                 None => flux.starts.push(start),
             }

@@ -205,6 +205,22 @@ fn with_attribute(frame: &[u8], route: &Route<'_>, new: (&str, Option<Value<'_>>
     }
 }
 
+/// The frame with some of its values replaced; each must have been read from `frame`.
+pub fn with_values(frame: &[u8], values: &[(Value<'_>, &str)], out: &mut Vec<u8>) {
+    let mut cuts: Vec<(Range<usize>, &str)> = values
+        .iter()
+        .filter_map(|(value, new)| Some((place(frame, *value)?, *new)))
+        .collect();
+    cuts.sort_unstable_by_key(|(range, _)| range.start);
+    let mut done = 0;
+    for (range, new) in cuts {
+        out.extend_from_slice(&frame[done..range.start]);
+        escape(new, out);
+        done = range.end;
+    }
+    out.extend_from_slice(&frame[done..]);
+}
+
 /// Where a value read from `frame` stands in it.
 fn place(frame: &[u8], value: Value<'_>) -> Option<Range<usize>> {
     let start = (value.0.as_ptr() as usize).checked_sub(frame.as_ptr() as usize)?;

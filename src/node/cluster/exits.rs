@@ -17,8 +17,10 @@ use crate::table::rows::Clock;
 use crate::table::{PeerId, SeatId, SeatKind, ShardId};
 use crate::wire::header::{self, Frame, PayloadKind, Route};
 
-/// The longest that frames wait to learn their exit, microseconds; then this node's own s2s takes them.
+/// How long the owner of a domain may take to answer, microseconds; and how often it (or its successor) is asked before
+/// this node's own s2s takes what waits.
 const ASK_US: Micros = 1_000_000;
+const TRIES_MAX: u8 = 6;
 
 /// An exit that nobody used for so long is given back, microseconds.
 const LAPSE_US: Micros = 600_000_000;
@@ -43,6 +45,7 @@ struct Exit {
 #[derive(Debug)]
 struct Asked {
     until: Micros,
+    tries: u8,
     held: Vec<(SeatId, Box<[u8]>)>,
 }
 
@@ -103,7 +106,10 @@ impl Shard {
                 let until = now + ASK_US;
                 if let Some(cluster) = &mut self.cluster {
                     let held = Vec::new();
-                    cluster.exits.asked.insert(domain.into(), Asked { until, held });
+                    cluster
+                        .exits
+                        .asked
+                        .insert(domain.into(), Asked { until, tries: 1, held });
                 }
                 self.hold_for_exit(now, domain, source, frame);
                 let home = self.home_of(peer);
@@ -181,9 +187,11 @@ impl Shard {
     }
 
     fn known_exit(&mut self, now: Micros, domain: &str) -> Option<Site> {
-        let exit = self.cluster.as_mut()?.exits.known.get_mut(domain)?;
-        exit.used = now;
-        Some(exit.site)
+        let site = self.cluster.as_ref()?.exits.known.get(domain)?.site;
+        // Its s2s is gone: so is the exit, though its node may not have said so yet.
+        self.s2s_of(site)?;
+        self.cluster.as_mut()?.exits.known.get_mut(domain)?.used = now;
+        Some(site)
     }
 
     /// The node that gives a domain's exit out: of those that have an s2s. `None`: nobody has one.
@@ -243,8 +251,7 @@ impl Shard {
 
     /// The owner of a domain is asked by another node.
     pub(in crate::node) fn exit_asked(&mut self, now: Micros, peer: PeerId, domain: &str) {
-        let known = self.known_exit(now, domain).filter(|site| self.s2s_of(*site).is_some());
-        let site = match known {
+        let site = match self.known_exit(now, domain) {
             Some(site) => site,
             None if self.s2s_of(Some(peer)).is_some() => {
                 let Some(cluster) = &mut self.cluster else { return };
@@ -268,8 +275,13 @@ impl Shard {
 
     /// The answer of a domain's owner. `site`: `None` is this node.
     pub(in crate::node) fn exit_told(&mut self, now: Micros, domain: &str, site: Site) {
+        if site.is_some() && self.s2s_of(site).is_none() {
+            // The owner does not know yet that this one is gone: it is asked again in a while.
+            return;
+        }
+        let known = self.known_exit(now, domain).is_some();
         let Some(cluster) = &mut self.cluster else { return };
-        if !cluster.exits.known.contains_key(domain) {
+        if !known {
             match site {
                 None => self.take_exit(now, domain, Clock::default()),
                 Some(_) => {
@@ -360,6 +372,9 @@ impl Shard {
             self.tell_exit(now, &domain, exit.clock, false);
         }
         for domain in late {
+            if self.asks_again(now, &domain) {
+                continue;
+            }
             if self.names.default_route().is_some() {
                 self.take_exit(now, &domain, Clock::default());
                 self.release_for_exit(now, &domain);
@@ -373,6 +388,28 @@ impl Shard {
         self.cluster
             .as_ref()
             .is_some_and(|cluster| !cluster.exits.asked.is_empty())
+    }
+
+    fn asks_again(&mut self, now: Micros, domain: &str) -> bool {
+        let asked = self
+            .cluster
+            .as_mut()
+            .and_then(|cluster| cluster.exits.asked.get_mut(domain));
+        let Some(asked) = asked.filter(|asked| asked.tries < TRIES_MAX) else {
+            return false;
+        };
+        asked.tries += 1;
+        asked.until = now + ASK_US;
+        if self.exit_of(now, domain).is_some() {
+            self.release_for_exit(now, domain);
+            return true;
+        }
+        let Some(Some(peer)) = self.exit_owner(domain) else {
+            return false;
+        };
+        let (home, domain) = (self.home_of(peer), domain.into());
+        self.tell(now, home, Message::ExitAskAbroad { peer, domain });
+        true
     }
 
     /// A frame that was under way to a node that died: it was to leave there.

@@ -36,6 +36,7 @@ use starts::Site;
 
 use super::Shard;
 use super::api::Micros;
+use super::placement;
 use crate::config::Mesh;
 use crate::jid::{self, ClusterKey, TableMap};
 use crate::table::rows::{Clock, Row, Rows};
@@ -43,6 +44,9 @@ use crate::table::ways::Ways;
 use crate::table::{PeerId, SeatId, ShardId};
 use peers::{Home, PeerView};
 use std::collections::VecDeque;
+
+/// For so long after an owner took a user over from another one, that one is asked before he is placed, microseconds.
+const SUCCESSION_US: Micros = 10_000_000;
 
 /// A lane between two nodes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -190,10 +194,28 @@ impl Shard {
     /// The node that decides about a user whom nobody serves: of those that have an sm for his domain, the one that the
     /// cluster's hash prefers. Without any it is this one, which then says so to the sender.
     pub(super) fn directory_owner(&self, bare: &str) -> Place {
-        let (Some(cluster), Some((_, name))) = (&self.cluster, self.names.get(super::placement::domain_of(bare)))
-        else {
-            return Place::Here;
-        };
+        self.owner_among(bare, |_, _| true).unwrap_or(Place::Here)
+    }
+
+    /// Who owned a user a while ago, if that was another node than now: what it gave its sm for him may not be done.
+    fn former_owner(&self, now: Micros, bare: &str) -> Option<PeerId> {
+        let cluster = self.cluster.as_ref()?;
+        let then_ms = (cluster.origin_ms + now / 1_000).saturating_sub(SUCCESSION_US / 1_000);
+        let former = self.owner_among(bare, |peer, holder| {
+            let bound_at = self.names.bound_at(placement::domain_of(bare), holder);
+            let ready_since = peer.map_or(0, |peer| cluster.peer(peer).map_or(now, |view| view.ready_since));
+            let known = peer.is_none() || ready_since + SUCCESSION_US <= now;
+            known && bound_at >> Clock::COUNTER_BITS <= then_ms
+        });
+        match former {
+            Some(Place::At(peer)) => Some(peer),
+            _ => None,
+        }
+    }
+
+    fn owner_among(&self, bare: &str, counts: impl Fn(Option<PeerId>, SeatId) -> bool) -> Option<Place> {
+        let cluster = self.cluster.as_ref()?;
+        let (_, name) = self.names.get(placement::domain_of(bare))?;
         let mut best: Option<(u64, Place)> = None;
         let mut last = None;
         for holder in &name.holders {
@@ -204,13 +226,16 @@ impl Shard {
                 continue;
             }
             last = Some(peer);
+            if !counts(peer, *holder) {
+                continue;
+            }
             let node = peer.map_or(&*cluster.own, |peer| cluster.name_of(peer));
             let weight = jid::rendezvous_weight(&cluster.key, bare, node);
             if best.is_none_or(|(top, _)| weight > top) {
                 best = Some((weight, peer.map_or(Place::Here, Place::At)));
             }
         }
-        best.map_or(Place::Here, |(_, place)| place)
+        best.map(|(_, place)| place)
     }
 
     /// The nodes that have a living sm for a domain, this one first: (node, name).

@@ -11,6 +11,8 @@ use crate::table::ways::Path;
 use crate::table::{PeerId, SeatId, SeatKind};
 use crate::wire::edit;
 use crate::wire::header::{self, Frame, PayloadKind, Route};
+use crate::wire::value::Value;
+use smallvec::SmallVec;
 use std::borrow::Cow;
 
 impl Shard {
@@ -310,8 +312,20 @@ impl Shard {
         if to.is_none() && from.is_none() {
             return Cow::Borrowed(frame);
         }
+        // Where sm speaks for itself (it asks services what they are), the stanza has its id too.
+        let mut values: SmallVec<[(Value<'_>, &str); 4]> = SmallVec::new();
+        let payload = route.payload.as_ref();
+        for (old, new, inner) in [
+            (route.to, to, payload.and_then(|payload| payload.to)),
+            (route.from, from, payload.and_then(|payload| payload.from)),
+        ] {
+            if let (Some(old), Some(new)) = (old, new) {
+                values.push((old, new));
+                values.extend(inner.filter(|inner| *inner == old).map(|inner| (inner, new)));
+            }
+        }
         let mut mended = Vec::with_capacity(frame.len() + 64);
-        edit::with_addresses(frame, route, to, from, &mut mended);
+        edit::with_values(frame, &values, &mut mended);
         Cow::Owned(mended)
     }
 

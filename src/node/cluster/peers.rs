@@ -15,6 +15,8 @@ use smallvec::SmallVec;
 pub(super) struct PeerView {
     pub(super) name: Box<str>,
     pub(super) state: PeerState,
+    /// When it began to take part in ownership.
+    pub(super) ready_since: Micros,
 }
 
 impl PeerView {
@@ -58,6 +60,7 @@ impl Shard {
         cluster.peers.push(PeerView {
             name,
             state: PeerState::Gone,
+            ready_since: 0,
         });
     }
 
@@ -136,6 +139,9 @@ impl Shard {
             return;
         };
         let before = std::mem::replace(&mut view.state, state);
+        if before == PeerState::Joining && state == PeerState::Ready {
+            view.ready_since = now;
+        }
         cluster.ready = cluster.peers.iter().filter(|view| view.is_ready()).count();
         match state {
             PeerState::Leaving => cluster.leaving.extend(cluster.rows.drain_peer(peer)),

@@ -9,12 +9,15 @@ use crate::node::lane::PeerState;
 use crate::node::placement::domain_of;
 use crate::table::rows::{Clock, Row};
 use crate::table::users::{Held, Stage, Start, Waiting};
-use crate::table::ways::Path;
+use crate::table::ways::{HOPS_MAX, Path};
 use crate::table::{PeerId, SeatId};
 use smallvec::SmallVec;
 
 /// A node with an sm for a domain; `None`: this one.
 pub(in crate::node) type Site = Option<PeerId>;
+
+/// A start with so few hops left has been to a user's former owner, or comes from his present one.
+const ASKED_HOPS: u8 = HOPS_MAX - 2;
 
 /// How long another node may take with a start before somebody else is asked, microseconds.
 const ASK_US: Micros = 3_000_000;
@@ -52,6 +55,9 @@ impl Shard {
                 .find(|start| start.stage == Stage::Waiting)
                 .map(|start| start.c2s)
         });
+        if self.asks_former_owner(now, bare) {
+            return false;
+        }
         let Some(peer) = first.and_then(|c2s| self.choose_site(bare, c2s)) else {
             self.claim_user(now, bare, Clock::default());
             return true;
@@ -65,6 +71,27 @@ impl Shard {
             self.held_abroad(now, bare);
         }
         false
+    }
+
+    /// A new owner lets a start go by way of the one before it, once: that one has its sm finish what it has in hand for
+    /// the user, and knows where it placed him lately.
+    fn asks_former_owner(&mut self, now: Micros, bare: &str) -> bool {
+        let fresh = self
+            .users
+            .get(bare)
+            .and_then(|user| user.flux.as_ref())
+            .is_some_and(|flux| {
+                let mut waiting = flux.starts.iter().filter(|start| start.stage == Stage::Waiting);
+                waiting.all(|start| start.path.hops > ASKED_HOPS)
+            });
+        let Some(former) = self
+            .former_owner(now, bare)
+            .filter(|former| fresh && !self.is_stalled(*former))
+        else {
+            return false;
+        };
+        self.send_starts(now, bare, former, Clock::default());
+        true
     }
 
     /// A user whom another node serves, or decides about: his starts go there, and then what waits for him.
@@ -111,7 +138,21 @@ impl Shard {
         if !self.users.get(bare).is_some_and(|user| user.wants_place()) {
             return false;
         }
+        let asked = self
+            .users
+            .get(bare)
+            .and_then(|user| user.flux.as_ref())
+            .is_some_and(|flux| {
+                let mut waiting = flux.starts.iter().filter(|start| start.stage == Stage::Waiting);
+                waiting.any(|start| start.path.hops <= ASKED_HOPS)
+            });
+        let served = self
+            .cluster
+            .as_ref()
+            .is_some_and(|cluster| cluster.rows.get(bare).is_some());
         let (to, stamp) = match self.directory_owner(bare) {
+            // This node was the owner before, and knows what its successor may not.
+            _ if asked && served => (peer, self.cluster.as_mut().map_or(Clock::default(), |c| c.stamp(now))),
             // It knows better than a row that may be late.
             Place::At(owner) if !self.is_stalled(owner) => (owner, Clock::default()),
             // An owner that can't be reached never blocks a login.

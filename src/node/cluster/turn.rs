@@ -8,9 +8,9 @@ use crate::jid;
 use crate::node::Shard;
 use crate::node::api::{Level, Micros};
 use crate::node::counters::Counter;
+use crate::table::SeatId;
 use crate::table::users::{Held, Marker, Turn, Waiting};
 use crate::table::ways::{HOPS_MAX, Path};
-use crate::table::{PeerId, SeatId};
 use std::collections::VecDeque;
 
 /// The longest that frames wait for a marker, microseconds. Then they go on: late is worse than out of order.
@@ -36,23 +36,29 @@ impl Shard {
             .get(bare)
             .and_then(|user| user.flux.as_ref())
             .is_some_and(|flux| flux.turn.is_some());
-        if !turning {
-            let user = jid::table_hash(bare);
-            match cluster.ways.last(user) {
-                Some(old) if way != Place::At(old) => self.begin_turn(now, bare, old),
-                _ => return false,
-            }
+        if turning {
+            self.keep_for_turn(now, bare, source, path, frame);
+            return true;
         }
-        self.keep_for_turn(now, bare, source, path, frame);
-        true
+        match cluster.ways.last(jid::table_hash(bare)) {
+            Some(old) if way != Place::At(old) => {
+                let marker = self.begin_turn(now, bare);
+                // Before the marker goes: it may be back at once, and let go what waits.
+                self.keep_for_turn(now, bare, source, path, frame);
+                self.cross_marker(now, old, bare, HOPS_MAX, marker);
+                true
+            }
+            _ => false,
+        }
     }
 
-    fn begin_turn(&mut self, now: Micros, bare: &str, old: PeerId) {
-        let shard = self.id;
-        let Some(cluster) = &mut self.cluster else { return };
-        cluster.serial += 1;
-        let (serial, until) = (cluster.serial, now + TURN_US);
-        cluster.turning.push_back((until, bare.into(), serial));
+    fn begin_turn(&mut self, now: Micros, bare: &str) -> Marker {
+        let (shard, until) = (self.id, now + TURN_US);
+        let serial = self.cluster.as_mut().map_or(0, |cluster| {
+            cluster.serial += 1;
+            cluster.turning.push_back((until, bare.into(), cluster.serial));
+            cluster.serial
+        });
         self.users.change(bare, |user| {
             user.flux().turn = Some(Turn {
                 serial,
@@ -62,12 +68,11 @@ impl Shard {
         });
         self.count(Counter::Turns);
         self.wake_by(now + crate::node::TICK_US);
-        let marker = Marker {
+        Marker {
             origin: None,
             shard,
             serial,
-        };
-        self.cross_marker(now, old, bare, HOPS_MAX, marker);
+        }
     }
 
     fn keep_for_turn(&mut self, now: Micros, bare: &str, source: SeatId, path: Path, frame: &[u8]) {
@@ -82,9 +87,10 @@ impl Shard {
             what: Waiting::Frame(frame.into()),
         };
         self.users.change(bare, |user| {
-            if let Some(turn) = &mut user.flux().turn {
-                turn.frames.push_back(held);
-            }
+            let turn = user.flux().turn.as_mut();
+            turn.expect("only a user whose way turns has frames kept")
+                .frames
+                .push_back(held);
         });
     }
 
@@ -93,7 +99,8 @@ impl Shard {
         if marker.origin.is_none() {
             return self.marker_arrived(now, marker);
         }
-        if self.users.get(bare).is_some_and(|user| user.holds()) {
+        let leaves = matches!(self.place(bare), Place::At(_));
+        if self.users.get(bare).is_some_and(|user| user.holds()) || (leaves && self.wait_for_fences(now, bare, None)) {
             let held = Held {
                 source: crate::node::SELF,
                 path: Path { hops, ..Path::LOCAL },

@@ -555,3 +555,33 @@ fn one_node_at_a_time_is_the_exit_to_a_foreign_domain() {
         }
     }
 }
+
+#[test]
+fn nothing_is_lost_when_the_way_led_to_a_node_that_died() {
+    for (user, shards) in (0..12).flat_map(|user| [(user, 1), (user, 2)]) {
+        let mut site = Site::new(3, shards);
+        let jid = format!("u{user}@{DOMAIN}");
+        assert_eq!(site.login(2, 7, &format!("{jid}/r"), 1), 2);
+        site.say(0, &jid, "before");
+        assert_eq!(site.who_got("before"), [2]);
+        for n in [0, 1] {
+            site.cut.extend([(n, 2), (2, n)]);
+        }
+        site.say(0, &jid, "under way");
+        for n in [0, 1] {
+            site.dies(n, 2);
+        }
+        let mut all = String::new();
+        for step in 0..4 {
+            if step == 2 {
+                site.say(0, &jid, "after");
+            }
+            site.pass(6_000_000);
+            all.extend(site.answer_fences());
+        }
+        let [way, after] =
+            ["under way", "after"].map(|text| all.match_indices(text).map(|(at, _)| at).collect::<Vec<_>>());
+        assert_eq!((way.len(), after.len()), (1, 1), "{jid} with {shards} shards: {all}");
+        assert!(way < after, "{all}");
+    }
+}
