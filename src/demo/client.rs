@@ -3,21 +3,15 @@
 //! Nothing here waits: [`Client::poll`] takes what is there.
 
 use super::DOMAIN;
+use super::stream::{Piece, Stream};
 use crate::wire::header::{self, Frame, Payload, PayloadKind};
-use crate::wire::scan::{Item, Limits, Scanner};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
 /// A loopback connection takes no time; one to a frozen process would take forever.
 const CONNECT_MS: u64 = 1_000;
-const LIMITS: Limits = Limits {
-    frame_bytes_max: 1 << 20,
-    open_bytes_max: 16 << 10,
-    depth_max: 100,
-};
 
 /// How far the login is: what is awaited.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,26 +42,18 @@ pub(super) struct Client {
     /// User name.
     pub(super) user: &'static str,
     resource: &'static str,
-    stream: TcpStream,
-    scanner: Scanner,
-    unread: Vec<u8>,
-    unsent: Vec<u8>,
+    stream: Stream,
     phase: Phase,
 }
 
 impl Client {
     /// Connects and begins to log in. The password is [`super::PASSWORD`].
     pub(super) fn connect(server: SocketAddr, user: &'static str, resource: &'static str) -> std::io::Result<Client> {
-        let stream = TcpStream::connect_timeout(&server, Duration::from_millis(CONNECT_MS))?;
-        stream.set_nonblocking(true)?;
-        stream.set_nodelay(true)?;
+        let socket = TcpStream::connect_timeout(&server, Duration::from_millis(CONNECT_MS))?;
         let mut client = Client {
             user,
             resource,
-            stream,
-            scanner: Scanner::new(LIMITS),
-            unread: Vec::new(),
-            unsent: Vec::new(),
+            stream: Stream::new(socket)?,
             phase: Phase::Features,
         };
         client.open();
@@ -94,41 +80,18 @@ impl Client {
 
     /// Takes what has come, and sends what waits.
     pub(super) fn poll(&mut self, events: &mut Vec<Event>) {
-        let mut piece = [0; 16 << 10];
-        let closed = loop {
-            match self.stream.read(&mut piece) {
-                Ok(0) => break Some("the server closed the connection".to_owned()),
-                Ok(n) => self.unread.extend_from_slice(&piece[..n]),
-                Err(e) if e.kind() == ErrorKind::WouldBlock => break None,
-                Err(e) => break Some(e.to_string()),
-            }
-        };
-        let result = self.understand(events);
-        self.flush();
-        if let Some(why) = result.err().or(closed) {
-            events.push(Event::Closed(why));
-        }
-    }
-
-    fn understand(&mut self, events: &mut Vec<Event>) -> Result<(), String> {
+        self.stream.fill();
         loop {
-            match self.scanner.next(&self.unread) {
-                Ok(None) => return Ok(()),
-                Ok(Some(Item::Open { end, .. })) => self.take(end),
-                Ok(Some(Item::Close { .. })) => return Err("the server ended the stream".into()),
-                Ok(Some(Item::Frame { start, end })) => {
-                    let frame = self.unread[start..end].to_vec();
-                    self.take(end);
-                    self.frame(&frame, events)?;
-                }
-                Err(fault) => return Err(format!("bad XML from the server: {}", fault.text())),
+            let result = match self.stream.next() {
+                Ok(Some(Piece::Frame(frame))) => self.frame(&frame, events),
+                Ok(Some(Piece::Open)) => Ok(()),
+                Ok(None) => return,
+                Err(why) => Err(why),
+            };
+            if let Err(why) = result {
+                return events.push(Event::Closed(why));
             }
         }
-    }
-
-    fn take(&mut self, end: usize) {
-        self.scanner.consume(end);
-        self.unread.drain(..end);
     }
 
     fn frame(&mut self, frame: &[u8], events: &mut Vec<Event>) -> Result<(), String> {
@@ -146,7 +109,7 @@ impl Client {
                 self.phase = Phase::Success;
             }
             Phase::Success if is("success") => {
-                self.scanner = Scanner::new(LIMITS);
+                self.stream.restart();
                 self.open();
                 self.phase = Phase::FeaturesAgain;
             }
@@ -180,18 +143,7 @@ impl Client {
     }
 
     fn send(&mut self, text: &str) {
-        self.unsent.extend_from_slice(text.as_bytes());
-        self.flush();
-    }
-
-    fn flush(&mut self) {
-        while !self.unsent.is_empty() {
-            match self.stream.write(&self.unsent) {
-                Ok(n) if n > 0 => drop(self.unsent.drain(..n)),
-                // What is wrong shows when reading.
-                _ => return,
-            }
-        }
+        self.stream.send(text.as_bytes());
     }
 }
 

@@ -17,8 +17,8 @@ const BUSY_MS: u32 = 4_000;
 /// The programs.
 #[derive(Clone, Debug)]
 pub(super) struct Jabberd {
-    pub(super) sm: PathBuf,
-    pub(super) c2s: PathBuf,
+    sm: PathBuf,
+    c2s: PathBuf,
     sqlite3: PathBuf,
     /// The folder of its modules.
     modules: PathBuf,
@@ -48,6 +48,14 @@ impl Jabberd {
             sqlite3: program("sqlite3")?,
             modules,
         })
+    }
+
+    /// The program of a component, `sm` or `c2s`.
+    pub(super) fn program(&self, what: &str) -> &Path {
+        match what {
+            "sm" => &self.sm,
+            _ => &self.c2s,
+        }
     }
 
     /// Makes the database that both machines share, with the users of the demo, each in the other's contact list.
@@ -153,7 +161,16 @@ const CHAINS: [(&str, &[&str]); 10] = [
     (
         "in-sess",
         &[
-            "validate", "status", "privacy", "roster", "iq-ping", "iq-private", "disco", "amp", "offline", "presence",
+            "validate",
+            "status",
+            "privacy",
+            "roster",
+            "iq-ping",
+            "iq-private",
+            "disco",
+            "amp",
+            "offline",
+            "presence",
             "deliver",
         ],
     ),
@@ -161,7 +178,16 @@ const CHAINS: [(&str, &[&str]); 10] = [
     ("out-router", &["privacy"]),
     (
         "pkt-sm",
-        &["iq-last", "iq-ping", "iq-time", "iq-version", "amp", "disco", "status", "presence"],
+        &[
+            "iq-last",
+            "iq-ping",
+            "iq-time",
+            "iq-version",
+            "amp",
+            "disco",
+            "status",
+            "presence",
+        ],
     ),
     (
         "pkt-user",

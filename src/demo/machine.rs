@@ -2,6 +2,7 @@
 
 use super::DOMAIN;
 use super::jabberd::{Jabberd, Link};
+use super::model;
 use super::place;
 use super::process::Process;
 use std::fs;
@@ -55,14 +56,27 @@ pub(super) fn prepare(parts: &Parts, folder: &Path, names: [&'static str; 2]) ->
         };
         let users = format!("<users><user><name>jabberd</name><secret>{pass}</secret></user></users>\n");
         write(&own, "users.xml", &users)?;
-        write(&own, "jidmesh.xml", &router_config(&own, link, names[at], mesh, &secret))?;
+        write(
+            &own,
+            "jidmesh.xml",
+            &router_config(&own, link, names[at], mesh, &secret),
+        )?;
         match parts {
             Parts::Real(jabberd) => {
                 let database = shared.join("users.db");
                 write(&own, "sm.xml", &jabberd.sm_config(link, &database))?;
                 write(&own, "c2s.xml", &jabberd.c2s_config(link, &database, clients))?;
             }
-            Parts::Simulated => {}
+            Parts::Simulated => {
+                let plan = model::Plan {
+                    router,
+                    user: link.user.into(),
+                    pass: pass.clone(),
+                    clients,
+                    shared: shared.clone(),
+                };
+                model::write_plan(&own, &plan)?;
+            }
         }
         Ok::<Machine, String>(Machine {
             name: names[at],
@@ -82,20 +96,21 @@ impl Machine {
     /// Starts its three processes.
     pub(super) fn start(&mut self) -> Result<(), String> {
         let own = std::env::current_exe().map_err(|e| format!("where is this program? {e}"))?;
-        let Parts::Real(jabberd) = self.parts.clone() else {
-            return Err("no simulated components yet".into());
-        };
         let _ = fs::remove_file(self.admin());
-        let mut jidmesh = Command::new(own);
-        jidmesh.args(["run", "-c", "jidmesh.xml"]);
-        self.run("jidmesh", &mut jidmesh)?;
+        self.run("jidmesh", Command::new(&own).args(["run", "-c", "jidmesh.xml"]))?;
         self.wait_jidmesh()?;
-        let mut sm = Command::new(&jabberd.sm);
-        sm.args(["-c", "sm.xml"]);
-        let mut c2s = Command::new(&jabberd.c2s);
-        c2s.args(["-c", "c2s.xml"]);
-        self.run("sm", &mut sm)?;
-        self.run("c2s", &mut c2s)
+        for what in ["sm", "c2s"] {
+            let mut command = match &self.parts {
+                Parts::Real(jabberd) => Command::new(jabberd.program(what)),
+                Parts::Simulated => Command::new(&own),
+            };
+            match &self.parts {
+                Parts::Real(_) => command.args(["-c", &format!("{what}.xml")]),
+                Parts::Simulated => command.args(["demo", "--play", what]),
+            };
+            self.run(what, &mut command)?;
+        }
+        Ok(())
     }
 
     fn run(&mut self, what: &str, command: &mut Command) -> Result<(), String> {
@@ -112,7 +127,11 @@ impl Machine {
                 return Err(why);
             }
             if Instant::now() > end {
-                return Err(format!("jidmesh of {} does not come up in {START_S} s.\n{}", self.name, self.logs()));
+                return Err(format!(
+                    "jidmesh of {} does not come up in {START_S} s.\n{}",
+                    self.name,
+                    self.logs()
+                ));
             }
             std::thread::sleep(Duration::from_millis(5));
         }
@@ -136,7 +155,13 @@ impl Machine {
         let pids: Vec<String> = self
             .processes
             .iter()
-            .map(|process| format!("{} {}", process.name.split(' ').next().unwrap_or_default(), process.pid()))
+            .map(|process| {
+                format!(
+                    "{} {}",
+                    process.name.split(' ').next().unwrap_or_default(),
+                    process.pid()
+                )
+            })
             .collect();
         pids.join(", ")
     }

@@ -8,9 +8,11 @@
 mod client;
 mod jabberd;
 mod machine;
+mod model;
 mod place;
 mod process;
 mod story;
+mod stream;
 mod talk;
 mod world;
 
@@ -37,10 +39,16 @@ pub struct Args {
     /// Plays with simulated components even where jabberd2 is installed.
     #[arg(long)]
     simulated: bool,
+    /// Plays one simulated component; the demo starts itself so.
+    #[arg(long, hide = true)]
+    play: Option<model::Part>,
 }
 
 /// Plays it. Success means that everything came out as promised.
 pub fn main(args: &Args) -> ExitCode {
+    if let Some(part) = args.play {
+        return model::play(part);
+    }
     let begun = Instant::now();
     // Before anything that must be cleaned up is there.
     let signals = Signals::block();
@@ -76,7 +84,10 @@ fn play(args: &Args, begun: Instant, signals: Signals) -> Result<bool, Stop> {
     if args.keep {
         keep(&mut world)?;
     }
-    println!("\nEverything is ended and removed, {:.0} s in all.", begun.elapsed().as_secs_f64());
+    println!(
+        "\nEverything is ended and removed, {:.0} s in all.",
+        begun.elapsed().as_secs_f64()
+    );
     Ok(good)
 }
 
@@ -103,7 +114,10 @@ fn keep(world: &mut World) -> Result<(), Stop> {
             machine.admin().display()
         );
     }
-    println!("  users: {}; password: {PASSWORD}", USERS.map(|user| format!("{user}@{DOMAIN}")).join(", "));
+    println!(
+        "  users: {}; password: {PASSWORD}",
+        USERS.map(|user| format!("{user}@{DOMAIN}")).join(", ")
+    );
     world.switch_off();
     match world.run() {
         Stop::Interrupted => Ok(()),

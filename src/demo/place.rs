@@ -53,7 +53,9 @@ pub(super) fn free_ports<const N: usize>() -> Result<[u16; N], String> {
         .filter(|port| TcpListener::bind((Ipv4Addr::LOCALHOST, *port)).is_ok());
     let mut ports = [0; N];
     for port in &mut ports {
-        *port = free.next().ok_or("no port of 127.0.0.1 is free between 20000 and 32000")?;
+        *port = free
+            .next()
+            .ok_or("no port of 127.0.0.1 is free between 20000 and 32000")?;
     }
     Ok(ports)
 }

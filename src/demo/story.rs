@@ -104,13 +104,20 @@ fn move_about(world: &mut World, cast: &Cast) -> Result<(), Stop> {
     }
     world.end_flows()?;
     let sent = world.talks[talk].sent;
-    world.tell(&format!("{sent} messages; those that came while the phone was off were kept for it"));
+    world.tell(&format!(
+        "{sent} messages; those that came while the phone was off were kept for it"
+    ));
     Ok(())
 }
 
 /// Gives the seconds until it was noticed, and until bob was back.
 fn death(world: &mut World, cast: &Cast) -> Result<(f64, f64), Stop> {
-    let Cast { alice, dave, bob, carol } = *cast;
+    let Cast {
+        alice,
+        dave,
+        bob,
+        carol,
+    } = *cast;
     println!("\nwest dies: its three processes are killed (SIGKILL), in the middle of it all.");
     let near = Talk::new("alice to dave, both on east, as west dies", "death-ad");
     let to_bob = Talk::new("alice to bob, whose machine dies", "death-ab");
@@ -131,9 +138,11 @@ fn death(world: &mut World, cast: &Cast) -> Result<(f64, f64), Stop> {
     let (mut detect, mut back) = (None, None);
     while detect.is_none() || back.is_none() {
         let (seen, home) = (detect.is_some(), back.is_some());
-        world.until("bob logs in on east, and alice is told that carol is gone", 20, move |world| {
-            (!seen && !world.sees(alice, carol)) || (!home && world.is_online(bob))
-        })?;
+        world.until(
+            "bob logs in on east, and alice is told that carol is gone",
+            20,
+            move |world| (!seen && !world.sees(alice, carol)) || (!home && world.is_online(bob)),
+        )?;
         let passed = killed.elapsed().as_secs_f64();
         if back.is_none() && world.is_online(bob) {
             back = Some(passed);
@@ -141,7 +150,9 @@ fn death(world: &mut World, cast: &Cast) -> Result<(f64, f64), Stop> {
         }
         if detect.is_none() && !world.sees(alice, carol) {
             detect = Some(passed);
-            world.tell(&format!("alice is told that carol is offline, {passed:.1} s after the death"));
+            world.tell(&format!(
+                "alice is told that carol is offline, {passed:.1} s after the death"
+            ));
             println!("           (jidmesh waits {GRACE_S} s for processes that may just be restarting)");
         }
     }
@@ -168,8 +179,18 @@ fn healing(world: &mut World, cast: &Cast) -> Result<f64, Stop> {
     world.tell("east and west have found one another; bob moves back to west");
     world.leave(bob)?;
     world.go(bob, WEST);
-    let talk = world.flow(Talk::new("alice to bob, on two machines again", "heal-ab"), alice, "bob", PACE_MS);
-    world.flow(Talk::new("bob to alice, on two machines again", "heal-ba"), bob, "alice", PACE_MS);
+    let talk = world.flow(
+        Talk::new("alice to bob, on two machines again", "heal-ab"),
+        alice,
+        "bob",
+        PACE_MS,
+    );
+    world.flow(
+        Talk::new("bob to alice, on two machines again", "heal-ba"),
+        bob,
+        "alice",
+        PACE_MS,
+    );
     world.until("bob is on west again, and hears from alice on east", 20, move |world| {
         world.is_online(bob) && world.talks[talk].any_came()
     })?;

@@ -54,7 +54,8 @@ impl Talk {
     /// Notes a message that came, if it is one of this talk.
     pub(super) fn note(&mut self, text: &str) {
         let number = text.strip_prefix(self.mark).and_then(|rest| rest.trim().parse().ok());
-        self.got.extend(number.filter(|number| (1..=self.sent).contains(number)));
+        self.got
+            .extend(number.filter(|number| (1..=self.sent).contains(number)));
     }
 
     /// Any message has come.
@@ -109,12 +110,20 @@ impl Talk {
 
     /// Messages that should have come once: number, and how often it came.
     fn broken(&self) -> impl Iterator<Item = (u32, u32)> {
-        (0..).zip(self.counts()).skip(1).filter(|(number, count)| *count != 1 && !self.at_risk.contains(number))
+        (0..)
+            .zip(self.counts())
+            .skip(1)
+            .filter(|(number, count)| *count != 1 && !self.at_risk.contains(number))
     }
 
     /// Some of its messages did not come once, whoever is to blame.
     pub(super) fn is_flawed(&self) -> bool {
-        let Tally { sent, received, duplicates, .. } = self.tally();
+        let Tally {
+            sent,
+            received,
+            duplicates,
+            ..
+        } = self.tally();
         received < sent || duplicates > 0
     }
 }

@@ -271,7 +271,11 @@ impl World {
     fn send_due(&mut self) {
         let now = Instant::now();
         for flow in self.flows.iter_mut().filter(|flow| now >= flow.next) {
-            let Some(client) = self.devices[flow.from.0].client.as_mut().filter(|client| client.is_online()) else {
+            let Some(client) = self.devices[flow.from.0]
+                .client
+                .as_mut()
+                .filter(|client| client.is_online())
+            else {
                 continue;
             };
             client.say(flow.to, &self.talks[flow.talk].next());

@@ -40,6 +40,6 @@ pub use control::Control;
 pub use driver::DriverKind;
 pub use journal::{Journal, Stderr};
 pub use run::{Given, run};
-pub(crate) use sys::Signals;
 pub use start::{Running, Setup, StartError, start};
+pub(crate) use sys::Signals;
 pub use tls::load_pem;
