@@ -72,8 +72,8 @@ fn play(args: &Args, begun: Instant, signals: Signals) -> Result<bool, Stop> {
             Parts::Real(jabberd),
             "jabberd2, the chat server that is installed here".to_owned(),
         ),
-        (true, _) => (Parts::Simulated, "simulated".to_owned()),
-        (false, Err(missing)) => (Parts::Simulated, format!("simulated ({missing})")),
+        (true, _) => (Parts::Simulated, "simulated, as asked for".to_owned()),
+        (false, Err(missing)) => (Parts::Simulated, format!("simulated, because {missing}; with Debian's packages jabberd2 and sqlite3 they are real")),
     };
     // Made before the processes, so that it goes after them.
     let folder = Folder::new()?;
@@ -96,8 +96,8 @@ fn introduce(served_by: &str, folder: &Folder) {
         "jidmesh demo: two machines serve one chat domain, and one of them dies.\n\n\
          All of it is on this computer: on 127.0.0.1, and in {}.\n\
          A machine is what a server would run, three processes: c2s (clients connect to it), sm (sessions, contact\n\
-         lists, stored messages) and jidmesh, which makes one cluster of the machines. c2s and sm are {served_by}.\n\
-         Both machines share one database of users.",
+         lists, stored messages) and jidmesh, which makes one cluster of the machines. Both share one database of users.\n\
+         Here, c2s and sm are {served_by}.",
         folder.path().display()
     );
 }

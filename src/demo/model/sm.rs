@@ -174,10 +174,10 @@ impl Sm {
 
     fn unavailable(&mut self, at: usize) {
         let session = &mut self.sessions[at];
-        if std::mem::replace(&mut session.available, false) {
-            let (user, full) = (session.user.clone(), session.full.clone());
-            self.tell_contacts(&user, &full, "type='unavailable'");
-        }
+        session.available = false;
+        // Also when it never was available, as jabberd2's sm does: so contacts are told of a session that died elsewhere.
+        let (user, full) = (session.user.clone(), session.full.clone());
+        self.tell_contacts(&user, &full, "type='unavailable'");
     }
 
     /// Contact list, and a ping; all else is not known here.
