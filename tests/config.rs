@@ -281,6 +281,29 @@ fn own_sections() {
 }
 
 #[test]
+fn a_mesh_is_described_line_by_line() {
+    let config = good(
+        "<mesh><node>a.example.net</node><cluster>blue</cluster><secret>0123456789abcdef0123456789abcdef</secret>
+          <peer>b.example.net</peer><peer port='99'>c.example.net</peer>
+          <domain placement='spread'>example.net</domain><exit domain='example.com' node='b.example.net'/></mesh>",
+    );
+    let text = config.describe();
+    for line in [
+        "mesh node: a.example.net",
+        "mesh cluster: blue",
+        "mesh port: listens on 0.0.0.0:5348",
+        "mesh peers: dials b.example.net:5348, c.example.net:99",
+        "mesh secrets: 1, the first seals and all are accepted",
+        "mesh placement: example.net spread",
+        "mesh exits: the first node that needs one; pinned: example.com by b.example.net",
+        &format!("digest, to compare machines: {}", config.digest()),
+    ] {
+        assert!(text.lines().any(|found| found.trim() == line), "{line}\n{text}");
+    }
+    assert!(!text.contains("0123456789abcdef0"), "{text}");
+}
+
+#[test]
 fn mesh_secret_from_a_file() {
     let main = "<router><local><ip>127.0.0.1</ip></local><mesh><secret file='mesh.secret'/></mesh></router>";
     let files = [

@@ -2,7 +2,9 @@
 #![allow(clippy::unwrap_used)]
 
 use jidmesh::node::counters::Counter;
-use jidmesh::node::report::{NameReport, SeatReport, ShardReport};
+use jidmesh::node::report::{
+    LaneReport, MemberReport, MeshReport, NameReport, PeerLinkReport, SeatReport, ShardReport, UnreachedReport,
+};
 use jidmesh::operate::log::{self, LogSender, LogTarget};
 use jidmesh::operate::{ServeParams, Serving, Source, serve, status};
 use std::collections::HashSet;
@@ -119,7 +121,44 @@ fn report(shard: u16) -> ShardReport {
         returns: 0,
         since_us: 1,
     });
+    report.mesh = Some(mesh(shard));
     report
+}
+
+/// Shard 0 knows which configured peers are missing, shard 1 serves the one that was found.
+fn mesh(shard: u16) -> MeshReport {
+    let lane = |lane, queue_bytes| LaneReport {
+        lane,
+        queue_bytes,
+        served: true,
+        ..LaneReport::default()
+    };
+    let link = PeerLinkReport {
+        shard: 1,
+        round_trip_us: Some(250),
+        lanes: vec![lane("control", 0), lane("data", 77)],
+        messages_sent: 9,
+        ..PeerLinkReport::default()
+    };
+    MeshReport {
+        cluster: "blue".into(),
+        members: vec![MemberReport {
+            name: "b.test".into(),
+            state: "stalled",
+            rows: 20 + u64::from(shard),
+            seats: 3,
+            link: (shard == 1).then_some(link),
+        }],
+        unreached: (shard == 0)
+            .then(|| UnreachedReport {
+                address: "c.test:5348".into(),
+                why: "nobody listens there".into(),
+            })
+            .into_iter()
+            .collect(),
+        alone: shard == 0,
+        ..MeshReport::default()
+    }
 }
 
 #[test]
@@ -140,6 +179,15 @@ fn the_page_merges_shards_and_is_well_formed() {
         "jidmesh_queue_bytes 200",
         "jidmesh_links{kind=\"sm\",state=\"lost\"} 1",
         "jidmesh_names 1",
+        "jidmesh_mesh_members{state=\"stalled\"} 1",
+        "jidmesh_mesh_members{state=\"ready\"} 0",
+        "jidmesh_mesh_alone 1",
+        "jidmesh_mesh_peers_unreached 1",
+        "jidmesh_peer_rows{peer=\"b.test\"} 41",
+        "jidmesh_peer_seats{peer=\"b.test\"} 3",
+        "jidmesh_peer_round_trip_microseconds{peer=\"b.test\"} 250",
+        "jidmesh_peer_queue_bytes{peer=\"b.test\",lane=\"data\"} 77",
+        "jidmesh_peer_messages_sent_total{peer=\"b.test\"} 9",
     ] {
         assert!(page.lines().any(|l| l == sample), "{sample} is missing in\n{page}");
     }
@@ -289,6 +337,15 @@ fn status_is_complete_and_the_socket_is_for_owner_and_group() {
         answer["health"].as_str().unwrap().contains("waiting for sm1"),
         "{answer}"
     );
+    for worry in [
+        "ALONE: no other node is reached",
+        "b.test takes nothing",
+        "c.test:5348 was never reached (nobody listens there)",
+    ] {
+        assert!(answer["health"].as_str().unwrap().contains(worry), "{answer}");
+    }
+    let member = &answer["mesh"]["members"][0];
+    assert_eq!((&member["rows"], &member["link"]["shard"]), (&41.into(), &1.into()));
     let mode = std::fs::metadata(bed.socket()).unwrap().permissions().mode();
     assert_eq!(mode & 0o777, 0o660);
 }

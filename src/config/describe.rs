@@ -93,12 +93,10 @@ impl Config {
                 Shards::Count(count) => count.to_string(),
             },
         );
-        line(
-            "mesh",
-            self.mesh
-                .as_ref()
-                .map_or("none: a router for this machine alone".to_owned(), describe_mesh),
-        );
+        match &self.mesh {
+            None => line("mesh", "none: a router for this machine alone".to_owned()),
+            Some(mesh) => describe_mesh(mesh).into_iter().for_each(|(what, how)| line(what, how)),
+        }
         line(
             "uplink",
             match &self.uplink {
@@ -118,7 +116,7 @@ impl Config {
             self.metrics
                 .map_or("not served".to_owned(), |addr| format!("http://{addr}/metrics")),
         );
-        line("digest", self.digest());
+        line("digest, to compare machines", self.digest());
         text
     }
 
@@ -176,37 +174,51 @@ impl Config {
     }
 }
 
-fn describe_mesh(mesh: &Mesh) -> String {
-    let peers: Vec<String> = mesh
-        .peers
-        .iter()
-        .map(|peer| format!("{}:{}", peer.host, peer.port))
-        .collect();
+/// What a node says of its mesh: (what, how).
+fn describe_mesh(mesh: &Mesh) -> Vec<(&'static str, String)> {
+    let peers = mesh.peers.iter().map(|peer| format!("{}:{}", peer.host, peer.port));
+    let peers: Vec<String> = peers.collect();
     let peers = if peers.is_empty() {
-        "a mesh of one".to_owned()
+        "none configured: a mesh of one, until another node dials this one".to_owned()
     } else {
-        format!("dials {}", peers.join(", "))
+        format!("dials {}", list(&peers))
     };
-    let domains = match mesh.domains.len() {
-        0 => "every shared name is clustered".to_owned(),
-        _ => list(
-            &mesh
-                .domains
-                .iter()
-                .map(|(name, placement)| format!("{name} ({placement:?})"))
-                .collect::<Vec<_>>(),
-        ),
-    };
-    let (secrets, local) = (mesh.secrets.len(), list(&mesh.local));
+    let named = |all: Vec<String>, none: &str| if all.is_empty() { none.to_owned() } else { list(&all) };
+    let placement = mesh.domains.iter().map(|(name, placement)| match placement {
+        Placement::Near => format!("{name} near"),
+        Placement::Spread => format!("{name} spread"),
+    });
+    let pins = mesh
+        .exit_pins
+        .iter()
+        .map(|(domain, node)| format!("{domain} by {node}"));
     let plain = if mesh.plain_allowed {
-        ", PLAIN to peers that allow it too"
+        ", and PLAIN to peers that allow it too"
     } else {
         ""
     };
-    format!(
-        "node {}, cluster {}, listens on {local}, {peers}, secrets: {secrets}{plain}, domains: {domains}",
-        mesh.node, mesh.cluster
-    )
+    let exits = match mesh.exits {
+        ExitPolicy::First => "the first node that needs one",
+        ExitPolicy::Nearest => "the nearest node",
+    };
+    vec![
+        ("mesh node", mesh.node.clone()),
+        ("mesh cluster", mesh.cluster.clone()),
+        ("mesh port", format!("listens on {}", list(&mesh.local))),
+        ("mesh peers", peers),
+        (
+            "mesh secrets",
+            format!("{}, the first seals and all are accepted{plain}", mesh.secrets.len()),
+        ),
+        (
+            "mesh placement",
+            named(placement.collect(), "near, for every domain that sm share"),
+        ),
+        (
+            "mesh exits",
+            format!("{exits}; pinned: {}", named(pins.collect(), "none")),
+        ),
+    ]
 }
 
 fn list<T: ToString>(items: &[T]) -> String {

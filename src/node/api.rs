@@ -14,6 +14,9 @@ pub enum Action<C = super::Cargo> {
     /// Write what was taken and what still waits (for at most [`CLOSE_FLUSH_MS`]), then close the socket and
     /// report [`CloseCause::Local`]. Nothing more is read.
     Close(LinkId),
+    /// The same, but at once: what is unsent, also what the kernel holds, must not reach the other side any more. It
+    /// sees a reset.
+    Abort(LinkId),
     /// Negotiate TLS as the server, from the next byte read; what the brain sees stays plain text. The bytes still
     /// waiting for output go out unencrypted first.
     StartTls(LinkId),

@@ -486,14 +486,22 @@ impl Shard {
             .map(|(id, _)| id)
             .collect();
         for listener in listeners {
-            self.put(listener, |out| {
-                // News of a name is also the end of what its former holder had: see `greet`.
-                edit::advert(out, name, true);
-                if !unavailable {
-                    edit::advert(out, name, false);
-                }
-            });
+            // News of a name is also the end of what its former holder had: see `greet`.
+            self.tell_gone(listener, name, !unavailable);
         }
+    }
+
+    /// Tells a component that a name was lost; `back`: and that there is a new one of that name.
+    pub(super) fn tell_gone(&mut self, listener: SeatId, name: &str, back: bool) {
+        let mut adverts = Vec::new();
+        edit::advert(&mut adverts, name, true);
+        if back {
+            edit::advert(&mut adverts, name, false);
+        }
+        if let Some(seat) = self.seats.get_mut(listener) {
+            seat.keep_loss(name, &adverts);
+        }
+        self.put(listener, |out| out.extend_from_slice(&adverts));
     }
 
     /// Shard 0: the seat whose link was contested answers.

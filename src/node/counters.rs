@@ -50,6 +50,8 @@ counters! {
     DropHops "jidmesh_bounced_total" "code=\"hops\"" "Frames sent back to their sender with an error.";
     DropFarewell "jidmesh_dropped_total" "reason=\"untrue-farewell\"" "Frames dropped, by reason.";
     Turns "jidmesh_turns_total" "" "Users whose way changed while something may have been under way to them.";
+    HealingProbes "jidmesh_healing_probes_total" "" "Probes sent for users who were out of reach and are back.";
+    HealingNotesLost "jidmesh_healing_notes_lost_total" "" "Pictures of absent users that could not be noted.";
     Conflicts "jidmesh_conflicts_total" "" "Users whom two nodes served, and who were given up here.";
     ErrorRepliesRouted "jidmesh_error_replies_routed_total" "" "Error replies of an sm that reached the stanza's sender.";
     Returned "jidmesh_returned_total" "" "Messages for a client of a lost c2s, given to the user's sm once more.";
@@ -131,6 +133,73 @@ pub mod gauge {
     pub const HELD_BYTES: Gauge = (
         "jidmesh_held_bytes",
         "Bytes of frames held while a placement is in flight.",
+    );
+    /// By state.
+    pub const MESH_MEMBERS: Gauge = (
+        "jidmesh_mesh_members",
+        "Other nodes of the mesh that are known, by state.",
+    );
+    /// Addresses.
+    pub const MESH_UNREACHED: Gauge = (
+        "jidmesh_mesh_peers_unreached",
+        "Configured peers where no node was found since the start.",
+    );
+    /// 0 or 1.
+    pub const MESH_ALONE: Gauge = ("jidmesh_mesh_alone", "1 when no other node of the mesh is reached.");
+    /// By peer.
+    pub const PEER_ROWS: Gauge = ("jidmesh_peer_rows", "Users of this peer that are known here.");
+    /// By peer.
+    pub const PEER_SEATS: Gauge = ("jidmesh_peer_seats", "Components of this peer that are known here.");
+    /// By peer, microseconds.
+    pub const PEER_ROUND_TRIP: Gauge = (
+        "jidmesh_peer_round_trip_microseconds",
+        "Smoothed round trip to this peer.",
+    );
+    /// By peer and lane, bytes.
+    pub const PEER_QUEUE_BYTES: Gauge = ("jidmesh_peer_queue_bytes", "Bytes kept for this peer.");
+    /// By peer and lane, bytes.
+    pub const PEER_IN_FLIGHT_BYTES: Gauge = (
+        "jidmesh_peer_in_flight_bytes",
+        "Bytes sent to this peer and not acknowledged.",
+    );
+    /// By peer and lane, bytes.
+    pub const PEER_CREDIT_BYTES: Gauge = (
+        "jidmesh_peer_credit_bytes",
+        "Bytes that this peer takes beyond those sent so far.",
+    );
+    /// By peer and lane, 0 or 1.
+    pub const PEER_LANE_SERVED: Gauge = (
+        "jidmesh_peer_lane_served",
+        "1 when a connection that is not stuck serves this lane.",
+    );
+    /// By peer; a counter, though not a shard's, as are those below.
+    pub const PEER_MESSAGES_SENT: Gauge = ("jidmesh_peer_messages_sent_total", "Messages queued for this peer.");
+    /// By peer.
+    pub const PEER_MESSAGES_RECEIVED: Gauge = (
+        "jidmesh_peer_messages_received_total",
+        "Messages that came from this peer.",
+    );
+    /// By peer.
+    pub const PEER_MESSAGES_REFUSED: Gauge = (
+        "jidmesh_peer_messages_refused_total",
+        "Messages that this peer's queue had no room for.",
+    );
+    /// By peer, bytes.
+    pub const PEER_BYTES_REPEATED: Gauge = (
+        "jidmesh_peer_bytes_repeated_total",
+        "Bytes that came twice from this peer and were skipped.",
+    );
+    /// By peer.
+    pub const PEER_CONNECTIONS: Gauge = (
+        "jidmesh_peer_connections_total",
+        "Connections that took over a lane of this peer.",
+    );
+    /// By peer.
+    pub const PEER_DIALS: Gauge = ("jidmesh_peer_dials_total", "Dials of this peer.");
+    /// By peer.
+    pub const PEER_ERRORS: Gauge = (
+        "jidmesh_peer_errors_total",
+        "Connections of this peer that ended with an error.",
     );
     /// A counter, though not a shard's.
     pub const LOG_LOST: Gauge = (

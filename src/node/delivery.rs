@@ -5,7 +5,7 @@ use super::counters::Counter;
 use super::forward::{client, is_request, number, token};
 use super::lane::{Message, SessionKey};
 use super::{SELF, Shard};
-use crate::jid::{self, JidRef};
+use crate::jid;
 use crate::table::names::Multi;
 use crate::table::users::Session;
 use crate::table::{SeatId, SeatKind};
@@ -26,7 +26,10 @@ impl Shard {
             // The seat is gone, or its link has not come yet: nobody knew its name then.
             return self.bounce(now, source, frame, "404");
         };
-        let foreign = state.is_foreign();
+        let (foreign, waits) = (state.is_foreign(), state.waits());
+        if state.kind == SeatKind::Sm && state.abroad.is_none() {
+            self.keep_unanswered(seat, source, frame, header);
+        }
         if !foreign && !self.may_teach(seat, source) {
             return self.enqueue(now, seat, source, frame, |out| out.extend_from_slice(frame));
         }
@@ -44,7 +47,6 @@ impl Shard {
         if foreign {
             if route.error.is_none() {
                 // What waits is unwrapped when it goes: until then it may have to go back to its sender.
-                let waits = state.waits();
                 self.enqueue(now, seat, source, frame, |out| match waits {
                     true => out.extend_from_slice(frame),
                     false => foreign::unwrap(frame, route, out),
@@ -194,14 +196,14 @@ impl Shard {
         target: &str,
         request: Option<crate::table::Token>,
     ) {
-        let resource = JidRef::parse(target).and_then(|jid| jid.resource).unwrap_or_default();
+        let resource = super::placement::resource_of(target);
         self.count(Counter::SessionsStarted);
         if let Some(state) = self.seats.get_mut(key.c2s) {
             state.clients.insert(key.number, client(key.token, sm, bare));
             if state.unproven.len() < UNPROVEN_MAX && state.abroad.is_none() {
                 state.unproven.push_back((now, key.number, key.token));
             }
-            self.wake_by(now + super::grace::GHOST_US);
+            self.wake_by(now + super::question::GHOST_US);
         }
         let session = Box::new(Session {
             resource: resource.into(),
@@ -209,6 +211,7 @@ impl Shard {
             number: key.number,
             token: key.token,
             available: false,
+            shown: false,
             priority: 0,
             ending: false,
         });

@@ -4,7 +4,7 @@ use super::api::{Action, Level, LinkId, Micros};
 use super::counters::Counter;
 use super::input::Flow;
 use super::lane::{Message, SessionKey, Verb};
-use super::seat::Life;
+use super::question::QUESTION_PREFIX;
 use super::{SELF, Shard, message_log};
 use crate::route::{self, Drop, Verdict};
 use crate::table::clients::Client;
@@ -116,7 +116,11 @@ impl Shard {
 
     /// A frame whose destination is lost finds another way, or goes back to its sender.
     pub(super) fn route_again(&mut self, now: Micros, sender: SeatId, frame: &[u8], header: &Route<'_>) {
-        self.send_on(now, sender, frame, header);
+        let again = Path {
+            again: true,
+            ..Path::LOCAL
+        };
+        self.send_on(now, sender, frame, header, again);
     }
 
     fn dispatch(&mut self, now: Micros, seat: SeatId, frame: &[u8], header: &Route<'_>) {
@@ -132,10 +136,10 @@ impl Shard {
         if !self.observe(now, seat, frame, header) {
             return;
         }
-        self.send_on(now, seat, frame, header);
+        self.send_on(now, seat, frame, header, Path::LOCAL);
     }
 
-    fn send_on(&mut self, now: Micros, seat: SeatId, frame: &[u8], header: &Route<'_>) {
+    fn send_on(&mut self, now: Micros, seat: SeatId, frame: &[u8], header: &Route<'_>, path: Path) {
         let Some(to) = header.to else { return };
         let verdict = route::decide(header, to, seat, &self.names);
         if !self.names.sinks().is_empty() && !matches!(verdict, Verdict::Bounce(_)) {
@@ -151,10 +155,10 @@ impl Shard {
                 Some(bare) => {
                     let owner = self.owner(&bare);
                     if owner == self.id {
-                        self.for_user_with(now, seat, frame, header, &bare, Path::LOCAL);
+                        self.for_user_with(now, seat, frame, header, &bare, path);
                     } else {
                         self.count(Counter::LaneFrames);
-                        self.data[usize::from(owner)].push(Verb::User(Path::LOCAL), seat, frame);
+                        self.data[usize::from(owner)].push(Verb::User(path), seat, frame);
                     }
                 }
                 // No valid JID: sm answers it as it answers anything it can't parse.
@@ -202,16 +206,18 @@ impl Shard {
         header: &Route<'_>,
         payload: &Payload<'_>,
     ) -> bool {
+        if payload.kind == PayloadKind::Session {
+            self.answered(seat, payload);
+        }
         if self.is_untrue_farewell(payload) {
             self.count(Counter::DropFarewell);
             return false;
         }
+        self.note_told(now, payload);
         if payload.kind != PayloadKind::Iq {
             return true;
         }
-        if let Some(id) = payload.id
-            && id.0.starts_with(super::grace::QUESTION_PREFIX)
-            && self.question_answered(now, seat, id.0, !payload.failed)
+        if payload.id.is_some_and(|id| id.0.starts_with(QUESTION_PREFIX)) && self.sm_answered(now, seat, frame, payload)
         {
             return false;
         }
@@ -244,13 +250,11 @@ impl Shard {
         let (Some(token), Some(number)) = (payload.sm.and_then(token), payload.c2s.and_then(number)) else {
             return true;
         };
-        if self.is_question(seat, &token) {
-            let alive = header
-                .to
-                .is_some_and(|to| self.names.find(to).is_some_and(|(_, name)| is_sm_id(name)));
-            if !self.question_answered(now, seat, token.as_bytes(), alive) {
-                self.ghost_answered(now, seat, token.as_bytes(), alive);
-            }
+        let to_sm = header
+            .to
+            .is_some_and(|to| self.names.find(to).is_some_and(|(_, name)| is_sm_id(name)));
+        if token.as_bytes().starts_with(QUESTION_PREFIX) {
+            self.c2s_answered(now, seat, &token, to_sm);
             return false;
         }
         let Some(state) = self.seats.get_mut(seat) else {
@@ -270,6 +274,7 @@ impl Shard {
             return self.unknown_client(now, seat, frame, payload);
         };
         client.active = true;
+        client.doubted = false;
         client.ending |= payload.kind == PayloadKind::Session && payload.action.is_some_and(|a| a.0 == b"end");
         let (sm, bare) = (client.sm, client.bare.clone());
         let message = match payload.kind {
@@ -289,12 +294,10 @@ impl Shard {
         if let Some(message) = message {
             self.tell(now, self.owner(&bare), message);
         }
-        // Session control that c2s sends to the domain (it does not know the number any more) belongs to that sm.
-        let to_domain = header
-            .to
-            .is_some_and(|to| self.names.find(to).is_some_and(|(_, name)| !is_sm_id(name)));
-        if to_domain && payload.kind == PayloadKind::Session && !is_request(payload) {
-            self.hand(now, sm, seat, frame);
+        // c2s sends it to the domain when it does not know the number any more, and to the sm of another client when that
+        // one has the number now.
+        if payload.kind == PayloadKind::Session && !is_request(payload) {
+            self.hand_with(now, sm, seat, frame, Some(header));
             return false;
         }
         true
@@ -318,6 +321,7 @@ impl Shard {
             Some(payload) if payload.kind == PayloadKind::Session => self.surrogate_answer(now, seat, payload),
             Some(payload) => match fence_answered(payload) {
                 Some((shard, number)) if shard < self.shards => {
+                    self.answered(seat, payload);
                     self.tell(now, shard, Message::FenceDone { sm: seat, number });
                 }
                 _ => self.bounce(now, seat, frame, "404"),
@@ -364,7 +368,7 @@ impl Shard {
                 .and_then(|to| to.unescape())
         {
             // sm still counts on a c2s that is not there: it must end those sessions first, or it delivers to them again.
-            self.put(sm, |out| edit::advert(out, &to, true));
+            self.tell_gone(sm, &to, false);
         }
         let mut stanza = Vec::with_capacity(frame.len());
         if gone && payload.kind == PayloadKind::Message {
@@ -387,7 +391,7 @@ impl Shard {
     }
 
     /// Routes a stanza to the domain it is addressed to, from jidmesh itself.
-    fn send_own(&mut self, now: Micros, stanza: &[u8]) {
+    pub(super) fn send_own(&mut self, now: Micros, stanza: &[u8]) {
         let Ok(Frame::Stanza(payload)) = header::read(stanza) else {
             return;
         };
@@ -398,7 +402,7 @@ impl Shard {
         let mut frame = Vec::with_capacity(stanza.len() + 256);
         edit::route(&mut frame, &domain, self.names.own(), stanza);
         if let Ok(Frame::Route(route)) = header::read(&frame) {
-            self.send_on(now, SELF, &frame, &route);
+            self.send_on(now, SELF, &frame, &route, Path::LOCAL);
         }
     }
 
@@ -565,12 +569,6 @@ impl Shard {
             (None, None) => Filtered::Pass,
         }
     }
-
-    /// This sm-side id is the bogus one of a question that waits for this seat's answer.
-    fn is_question(&self, seat: SeatId, token: &Token) -> bool {
-        token.as_bytes().starts_with(super::grace::QUESTION_PREFIX)
-            || matches!(self.seats.get(seat).map(|s| &s.life), Some(Life::Asking { question, .. }) if question == token)
-    }
 }
 
 /// What can be returned or answered: messages and questions of somebody else.
@@ -671,6 +669,7 @@ pub(super) fn client(token: Token, sm: SeatId, bare: &str) -> Client {
         sm,
         bare: bare.into(),
         active: false,
+        doubted: false,
         ending: false,
     }
 }

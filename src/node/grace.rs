@@ -1,28 +1,15 @@
-//! Lost links: waiting for a component, asking whether it is still the same process, giving it up.
+//! Lost links: waiting for a component, letting go what waited for it, giving it up.
 
 use super::api::{Action, CloseCause, Level, LinkId, Micros};
 use super::counters::Counter;
-use super::lane::{Message, Sampled, SessionKey};
+use super::lane::{Message, SessionKey, Verb};
 use super::seat::Life;
 use super::{SELF, Shard, TICK_US, cause_text};
 use crate::table::names::Multi;
-use crate::table::{SeatId, SeatKind, ShardId, Token};
+use crate::table::{SeatId, SeatKind, ShardId};
 use crate::wire::header::{self, Frame, PayloadKind, Route};
 use crate::wire::scan::{Item, Limits, Scanner};
-use crate::wire::{NS_CLIENT, NS_SESSION, edit, foreign};
-use rand_core::RngCore;
-
-/// Ids of questions to components that came back. No component makes such ids.
-pub(super) const QUESTION_PREFIX: &[u8] = b"jidmesh-ask-";
-
-/// How long a component that came back may take to answer, microseconds.
-const ASK_US: Micros = 10_000_000;
-
-/// A session whose client has sent nothing for so long may be a ghost: its c2s is asked. Microseconds.
-pub(super) const GHOST_US: Micros = 60_000_000;
-
-/// A component that came back binds the names it had within this time, or gives them up. Microseconds.
-const CLAIM_US: Micros = 5_000_000;
+use crate::wire::{NS_SESSION, edit, foreign};
 
 /// Shortest time between two log lines about one component's full queue, microseconds.
 const OVERFLOW_LOG_US: Micros = 10_000_000;
@@ -129,7 +116,7 @@ impl Shard {
 
     /// Every shard: a seat is no more.
     pub(super) fn seat_gone(&mut self, now: Micros, seat: SeatId) {
-        let kind = self.names.seat(seat).map(|view| view.kind);
+        let (kind, home) = self.names.seat(seat).map(|view| (view.kind, view.home)).unzip();
         let s2s_of = self
             .names
             .seat(seat)
@@ -156,150 +143,26 @@ impl Shard {
         if let Some(site) = s2s_of {
             self.exits_lost(now, site);
         }
-        let Some(mut state) = state else { return };
-        let queue = std::mem::take(&mut state.queue);
-        self.give_queue_back(now, &queue, state.kind);
-    }
-
-    /// A lost seat has a link again. Its first bind is answered; before its queue is released it is asked whether it is
-    /// the process that it was.
-    pub(super) fn came_back(&mut self, now: Micros, seat: SeatId) {
-        self.count(Counter::LinksReturned);
-        let shards = self.shards;
-        // Users choose the ids of their own iqs, and sm hands those on: they must not guess this one.
-        let question = Token::new(format!("jidmesh-ask-{:016x}", self.rng.next_u64()).as_bytes());
-        let Some(state) = self.seats.get_mut(seat) else { return };
-        state.returns += 1;
-        state.unclaimed = Some((now + CLAIM_US, state.names.iter().skip(1).cloned().collect()));
-        let (name, remote, kind, sample) = (
-            state.id.clone(),
-            state.remote,
-            state.kind,
-            state.clients.any().map(|(number, client)| (number, client.clone())),
-        );
-        let Some(question) = question else { return };
-        let asking = |samples_missing| Life::Asking {
-            question,
-            until: now + ASK_US,
-            samples_missing,
-        };
-        match (kind, sample) {
-            (SeatKind::Sm, _) => {
-                state.life = asking(shards);
-                self.tell_all(
-                    now,
-                    &Message::Sample {
-                        sm: seat,
-                        home: self.id,
-                    },
-                );
-            }
-            (SeatKind::C2s, Some((number, client))) => {
-                state.life = asking(0);
-                let sm = self
-                    .names
-                    .seat(client.sm)
-                    .map(|view| view.id.clone())
-                    .unwrap_or_default();
-                let payload = session_payload(
-                    "started",
-                    number,
-                    question.as_str(),
-                    Some(&client.bare),
-                    Some("jidmesh"),
-                );
-                self.ask_link(seat, &name, &sm, &payload);
-            }
-            _ => self.release_queue(now, seat),
+        if let Some(state) = state {
+            self.give_queue_back(now, &state.queue, state.kind);
         }
-        self.log(Level::Notice, Some(remote), format!("[{name}] is back"));
-        self.wake_by(now + TICK_US);
-    }
-
-    /// Every shard: does an sm that came back still hold what it held? Any of its sessions will do for the question.
-    pub(super) fn sample(&mut self, now: Micros, sm: SeatId, home: ShardId) {
-        let sample = self.users.any_session_at(sm).map(|(bare, _, session)| Sampled {
-            key: SessionKey {
-                c2s: session.c2s,
-                number: session.number,
-                token: session.token,
-            },
-            bare: bare.into(),
-        });
-        self.tell(now, home, Message::SampleAnswer { sm, sample });
-    }
-
-    /// The sm's home: one shard's sample.
-    pub(super) fn sampled(&mut self, now: Micros, sm: SeatId, sample: Option<Sampled>) {
-        let Some(state) = self.seats.get_mut(sm) else { return };
-        let Life::Asking {
-            question,
-            samples_missing,
-            ..
-        } = &mut state.life
-        else {
-            return;
-        };
-        if *samples_missing == 0 {
-            return;
-        }
-        *samples_missing -= 1;
-        let (question, missing, name) = (*question, *samples_missing, state.id.clone());
-        match sample {
-            Some(Sampled { key, bare }) => {
-                if let Life::Asking { samples_missing, .. } = &mut state.life {
-                    *samples_missing = 0;
-                }
-                let c2s = self.names.seat(key.c2s).map(|view| view.id.clone()).unwrap_or_default();
-                let mut payload = format!(
-                    "<iq xmlns='{NS_CLIENT}' xmlns:sc='{NS_SESSION}' sc:c2s='{}' sc:sm='",
-                    key.number
-                )
-                .into_bytes();
-                edit::escape(key.token.as_str(), &mut payload);
-                payload.extend_from_slice(b"' type='get' id='");
-                payload.extend_from_slice(question.as_bytes());
-                payload.extend_from_slice(b"'><ping xmlns='urn:xmpp:ping'/></iq>");
-                self.log(
-                    Level::Info,
-                    None,
-                    format!("[{name}] is asked whether it still holds {bare}"),
-                );
-                self.ask_link(sm, &name, &c2s, &payload);
-            }
-            None if missing == 0 => self.release_queue(now, sm),
-            None => {}
+        if home == Some(self.id) && kind == Some(SeatKind::Sm) && !abroad {
+            self.all_given_back(now, seat);
         }
     }
 
-    /// A component answered a question. False when the id is not of the one that it was asked.
-    pub(super) fn question_answered(&mut self, now: Micros, seat: SeatId, id: &[u8], alive: bool) -> bool {
-        let Some(state) = self.seats.get(seat) else {
-            return false;
-        };
-        if !matches!(&state.life, Life::Asking { question, .. } if question.as_bytes() == id) {
-            return false;
+    /// Behind what waited for a lost sm: who holds newer frames back for its sake can let them go.
+    fn all_given_back(&mut self, now: Micros, sm: SeatId) {
+        for to in (0..self.shards).filter(|to| *to != self.id) {
+            self.data[usize::from(to)].push(Verb::Returned(sm), SELF, &[]);
         }
-        let (name, remote) = (state.id.clone(), state.remote);
-        if alive {
-            self.log(Level::Info, Some(remote), format!("[{name}] kept its sessions"));
-            self.release_queue(now, seat);
-        } else {
-            self.count(Counter::LinksLost);
-            self.log(
-                Level::Warning,
-                Some(remote),
-                format!("[{name}] was restarted: its sessions are ended"),
-            );
-            self.tell_all(now, &Message::Restarted { seat });
-        }
-        true
+        self.queue_returned(now, sm);
     }
 
     /// Every shard: the component at this seat is another process than before.
     pub(super) fn component_restarted(&mut self, now: Micros, seat: SeatId) {
         let Some(view) = self.names.seat(seat) else { return };
-        let (kind, name) = (view.kind, view.id.clone());
+        let (kind, name, home) = (view.kind, view.id.clone(), view.home);
         self.names
             .change_seat(seat, |view| view.restarts = view.restarts.wrapping_add(1));
         // At its home: what waited is taken out before anything new is sent to it.
@@ -307,6 +170,7 @@ impl Shard {
         if let Some(state) = self.seats.get_mut(seat) {
             queue = std::mem::take(&mut state.queue);
             state.life = Life::Live;
+            state.unanswered = Default::default();
         }
         let abroad = self.names.seat(seat).is_some_and(|view| view.peer.is_some());
         match kind {
@@ -318,6 +182,9 @@ impl Shard {
         // Behind the news: what is returned to a user must not find his lost session.
         self.drop_clients(now, seat);
         self.give_queue_back(now, &queue, kind);
+        if home == self.id && kind == SeatKind::Sm && !abroad {
+            self.all_given_back(now, seat);
+        }
     }
 
     /// sm ends all sessions of a c2s that becomes unavailable, and tells their contacts.
@@ -329,17 +196,15 @@ impl Shard {
             .map(|(id, _)| id)
             .collect();
         for sm in sms {
-            self.put(sm, |out| {
-                edit::advert(out, c2s, true);
-                edit::advert(out, c2s, false);
-            });
+            self.tell_gone(sm, c2s, true);
         }
     }
 
     fn drop_clients(&mut self, now: Micros, seat: SeatId) {
         let Some(state) = self.seats.get_mut(seat) else { return };
         state.unproven.clear();
-        state.ghosts.clear();
+        state.doubts.clear();
+        state.asked.clear();
         for (number, client) in state.clients.drain() {
             let key = SessionKey {
                 c2s: seat,
@@ -399,8 +264,8 @@ impl Shard {
         for (seat, state) in self.seats.iter() {
             match &state.life {
                 Life::Lost { until } if now >= *until => due.push((seat, Due::Expired)),
-                Life::Asking { until, .. } if now >= *until => due.push((seat, Due::Unanswered)),
-                Life::Lost { .. } | Life::Asking { .. } => soon = true,
+                Life::Asking(inquiry) if now >= inquiry.until => due.push((seat, Due::Unanswered)),
+                Life::Lost { .. } | Life::Asking(_) => soon = true,
                 Life::Live => {}
             }
             match &state.unclaimed {
@@ -413,11 +278,11 @@ impl Shard {
                 Some(_) => soon = true,
                 None => {}
             }
-            if let Some((at, _, _)) = state.unproven.front() {
-                if now >= at + GHOST_US {
-                    due.push((seat, Due::Ghosts));
+            if let Some(at) = state.questions_due() {
+                if now >= at {
+                    due.push((seat, Due::Questions));
                 } else {
-                    wake = Some(wake.map_or(at + GHOST_US, |wake| wake.min(at + GHOST_US)));
+                    wake = Some(wake.map_or(at, |wake| wake.min(at)));
                 }
             }
             if keepalive_us > 0
@@ -476,7 +341,7 @@ impl Shard {
                     self.tell(now, 0, Message::Unclaimed { seat, name });
                 }
             }
-            Due::Ghosts => self.ask_about_ghosts(now, seat),
+            Due::Questions => self.ask_what_is_due(now, seat),
             Due::Keepalive => {
                 if let Some(link) = link {
                     self.send(link, |out| out.push(b' '));
@@ -485,81 +350,11 @@ impl Shard {
         }
     }
 
-    /// Sessions whose clients never sent anything: does their c2s know them at all? (A client that registers in-band and
-    /// logs in on the same stream leaves such a session behind, and no `end` ever comes.)
-    fn ask_about_ghosts(&mut self, now: Micros, seat: SeatId) {
-        let Some(state) = self.seats.get_mut(seat) else { return };
-        let mut suspects = Vec::new();
-        while let Some((at, number, token)) = state.unproven.front().copied()
-            && now >= at + GHOST_US
-        {
-            state.unproven.pop_front();
-            if let Some(client) = state.clients.get_mut(number, &token)
-                && !client.active
-            {
-                suspects.push((number, token, client.sm, client.bare.clone()));
-            }
-        }
-        let name = state.id.clone();
-        for (number, token, sm, bare) in suspects {
-            self.questions += 1;
-            let Some(question) = Token::new(format!("jidmesh-ask-ghost-{}", self.questions).as_bytes()) else {
-                continue;
-            };
-            let sm = self.names.seat(sm).map(|view| view.id.clone()).unwrap_or_default();
-            let Some(state) = self.seats.get_mut(seat) else { return };
-            if state.ghosts.len() < GHOSTS_ASKED_MAX {
-                state.ghosts.push((question, number, token));
-                let payload = session_payload("started", number, question.as_str(), Some(&bare), Some("jidmesh"));
-                self.put(seat, |out| edit::route(out, &name, &sm, &payload));
-            }
-        }
-    }
-
-    pub(super) fn ghost_answered(&mut self, now: Micros, seat: SeatId, id: &[u8], alive: bool) {
-        let found = self.seats.get_mut(seat).and_then(|state| {
-            let at = state
-                .ghosts
-                .iter()
-                .position(|(question, _, _)| question.as_bytes() == id)?;
-            let (_, number, token) = state.ghosts.swap_remove(at);
-            // The number is in use, but by another session that showed itself: this one was its predecessor's.
-            let dead = !alive || state.clients.has_other(number, &token);
-            let client = state
-                .clients
-                .get_mut(number, &token)
-                .filter(|client| dead && !client.active)?;
-            Some((number, token, client.sm, state.id.clone(), client.bare.clone()))
-        });
-        let Some((number, token, sm, name, bare)) = found else {
-            return;
-        };
-        self.count(Counter::GhostsCleared);
-        self.log(
-            Level::Notice,
-            None,
-            format!("[{name}] does not know the session of {bare} any more: ended"),
-        );
-        let Some(sm_name) = self.names.seat(sm).map(|view| view.id.clone()) else {
-            return;
-        };
-        let payload = session_payload("end", number, token.as_str(), None, None);
-        let mut frame = Vec::new();
-        edit::route(&mut frame, &sm_name, &name, &payload);
-        self.hand(now, sm, seat, &frame);
-    }
-
-    /// Writes a question behind the bind answer, past the queue that waits for its answer.
-    fn ask_link(&mut self, seat: SeatId, to: &str, from: &str, payload: &[u8]) {
-        if let Some(link) = self.seats.get(seat).and_then(|state| state.link) {
-            self.send(link, |out| edit::route(out, to, from, payload));
-        }
-    }
-
-    fn release_queue(&mut self, _now: Micros, seat: SeatId) {
+    pub(super) fn release_queue(&mut self, seat: SeatId) {
         let limits = self.limits;
         let Some(state) = self.seats.get_mut(seat) else { return };
         state.life = Life::Live;
+        state.say_again(limits);
         if state.throttled {
             return;
         }
@@ -635,12 +430,9 @@ enum Due {
     Unanswered,
     Contest,
     Unclaimed,
-    Ghosts,
+    Questions,
     Keepalive,
 }
-
-/// Most ghosts of one c2s that are asked about at a time.
-const GHOSTS_ASKED_MAX: usize = 4_096;
 
 /// A session-control element of jidmesh's own.
 pub(super) fn session_payload(

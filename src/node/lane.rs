@@ -1,6 +1,7 @@
 //! What travels between the shards of one node.
 
 use super::api::DataBatch;
+use super::cluster::MemberNews;
 use crate::table::names::Multi;
 use crate::table::rows::{Clock, RowSession};
 use crate::table::users::{Marker, Session};
@@ -15,6 +16,8 @@ pub(super) enum Verb {
     Seat(SeatId, u16),
     /// Decide for the user it is addressed to.
     User(Path),
+    /// No frame: all that waited for this sm is on its way, before this.
+    Returned(SeatId),
     /// Send it to this node, for the user whose key stands before it (see [`DataBatch::push_for`]).
     Abroad(PeerId, Path),
     /// It leaves for the foreign domain that stands before it.
@@ -210,7 +213,7 @@ pub(super) enum Message {
     },
     SampleAnswer {
         sm: SeatId,
-        sample: Option<Sampled>,
+        samples: Vec<Sampled>,
     },
     SurrogateStarted {
         sm: SeatId,
@@ -302,6 +305,20 @@ pub(super) enum Message {
         domain: Box<str>,
         site: Option<PeerId>,
     },
+    /// The contacts of this session are being told that it is gone.
+    Telling {
+        full: Box<str>,
+    },
+    /// The probe (from, to) that is due when an absent user is back.
+    Absent {
+        absent: Box<str>,
+        pair: (Box<str>, Box<str>),
+    },
+    /// Membership: between shard 0 and a peer's home.
+    Member {
+        peer: PeerId,
+        news: MemberNews,
+    },
     /// A session that this node lost to a newer claim.
     Superseded {
         full: Box<str>,
@@ -327,5 +344,6 @@ pub(super) enum PeerState {
 #[derive(Clone, Debug)]
 pub(super) struct Sampled {
     pub(super) key: SessionKey,
-    pub(super) bare: Box<str>,
+    /// The same process holds it. Otherwise it may have been replaced, and whether it was is lost.
+    pub(super) sure: bool,
 }

@@ -36,10 +36,12 @@ mod link;
 mod message_log;
 mod negotiate;
 mod placement;
+mod question;
 mod seat;
 mod surrogate;
 #[cfg(test)]
 mod tests;
+mod unanswered;
 
 pub use link::Cargo;
 
@@ -101,8 +103,10 @@ pub struct Shard {
     early: Vec<(LinkId, Box<link::Luggage>)>,
     users: Users,
     fences: TableMap<SeatId, Fences>,
-    /// Users who wait for a fence of this sm.
+    /// Users who wait for a fence of this sm, or for what waited for it.
     fenced: TableMap<SeatId, Vec<Box<str>>>,
+    /// Lost sm whose waiting frames are on their way back.
+    returning: Vec<SeatId>,
     /// Users who wait, by when at the latest.
     waiting: std::collections::VecDeque<(Micros, Box<str>)>,
     held_bytes: usize,
@@ -157,6 +161,7 @@ impl Shard {
             users: Users::default(),
             fences: TableMap::default(),
             fenced: TableMap::default(),
+            returning: Vec::new(),
             waiting: std::collections::VecDeque::new(),
             held_bytes: 0,
             cluster: config
@@ -216,6 +221,7 @@ impl Shard {
                         }
                     }
                     Verb::User(path) => self.for_user(now, frame.source, bytes, path),
+                    Verb::Returned(sm) => self.queue_returned(now, sm),
                     verb @ (Verb::Abroad(..) | Verb::Marker(..) | Verb::Outside) => {
                         self.lane_abroad(now, verb, frame.source, bytes)
                     }
@@ -235,7 +241,7 @@ impl Shard {
         let surrogates = self.tick_surrogates(now);
         let turning = self.tick_turns(now);
         let asked = self.tick_asked(now);
-        let exits = self.tick_exits(now);
+        let exits = self.tick_exits(now) | self.tick_healing(now);
         let peers = self.tick_peers(now);
         if exits || peers || links || seats || waiting || surrogates || turning || asked {
             self.wake_by(now + TICK_US);
@@ -274,6 +280,7 @@ impl Shard {
             sessions_available: self.users.available() as u64,
             starts_pending: self.waiting.len() as u64,
             held_bytes: self.held_bytes as u64,
+            mesh: self.report_mesh(),
         }
     }
 
@@ -336,7 +343,7 @@ impl Shard {
             Message::ContestAnswer { seat, alive } => self.contest_answered(now, seat, alive),
             Message::Restarted { seat } => self.component_restarted(now, seat),
             Message::Sample { sm, home } => self.sample(now, sm, home),
-            Message::SampleAnswer { sm, sample } => self.sampled(now, sm, sample),
+            Message::SampleAnswer { sm, samples } => self.sampled(now, sm, samples),
             Message::Register {
                 bare,
                 sm,
@@ -387,6 +394,9 @@ impl Shard {
                 resource,
                 hops,
             } => self.post_untold(peer, &bare, &resource, hops),
+            Message::Member { peer, news } => self.member_news(now, peer, news),
+            Message::Telling { full } => self.telling(now, full),
+            Message::Absent { absent, pair } => self.note_absent(&absent, pair),
             Message::Superseded { full } => self.superseded(now, full),
         }
     }

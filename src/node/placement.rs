@@ -67,6 +67,7 @@ impl Shard {
             if self.waits_for_turn(now, bare, place, source, path, frame) {
                 return;
             }
+            self.note_presence(payload, bare);
         }
         let user = self.users.get(bare);
         if sm_would_drop(
@@ -97,12 +98,14 @@ impl Shard {
             self.count(Counter::StartsRefused);
             return self.bounce(now, c2s, frame, "503");
         };
+        let target = payload.target.and_then(|target| target.unescape());
         if path.stamp != Clock::default() {
             self.claim_user(now, bare, path.stamp);
         }
         let start = Start {
             c2s,
             id,
+            resource: resource_of(target.as_deref().unwrap_or_default()).into(),
             frame: frame.into(),
             stage: Stage::Waiting,
             path,
@@ -244,17 +247,29 @@ impl Shard {
         self.held_bytes += frame.len();
         self.count(Counter::HeldFrames);
         self.users.change(bare, |user| {
-            user.flux().held.push_back(Held {
+            let flux = user.flux();
+            let held = Held {
                 source,
                 path,
                 what: Waiting::Frame(frame.into()),
-            })
+            };
+            // What waited for a lost component goes before anything newer.
+            let at = match path.again {
+                true => flux.held.partition_point(|held| held.path.again),
+                false => flux.held.len(),
+            };
+            flux.held.insert(at, held);
         });
     }
 
     /// Makes the user wait until every other sm of his domain than `target` is done with him, as far as this node gave it
     /// anything to do. False when none has.
     pub(super) fn wait_for_fences(&mut self, now: Micros, bare: &str, target: Option<SeatId>) -> bool {
+        if let Some(sm) = self.returning.first().copied() {
+            self.fenced.entry(sm).or_default().push(bare.into());
+            self.make_wait(now, bare, Wait::Return { sm });
+            return true;
+        }
         let holders = self.holders(bare);
         if holders.len() < 2 && self.fences.is_empty() {
             return false;
@@ -301,22 +316,31 @@ impl Shard {
     pub(super) fn fence_done(&mut self, now: Micros, sm: SeatId, number: u64) {
         let Some(fences) = self.fences.get_mut(&sm) else { return };
         if fences.done(number) {
-            self.unfence(now, sm, |wait| wait == number);
+            self.unfence(now, sm, |wait| wait == Wait::Fence { sm, number });
         }
     }
 
-    fn unfence(&mut self, now: Micros, sm: SeatId, which: impl Fn(u64) -> bool) {
+    /// All that waited for a lost sm has come back here: it goes on, and the newer behind it.
+    pub(super) fn queue_returned(&mut self, now: Micros, sm: SeatId) {
+        self.returning.retain(|other| *other != sm);
+        self.unfence(now, sm, |wait| wait == Wait::Return { sm });
+    }
+
+    fn unfence(&mut self, now: Micros, sm: SeatId, which: impl Fn(Wait) -> bool) {
         let Some(waiting) = self.fenced.remove(&sm) else { return };
+        let mut others = Vec::new();
         for bare in waiting {
-            let done = self
-                .users
-                .get(&bare)
-                .and_then(|user| user.wait())
-                .is_some_and(|wait| matches!(wait, Wait::Fence { sm: at, number } if at == sm && which(number)));
-            if done {
-                self.users.change(&bare, |user| user.flux().wait = None);
-                self.settle(now, &bare);
+            match self.users.get(&bare).and_then(|user| user.wait()) {
+                Some(wait) if which(wait) => {
+                    self.users.change(&bare, |user| user.flux().wait = None);
+                    self.settle(now, &bare);
+                }
+                Some(Wait::Fence { sm: at, .. } | Wait::Return { sm: at }) if at == sm => others.push(bare),
+                _ => {}
             }
+        }
+        if !others.is_empty() {
+            self.fenced.entry(sm).or_default().append(&mut others);
         }
     }
 
@@ -457,6 +481,7 @@ impl Shard {
         self.users.change(bare, |user| {
             if let Some(session) = user.session_mut(key.c2s, key.number, &key.token) {
                 session.available = priority.is_some();
+                session.shown |= session.available;
                 session.priority = priority.unwrap_or(0);
             }
         });
@@ -489,9 +514,16 @@ impl Shard {
                     && (!flux.untold.is_empty() || flux.starts.iter().any(|start| start.stage == Stage::Waiting))
             })
         });
-        let _ = sm;
         for bare in stuck {
             self.settle(now, &bare);
+        }
+        // It answers fences only now.
+        for bare in self.fenced.get(&sm).cloned().unwrap_or_default() {
+            if let Some(wait @ Wait::Fence { sm: at, .. }) = self.users.get(&bare).and_then(|user| user.wait())
+                && at == sm
+            {
+                self.make_wait(now, &bare, wait);
+            }
         }
     }
 
@@ -500,6 +532,7 @@ impl Shard {
         if let Some(fences) = self.fences.get_mut(&sm) {
             fences.clear();
         }
+        self.returning.push(sm);
         self.surrogates_lost(now, sm);
         for bare in self.users.keys_where(|user| user.sm == Some(sm)) {
             let ended = self.users.change(&bare, |user| {
@@ -508,7 +541,7 @@ impl Shard {
                 let flux = user.flux();
                 flux.starts.iter_mut().for_each(|start| start.stage = Stage::Waiting);
                 flux.untold
-                    .extend(sessions.iter().filter(|s| s.available).map(|s| s.resource.clone()));
+                    .extend(sessions.iter().filter(|s| s.shown).map(|s| s.resource.clone()));
                 if flux.wait.is_some_and(|(wait, _)| wait == Wait::Ended) {
                     flux.wait = None;
                 }
@@ -527,7 +560,7 @@ impl Shard {
             }
             self.settle(now, &bare);
         }
-        self.unfence(now, sm, |_| true);
+        self.unfence(now, sm, |wait| matches!(wait, Wait::Fence { .. }));
     }
 
     /// A c2s is gone: nobody waits for the answers to its starts. Its sessions are unregistered by its home.
@@ -564,6 +597,13 @@ impl Shard {
                 .and_then(|user| user.flux.as_ref()?.wait)
                 .filter(|(_, until)| *until <= now);
             let Some((wait, _)) = late else { continue };
+            if let Wait::Fence { sm, .. } = wait
+                && self.names.seat(sm).is_some_and(|view| !view.live)
+            {
+                // It comes back or is given up; either way what waits for it goes first.
+                self.make_wait(now, &bare, wait);
+                continue;
+            }
             self.log(
                 Level::Warning,
                 None,
@@ -588,9 +628,15 @@ impl Shard {
 fn wait_text(wait: Wait) -> &'static str {
     match wait {
         Wait::Fence { .. } => "no answer from the sm that worked for this user before",
+        Wait::Return { .. } => "frames that waited for a lost sm are not back",
         Wait::Ended => "no `ended` for this user's last session",
         Wait::Telling => "contacts not told of a lost session",
     }
+}
+
+/// The resource of a full JID, prepared.
+pub(super) fn resource_of(jid: &str) -> &str {
+    jid::JidRef::parse(jid).and_then(|jid| jid.resource).unwrap_or_default()
 }
 
 /// The domain of a bare JID's key.

@@ -26,6 +26,102 @@ pub struct ShardReport {
     pub starts_pending: u64,
     /// Bytes of frames held while a placement is in flight.
     pub held_bytes: u64,
+    /// The other nodes; `None` without `<mesh>`.
+    pub mesh: Option<MeshReport>,
+}
+
+/// The other nodes, as one shard knows them.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct MeshReport {
+    /// The cluster's name.
+    pub cluster: String,
+    /// This node's life, in hexadecimal.
+    pub incarnation: String,
+    /// No other node is reached, though there should be some. Shard 0 knows.
+    pub alone: bool,
+    /// Every node that was heard of since the start.
+    pub members: Vec<MemberReport>,
+    /// Configured peers where no node was found yet. Shard 0 knows.
+    pub unreached: Vec<UnreachedReport>,
+}
+
+/// Another node.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct MemberReport {
+    /// Its name.
+    pub name: String,
+    /// `joining`: it tells what it has; `ready`: it has told everything, and takes part in ownership; `stalled`: the
+    /// same, but nothing gets through at present; `gone`.
+    pub state: &'static str,
+    /// Users of it that are known; of one shard: in its slice.
+    pub rows: u64,
+    /// Components of it that are known.
+    pub seats: u64,
+    /// The transport to it. The shard that serves it knows.
+    pub link: Option<PeerLinkReport>,
+}
+
+/// The transport to another node.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct PeerLinkReport {
+    /// The shard that serves it.
+    pub shard: u16,
+    /// The node's life, in hexadecimal, once known.
+    pub incarnation: Option<String>,
+    /// The version of the protocol that both speak, once known.
+    pub version: Option<u8>,
+    /// A connection reaches it.
+    pub up: bool,
+    /// Smoothed round trip, once measured.
+    pub round_trip_us: Option<u64>,
+    /// It has told all that it had to tell at first.
+    pub has_told: bool,
+    /// It was told all that this node had to tell at first.
+    pub was_told: bool,
+    /// Control and data.
+    pub lanes: Vec<LaneReport>,
+    /// Messages queued for it.
+    pub messages_sent: u64,
+    /// Messages that came from it.
+    pub messages_received: u64,
+    /// Messages that its queue had no room for.
+    pub messages_refused: u64,
+    /// Bytes that came twice and were skipped.
+    pub bytes_repeated: u64,
+    /// Connections that took a lane over.
+    pub connections: u64,
+    /// Dials begun.
+    pub dials: u64,
+    /// Connections that ended with an error.
+    pub errors: u64,
+}
+
+/// A lane to another node.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct LaneReport {
+    /// `control` or `data`.
+    pub lane: &'static str,
+    /// A connection serves it, and is not stuck.
+    pub served: bool,
+    /// Bytes kept for the node.
+    pub queue_bytes: u64,
+    /// Of these, sent and not acknowledged.
+    pub in_flight_bytes: u64,
+    /// What the node takes beyond the bytes sent so far.
+    pub credit_bytes: u64,
+    /// Bytes wait, and the node takes nothing more at present.
+    pub out_of_credit: bool,
+    /// Bytes that came and wait to be handled.
+    pub waiting_bytes: u64,
+}
+
+/// A configured peer where no node was found yet.
+#[derive(Clone, Debug, Serialize)]
+pub struct UnreachedReport {
+    /// Its address.
+    pub address: String,
+    /// What the last dial came to.
+    pub why: String,
 }
 
 /// A component at the router.

@@ -3,7 +3,9 @@
 use super::Shard;
 use super::api::{LinkId, Micros};
 use super::link::Who;
+use super::question::{Inquiry, Question};
 use super::report::{NameReport, SeatReport};
+use super::unanswered::Unanswered;
 use crate::table::clients::Clients;
 use crate::table::names::Multi;
 use crate::table::{PeerId, SeatId, SeatKind, Token};
@@ -28,14 +30,7 @@ pub(super) enum Life {
         until: Micros,
     },
     /// It came back; whether it is the same process is being asked, and its queue waits for the answer.
-    Asking {
-        /// The question's id, as it stands in the answer.
-        question: Token,
-        /// When the lack of an answer is an answer.
-        until: Micros,
-        /// Shards whose sample is still missing before an sm can be asked.
-        samples_missing: u16,
-    },
+    Asking(Box<Inquiry>),
 }
 
 /// A component at its home shard.
@@ -60,8 +55,14 @@ pub(super) struct Seat {
     pub(super) unproven: VecDeque<(Micros, u32, Token)>,
     /// Clients that sm ended or replaced lately, and when: c2s knows, and what they said before is nobody's.
     pub(super) dismissed: VecDeque<(Micros, u32, Token)>,
-    /// Questions about possible ghosts: (bogus id, number, sm-side id).
-    pub(super) ghosts: Vec<(Token, u32, Token)>,
+    /// Sessions to ask their c2s about, as soon as there is room among those asked: (number, sm-side id).
+    pub(super) doubts: VecDeque<(u32, Token)>,
+    /// Questions about single sessions that a c2s has not answered, oldest first.
+    pub(super) asked: VecDeque<Question>,
+    /// The id of the questions that an sm was asked when it last came back.
+    pub(super) question: Option<Token>,
+    /// Said to an sm, and not answered.
+    pub(super) unanswered: Unanswered,
     /// Names of its former life that it has not bound again, and until when it may.
     pub(super) unclaimed: Option<(Micros, Vec<Box<str>>)>,
     /// When its wrong `from` was last complained about.
@@ -95,7 +96,10 @@ impl Seat {
             clients: Clients::default(),
             unproven: VecDeque::new(),
             dismissed: VecDeque::new(),
-            ghosts: Vec::new(),
+            doubts: VecDeque::new(),
+            asked: VecDeque::new(),
+            question: None,
+            unanswered: Unanswered::default(),
             unclaimed: None,
             complained_at: None,
             leaves: false,

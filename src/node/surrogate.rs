@@ -69,6 +69,8 @@ impl Shard {
         self.users
             .change(bare, |user| user.flux().untold.retain(|other| *other != resource));
         self.make_wait(now, bare, Wait::Telling);
+        let full = format!("{bare}/{resource}").into();
+        self.tell_all(now, &Message::Telling { full });
         let id = format!("jidmesh-tell-{number}");
         let payload = session_payload("start", number, "", Some(&format!("{bare}/{resource}")), Some(&id));
         self.hand_sm(now, sm, bare, &payload);

@@ -3,7 +3,7 @@
 use super::log::LogSender;
 use super::{ServeParams, Source};
 use crate::node::counters::{Counter, Counters};
-use crate::node::report::{NameReport, SeatReport, ShardReport};
+use crate::node::report::{MeshReport, NameReport, SeatReport, ShardReport};
 use serde::Serialize;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -103,6 +103,8 @@ pub struct NodeStatus {
     pub queue_bytes: u64,
     /// Bytes of frames held while a placement is in flight.
     pub held_bytes: u64,
+    /// The other nodes; `None` without `<mesh>`.
+    pub mesh: Option<MeshReport>,
     /// Log lines and message log entries lost, because the log could not be written fast enough or at all.
     pub log_lost: u64,
     /// Every counter, in the order of [`Counter::ALL`].
@@ -135,6 +137,7 @@ fn merge(params: &ServeParams, mut reports: Vec<ShardReport>, log_lost: u64) -> 
     // Every shard holds all names: the first one's are the node's.
     let mut names = reports.first().map(|r| r.names.clone()).unwrap_or_default();
     names.sort_by(|a, b| a.name.cmp(&b.name));
+    let mesh = merge_mesh(&reports);
     let uptime = params.started.elapsed();
     let mut status = NodeStatus {
         node: params.node.clone(),
@@ -153,6 +156,7 @@ fn merge(params: &ServeParams, mut reports: Vec<ShardReport>, log_lost: u64) -> 
         starts_pending: sum(|r| r.starts_pending),
         queue_bytes: seats.iter().map(|s| s.queue_bytes).sum(),
         held_bytes: sum(|r| r.held_bytes),
+        mesh,
         log_lost,
         counters: Counter::ALL.iter().map(|&c| value(c, &counters)).collect(),
         seats,
@@ -160,6 +164,26 @@ fn merge(params: &ServeParams, mut reports: Vec<ShardReport>, log_lost: u64) -> 
     };
     status.health = health(&status);
     status
+}
+
+/// The other nodes: each shard has its slice of their rows, and the transports of those that it serves.
+fn merge_mesh(reports: &[ShardReport]) -> Option<MeshReport> {
+    let mut parts = reports.iter().filter_map(|report| report.mesh.as_ref());
+    let mut mesh = parts.next()?.clone();
+    for part in parts {
+        for theirs in &part.members {
+            // A shard may not have heard of the newest one yet.
+            let Some(mine) = mesh.members.iter_mut().find(|mine| mine.name == theirs.name) else {
+                continue;
+            };
+            mine.rows += theirs.rows;
+            if theirs.link.is_some() {
+                mine.link.clone_from(&theirs.link);
+            }
+        }
+    }
+    mesh.members.sort_by(|a, b| a.name.cmp(&b.name));
+    Some(mesh)
 }
 
 fn value(counter: Counter, counters: &Counters) -> CounterValue {
@@ -178,6 +202,9 @@ fn health(status: &NodeStatus) -> String {
     if status.shards_answered < status.shards {
         let silent = status.shards - status.shards_answered;
         worries.push(format!("{silent} of {} shards do not answer", status.shards));
+    }
+    if let Some(mesh) = &status.mesh {
+        worries.extend(mesh_worries(mesh));
     }
     let lost: Vec<&str> = status
         .seats
@@ -199,4 +226,23 @@ fn health(status: &NodeStatus) -> String {
     } else {
         worries.join("; ")
     }
+}
+
+/// What a mesh lacks.
+fn mesh_worries(mesh: &MeshReport) -> Vec<String> {
+    let mut worries = Vec::new();
+    if mesh.alone {
+        worries.push("ALONE: no other node is reached, this one serves its own users only".to_owned());
+    }
+    for (state, what) in [
+        ("gone", "is gone"),
+        ("stalled", "takes nothing"),
+        ("joining", "is joining"),
+    ] {
+        let members = mesh.members.iter().filter(|member| member.state == state);
+        worries.extend(members.map(|member| format!("{} {what}", member.name)));
+    }
+    let unreached = mesh.unreached.iter();
+    worries.extend(unreached.map(|peer| format!("{} was never reached ({})", peer.address, peer.why)));
+    worries
 }

@@ -6,6 +6,7 @@ use super::accept::{self, Acceptor, Deadline, Stream};
 use super::gather::{NodeStatus, Reports};
 use super::log::LogSender;
 use crate::node::counters::gauge;
+use crate::node::report::{LaneReport, MemberReport, MeshReport, PeerLinkReport};
 use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::io;
@@ -184,10 +185,16 @@ pub fn page(status: &NodeStatus) -> String {
     page.one(gauge::STARTS_PENDING, "gauge", "", status.starts_pending);
     page.one(gauge::QUEUE_BYTES, "gauge", "", status.queue_bytes);
     page.one(gauge::HELD_BYTES, "gauge", "", status.held_bytes);
+    if let Some(mesh) = &status.mesh {
+        page.mesh(mesh);
+    }
     page.one(gauge::LOG_LOST, "counter", "", status.log_lost);
     page.counters(status);
     page.0
 }
+
+/// A counter of a peer's transport.
+type OfLink = fn(&PeerLinkReport) -> u64;
 
 struct Page(String);
 
@@ -218,6 +225,66 @@ impl Page {
         self.head(name, help, "gauge");
         for ((kind, state), n) in by {
             self.sample(name, &format!("kind=\"{kind}\",state=\"{state}\""), n);
+        }
+    }
+
+    fn mesh(&mut self, mesh: &MeshReport) {
+        let mut by = BTreeMap::from(["gone", "joining", "ready", "stalled"].map(|state| (state, 0)));
+        for member in &mesh.members {
+            *by.entry(member.state).or_default() += 1;
+        }
+        let (name, help) = gauge::MESH_MEMBERS;
+        self.head(name, help, "gauge");
+        for (state, n) in by {
+            self.sample(name, &format!("state=\"{state}\""), n);
+        }
+        self.one(gauge::MESH_UNREACHED, "gauge", "", mesh.unreached.len() as u64);
+        self.one(gauge::MESH_ALONE, "gauge", "", mesh.alone.into());
+        self.peers(mesh, gauge::PEER_ROWS, "gauge", |member| Some(member.rows));
+        self.peers(mesh, gauge::PEER_SEATS, "gauge", |member| Some(member.seats));
+        self.peers(mesh, gauge::PEER_ROUND_TRIP, "gauge", |member| {
+            member.link.as_ref()?.round_trip_us
+        });
+        self.peer_lanes(mesh, gauge::PEER_QUEUE_BYTES, |lane| lane.queue_bytes);
+        self.peer_lanes(mesh, gauge::PEER_IN_FLIGHT_BYTES, |lane| lane.in_flight_bytes);
+        self.peer_lanes(mesh, gauge::PEER_CREDIT_BYTES, |lane| lane.credit_bytes);
+        self.peer_lanes(mesh, gauge::PEER_LANE_SERVED, |lane| lane.served.into());
+        let counters: [(gauge::Gauge, OfLink); 7] = [
+            (gauge::PEER_MESSAGES_SENT, |link| link.messages_sent),
+            (gauge::PEER_MESSAGES_RECEIVED, |link| link.messages_received),
+            (gauge::PEER_MESSAGES_REFUSED, |link| link.messages_refused),
+            (gauge::PEER_BYTES_REPEATED, |link| link.bytes_repeated),
+            (gauge::PEER_CONNECTIONS, |link| link.connections),
+            (gauge::PEER_DIALS, |link| link.dials),
+            (gauge::PEER_ERRORS, |link| link.errors),
+        ];
+        for (counter, value) in counters {
+            self.peers(mesh, counter, "counter", |member| member.link.as_ref().map(value));
+        }
+    }
+
+    fn peers(
+        &mut self,
+        mesh: &MeshReport,
+        (name, help): gauge::Gauge,
+        kind: &str,
+        value: impl Fn(&MemberReport) -> Option<u64>,
+    ) {
+        self.head(name, help, kind);
+        for member in &mesh.members {
+            if let Some(value) = value(member) {
+                self.sample(name, &format!("peer=\"{}\"", escape(&member.name)), value);
+            }
+        }
+    }
+
+    fn peer_lanes(&mut self, mesh: &MeshReport, (name, help): gauge::Gauge, value: fn(&LaneReport) -> u64) {
+        self.head(name, help, "gauge");
+        for member in &mesh.members {
+            for lane in member.link.iter().flat_map(|link| &link.lanes) {
+                let labels = format!("peer=\"{}\",lane=\"{}\"", escape(&member.name), lane.lane);
+                self.sample(name, &labels, value(lane));
+            }
         }
     }
 

@@ -1,5 +1,6 @@
 //! `jidmesh status`: asks the admin socket and prints what an operator wants to know.
 
+mod mesh;
 mod render;
 
 use serde::Deserialize;
@@ -134,6 +135,7 @@ struct View {
     starts_pending: u64,
     queue_bytes: u64,
     held_bytes: u64,
+    mesh: Option<mesh::Mesh>,
     counters: Vec<Counter>,
 }
 

@@ -65,6 +65,7 @@ pub(super) enum Op {
     Reading(LinkId),
     Release(LinkId),
     Probe(LinkId),
+    DiscardUnsent(LinkId),
     /// A dial came to nothing.
     Undialed(LinkId, CloseCause),
     AcceptAgain,
@@ -302,6 +303,12 @@ impl<B: Brain> Hub<B> {
                     let alive = driver.socket(link.token).is_some_and(super::sys::peer_acknowledges);
                     self.brain.probed(self.now, id, alive);
                     self.act();
+                }
+                Op::DiscardUnsent(id) => {
+                    let link = self.links.get(&id);
+                    if let Some(fd) = link.and_then(|link| driver.socket(link.token)) {
+                        super::sys::discard_unsent_at_close(fd);
+                    }
                 }
                 Op::Undialed(id, cause) => self.undialed(id, cause),
                 Op::AcceptAgain => driver.accept_again(),

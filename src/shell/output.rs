@@ -24,6 +24,10 @@ impl<B: Brain> Hub<B> {
             match action {
                 Action::Output(id) => self.mark_dirty(id),
                 Action::Close(id) => self.begin_close(id, CloseCause::Local),
+                Action::Abort(id) => {
+                    self.ops.push_back(Op::DiscardUnsent(id));
+                    self.begin_close(id, CloseCause::Local);
+                }
                 Action::StartTls(id) => self.start_tls(id),
                 Action::Pause(id) => self.set_paused(id, true),
                 Action::Resume(id) => self.set_paused(id, false),

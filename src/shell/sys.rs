@@ -239,6 +239,24 @@ pub(crate) fn shutdown_write(fd: BorrowedFd<'_>) {
     unsafe { libc::shutdown(fd.as_raw_fd(), libc::SHUT_WR) };
 }
 
+/// When this socket is closed, the kernel forgets what it has not sent, and resets the connection.
+pub(crate) fn discard_unsent_at_close(fd: BorrowedFd<'_>) {
+    let linger = libc::linger {
+        l_onoff: 1,
+        l_linger: 0,
+    };
+    // SAFETY: `linger` is readable for its size. An error means that the connection is gone already.
+    unsafe {
+        libc::setsockopt(
+            fd.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_LINGER,
+            (&raw const linger).cast(),
+            size_of::<libc::linger>() as libc::socklen_t,
+        );
+    }
+}
+
 /// The CPUs this process may use, lowest first.
 pub(crate) fn allowed_cpus() -> Vec<usize> {
     // SAFETY: all-zero bytes are an empty cpu_set_t.

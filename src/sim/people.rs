@@ -1,10 +1,11 @@
 //! People and their clients: they log in, talk, change presence, leave with or without a word, and come back elsewhere.
 
+use super::outside::outsider;
 use super::part::Body;
 use super::peer::peer_jid;
 use super::plan::Plan;
 use super::sm::user_jid;
-use super::text::{DOMAIN, Routed, in_session, message, ping, presence, resource, route, start};
+use super::text::{DOMAIN, Routed, in_session, message, on_occasion, ping, presence, resource, route, start};
 use super::world::{Event, Mood, World};
 use crate::node::api::Micros;
 use crate::wire::header::PayloadKind;
@@ -55,6 +56,8 @@ pub(super) struct Client {
     pub(super) since: Micros,
     pub(super) available: bool,
     pub(super) available_since: Micros,
+    /// How often it became available: presence that sm sent on an earlier occasion says nothing about now.
+    pub(super) occasion: u32,
     /// Who is online, as it was told.
     pub(super) picture: BTreeSet<String>,
     /// When it asked, and was not answered yet.
@@ -75,7 +78,7 @@ impl World {
         let (pause, mood) = (self.plan.pause_us, self.mood);
         let next = match mood {
             Mood::Busy => self.rng.between(1, 2 * pause),
-            Mood::Dawn | Mood::Quiet => self.rng.between(10_000_000, 30_000_000),
+            Mood::Dawn | Mood::Quiet | Mood::Still => self.rng.between(10_000_000, 30_000_000),
             Mood::Dusk => 5_000_000,
         };
         self.people[person].due = self.now + next;
@@ -97,6 +100,7 @@ impl World {
             (State::Waits { .. } | State::Out, _) => {}
             (State::On { .. }, Mood::Busy) => self.does_something(person, client),
             (State::On { .. }, Mood::Quiet | Mood::Dawn) => self.all_ask(client),
+            (State::On { .. }, Mood::Still) => {}
             (State::On { .. }, Mood::Dusk) => self.leaves(client),
         }
     }
@@ -130,6 +134,7 @@ impl World {
             since: self.now,
             available: false,
             available_since: 0,
+            occasion: 0,
             picture: BTreeSet::new(),
             asked: None,
         });
@@ -191,6 +196,7 @@ impl World {
         let user = self.someone(node);
         let to = match self.rng.below(20) {
             0 => peer_jid(self.some_node(node)),
+            1 if self.plan.nodes > 1 => outsider(user),
             1 => "nobody@nowhere.test".to_owned(),
             2..9 => format!("{}/r{}", user_jid(user), self.rng.index(self.plan.resources)),
             _ => user_jid(user),
@@ -209,16 +215,16 @@ impl World {
         let it = &mut self.clients[client];
         if available && !it.available {
             it.available_since = self.now;
-        }
-        it.available = available;
-        if !available {
+            it.occasion += 1;
             it.picture.clear();
         }
+        let occasion = it.occasion;
+        it.available = available;
         let stanza = match available {
             true => presence(None, None, "", Some(priority)),
             false => presence(None, None, "unavailable", None),
         };
-        self.client_writes(client, &stanza);
+        self.client_writes(client, &on_occasion(occasion, &stanza));
     }
 
     fn asks(&mut self, client: usize) {
@@ -277,6 +283,7 @@ impl World {
             return;
         };
         match routed.payload {
+            PayloadKind::Presence if routed.occasion != Some(self.clients[client].occasion) => {}
             PayloadKind::Presence => {
                 let picture = &mut self.clients[client].picture;
                 match routed.kind() {

@@ -1,7 +1,9 @@
 //! The session manager: serial, with sessions, rosters, an offline queue in the shared database.
 
 use super::part::Body;
-use super::text::{self, DOMAIN, ROUTER, Routed, Seen, bare, control, in_session, message, presence, resource, route};
+use super::text::{
+    self, DOMAIN, ROUTER, Routed, Seen, bare, control, in_session, message, on_occasion, presence, resource, route,
+};
 use super::world::{Event, World};
 use crate::node::api::Micros;
 use crate::wire::header::PayloadKind;
@@ -30,6 +32,8 @@ pub(super) struct Session {
     pub(super) number: u32,
     pub(super) available: bool,
     pub(super) priority: i8,
+    /// The occasion on which it became available, as its client counts.
+    pub(super) occasion: u32,
 }
 
 /// One sm process.
@@ -171,6 +175,7 @@ impl World {
             number,
             available: false,
             priority: 0,
+            occasion: 0,
         };
         self.book.over.remove(&token);
         self.sm(part).sessions.insert(token.clone(), session);
@@ -250,14 +255,16 @@ impl World {
         }
         match (routed.payload, &routed.stanza_to) {
             (PayloadKind::Presence, None) if routed.kind() == "unavailable" => {
-                if session.available {
-                    self.sm_announces(part, &session.jid, "unavailable", None);
-                }
+                // Also of a session that never was available.
+                self.sm_announces(part, &session.jid, "unavailable", None);
                 if let Some(session) = self.sm(part).sessions.get_mut(&token) {
                     session.available = false;
                 }
             }
-            (PayloadKind::Presence, None) => self.sm_client_available(part, &token, priority_of(&routed.raw)),
+            (PayloadKind::Presence, None) => {
+                self.sm_client_occasion(part, &token, routed.occasion);
+                self.sm_client_available(part, &token, priority_of(&routed.raw));
+            }
             (PayloadKind::Message, Some(to)) => {
                 let Some(number) = routed.message() else { return };
                 self.book.heard(number);
@@ -272,6 +279,14 @@ impl World {
                 self.part_writes(part, route(DOMAIN, &session.c2s, &answer));
             }
             _ => {}
+        }
+    }
+
+    fn sm_client_occasion(&mut self, part: usize, token: &str, occasion: Option<u32>) {
+        if let Some(session) = self.sm(part).sessions.get_mut(token)
+            && !session.available
+        {
+            session.occasion = occasion.unwrap_or_default();
         }
     }
 
@@ -430,7 +445,8 @@ impl World {
         let Some(session) = self.sm(part).sessions.get(token) else {
             return;
         };
-        let frame = route(DOMAIN, &session.c2s, &in_session("sm", session.number, token, stanza));
+        let stanza = on_occasion(session.occasion, stanza);
+        let frame = route(DOMAIN, &session.c2s, &in_session("sm", session.number, token, &stanza));
         self.part_writes(part, frame);
     }
 

@@ -14,6 +14,11 @@ pub(super) fn node_name(node: usize) -> String {
     format!("n{node}.sim")
 }
 
+/// The node of a name.
+pub(super) fn node_named(name: &str) -> Option<usize> {
+    name.strip_prefix('n')?.strip_suffix(".sim")?.parse().ok()
+}
+
 /// A component of this node, by the one name that all nodes could use for it.
 pub(super) fn name_everywhere(node: usize, name: &str) -> String {
     match name.ends_with(".sim") {
@@ -52,6 +57,7 @@ pub(super) struct Routed {
     pub(super) c2s: Option<u32>,
     pub(super) failed: bool,
     pub(super) failed_prefixed: bool,
+    pub(super) occasion: Option<u32>,
 }
 
 impl Routed {
@@ -98,10 +104,22 @@ pub(super) fn see(frame: &[u8]) -> Seen {
                 c2s: text(payload.c2s).and_then(|number| number.parse().ok()),
                 failed: payload.failed,
                 failed_prefixed: payload.failed_prefixed,
+                occasion: occasion_of(frame),
             }))
         }
         _ => Seen::Other,
     }
+}
+
+/// A stanza that carries on which occasion of its client's becoming available it was said.
+pub(super) fn on_occasion(occasion: u32, stanza: &str) -> String {
+    let at = stanza.find(' ').unwrap_or(stanza.len());
+    format!("{} occasion='{occasion}'{}", &stanza[..at], &stanza[at..])
+}
+
+fn occasion_of(frame: &[u8]) -> Option<u32> {
+    let text = std::str::from_utf8(frame).ok()?;
+    text.split_once(" occasion='")?.1.split('\'').next()?.parse().ok()
 }
 
 fn text(value: Option<Value<'_>>) -> Option<String> {
@@ -116,11 +134,12 @@ pub(super) fn resource(jid: &str) -> &str {
     jid.split_once('/').map_or("", |(_, resource)| resource)
 }
 
-/// A bind; a name that begins with `*` is bound with `multi`.
+/// A bind; a name that begins with `*` is bound with `multi`, one with `+` as the default route.
 pub(super) fn bind(name: &str) -> String {
-    match name.strip_prefix('*') {
-        Some(name) => format!("<bind xmlns='{COMP}' name='{name}' multi='to'></bind>"),
-        None => format!("<bind xmlns='{COMP}' name='{name}'></bind>"),
+    match (name.strip_prefix('*'), name.strip_prefix('+')) {
+        (Some(name), _) => format!("<bind xmlns='{COMP}' name='{name}' multi='to'></bind>"),
+        (_, Some(name)) => format!("<bind xmlns='{COMP}' name='{name}'><default></default></bind>"),
+        _ => format!("<bind xmlns='{COMP}' name='{name}'></bind>"),
     }
 }
 

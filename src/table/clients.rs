@@ -15,6 +15,8 @@ pub struct Client {
     pub bare: Box<str>,
     /// The client sent something in this session: it is no ghost.
     pub active: bool,
+    /// Its c2s came back, and has not shown since that it still holds the client.
+    pub doubted: bool,
     /// Its `end` passed: its c2s does not know it any more, and soon its sm will not.
     pub ending: bool,
 }
@@ -79,12 +81,25 @@ impl Clients {
         Some(client)
     }
 
-    /// Any one session that its c2s still holds, as far as is known.
-    pub fn any(&self) -> Option<(u32, &Client)> {
-        self.by_number.iter().find_map(|(number, clients)| {
+    /// How many sessions are under one number.
+    pub fn under(&self, number: u32) -> usize {
+        self.by_number.get(&number).map_or(0, SmallVec::len)
+    }
+
+    /// All sessions, changeable: (number, session).
+    pub fn iter_mut(&mut self) -> impl Iterator<Item = (u32, &mut Client)> {
+        self.by_number
+            .iter_mut()
+            .flat_map(|(number, clients)| clients.iter_mut().map(|client| (*number, client)))
+    }
+
+    /// Sessions that its c2s still holds, as far as is known: one of a number, so many at most.
+    pub fn some(&self, most: usize) -> Vec<(u32, Token)> {
+        let held = self.by_number.iter().filter_map(|(number, clients)| {
             let client = clients.iter().find(|client| !client.ending)?;
-            Some((*number, client))
-        })
+            Some((*number, client.token))
+        });
+        held.take(most).collect()
     }
 
     /// All sessions, with their numbers.

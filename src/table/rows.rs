@@ -47,6 +47,8 @@ pub struct Row {
 #[derive(Debug, Default)]
 pub struct Rows {
     rows: TableMap<Box<str>, Row>,
+    /// How many are of each node.
+    of_peer: TableMap<PeerId, usize>,
 }
 
 impl Rows {
@@ -61,13 +63,25 @@ impl Rows {
         match self.rows.get_mut(bare) {
             Some(old) if old.peer != row.peer && old.clock >= row.clock => false,
             Some(old) => {
+                let (before, now) = (old.peer, row.peer);
                 *old = row;
+                if before != now {
+                    self.uncount(before);
+                    *self.of_peer.entry(now).or_default() += 1;
+                }
                 true
             }
             None => {
+                *self.of_peer.entry(row.peer).or_default() += 1;
                 self.rows.insert(bare.into(), row);
                 true
             }
+        }
+    }
+
+    fn uncount(&mut self, peer: PeerId) {
+        if let Some(count) = self.of_peer.get_mut(&peer) {
+            *count -= 1;
         }
     }
 
@@ -79,12 +93,14 @@ impl Rows {
             .is_some_and(|row| row.peer == peer && row.clock <= clock);
         if known {
             self.rows.remove(bare);
+            self.uncount(peer);
         }
         known
     }
 
     /// A node is gone: its rows.
     pub fn drain_peer(&mut self, peer: PeerId) -> Vec<(Box<str>, Row)> {
+        self.of_peer.remove(&peer);
         self.rows.extract_if(|_, row| row.peer == peer).collect()
     }
 
@@ -96,6 +112,11 @@ impl Rows {
     /// How many.
     pub fn len(&self) -> usize {
         self.rows.len()
+    }
+
+    /// How many are of this node.
+    pub fn len_of(&self, peer: PeerId) -> usize {
+        self.of_peer.get(&peer).copied().unwrap_or(0)
     }
 
     /// None.
@@ -122,9 +143,13 @@ mod tests {
         assert!(rows.set("u@a", row(1, 5)));
         assert!(!rows.set("u@a", row(2, 5)), "an older or equal claim of another");
         assert!(rows.set("u@a", row(2, 6)));
+        assert!(rows.set("w@a", row(1, 1)) && rows.set("w@a", row(1, 2)));
+        assert_eq!((rows.len_of(PeerId(1)), rows.len_of(PeerId(2))), (1, 1));
         assert!(!rows.remove("u@a", PeerId(1), Clock(9)), "not its row");
         assert!(!rows.remove("u@a", PeerId(2), Clock(5)), "a newer claim was made since");
         assert!(rows.remove("u@a", PeerId(2), Clock(6)));
+        assert_eq!(rows.drain_peer(PeerId(1)).len(), 1);
+        assert_eq!((rows.len_of(PeerId(1)), rows.len_of(PeerId(2))), (0, 0));
         assert!(rows.is_empty());
     }
 

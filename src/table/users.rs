@@ -20,6 +20,8 @@ pub struct Session {
     pub token: Token,
     /// Sent available presence.
     pub available: bool,
+    /// Was ever available: contacts may believe it is, until its sm has handled its end.
+    pub shown: bool,
     /// Of the last available presence.
     pub priority: i8,
     /// Its `end` passed.
@@ -33,6 +35,8 @@ pub struct Start {
     pub c2s: SeatId,
     /// The request's `id`.
     pub id: Token,
+    /// The resource asked for.
+    pub resource: Box<str>,
     /// The whole frame.
     pub frame: Box<[u8]>,
     /// How far it is.
@@ -114,6 +118,11 @@ pub enum Wait {
         /// The fence's number.
         number: u64,
     },
+    /// What waited for this sm, which is lost, is on its way back: it comes first.
+    Return {
+        /// The lost sm.
+        sm: SeatId,
+    },
     /// `ended` of the last session.
     Ended,
     /// The contacts of a lost session are being told.
@@ -125,7 +134,7 @@ pub enum Wait {
 pub struct Flux {
     /// Unanswered starts, in order of arrival.
     pub starts: Vec<Start>,
-    /// Held frames, in order of arrival.
+    /// Held frames, in the order in which they go on.
     pub held: VecDeque<Held>,
     /// What they wait for, and until when at the most (microseconds).
     pub wait: Option<(Wait, u64)>,
@@ -202,6 +211,16 @@ impl User {
         !self.sessions.is_empty()
             && self.sessions.iter().all(|session| session.ending)
             && self.flux.as_ref().is_none_or(|flux| flux.starts.is_empty())
+    }
+
+    /// A later session or start has the full JID of this session.
+    fn may_be_replaced(&self, at: usize) -> bool {
+        let resource = &self.sessions[at].resource;
+        self.sessions[at + 1..].iter().any(|later| later.resource == *resource)
+            || self
+                .flux
+                .as_ref()
+                .is_some_and(|flux| flux.starts.iter().any(|start| start.resource == *resource))
     }
 
     /// Finds a session by what session control names.
@@ -293,16 +312,23 @@ impl Users {
             .collect()
     }
 
-    /// Any one session that this sm still holds, as far as is known: none of a user about whom something is in flight.
-    pub fn any_session_at(&self, sm: SeatId) -> Option<(&str, &User, &Session)> {
+    /// Sessions at this sm that are not ending: which of them it surely holds, and which it may have replaced by another
+    /// of the same full JID. So many of each at most.
+    pub fn sessions_at(&self, sm: SeatId, sure_max: usize, doubtful_max: usize) -> (Vec<&Session>, Vec<&Session>) {
+        let (mut sure, mut doubtful) = (Vec::new(), Vec::new());
         if self.load(sm) == 0 {
-            return None;
+            return (sure, doubtful);
         }
-        self.users.iter().find_map(|(key, user)| {
-            let settled = user.sm == Some(sm) && user.flux.as_ref().is_none_or(|flux| flux.starts.is_empty());
-            let session = user.sessions.iter().find(|session| settled && !session.ending)?;
-            Some((&**key, user, session))
-        })
+        for user in self.users.values().filter(|user| user.sm == Some(sm)) {
+            for (at, session) in user.sessions.iter().enumerate().filter(|(_, s)| !s.ending) {
+                if user.may_be_replaced(at) {
+                    doubtful.extend((doubtful.len() < doubtful_max).then_some(session));
+                } else {
+                    sure.extend((sure.len() < sure_max).then_some(session));
+                }
+            }
+        }
+        (sure, doubtful)
     }
 
     /// All users, in no order.

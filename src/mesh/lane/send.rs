@@ -86,6 +86,11 @@ impl Sender {
         end.saturating_sub(self.sent) as usize
     }
 
+    /// Bytes that the peer takes beyond those sent so far.
+    pub(crate) fn credit_bytes(&self) -> u64 {
+        self.limit.saturating_sub(self.sent)
+    }
+
     /// There are bytes to send, and the peer gives no credit.
     pub(crate) fn is_out_of_credit(&self) -> bool {
         self.limit <= self.sent && self.sent < self.base + self.queue.len() as u64

@@ -779,6 +779,7 @@ impl Core {
             stuck: lane.stuck,
             queued_bytes: lane.sender.queued_bytes() as u64,
             in_flight_bytes: lane.sender.in_flight_bytes(),
+            credit_bytes: lane.sender.credit_bytes(),
             out_of_credit: lane.sender.is_out_of_credit(),
             waiting_bytes: lane.receiver.waiting_bytes() as u64,
         });

@@ -14,6 +14,9 @@ pub enum PeerEvent {
     WantsOutput(LinkId),
     /// Write what [`Peer::take_output`](super::Peer::take_output) still gives, then close the socket and report it.
     CloseLink(LinkId),
+    /// Throw away what is unsent and reset the connection (`SO_LINGER` of 0), then report it closed: the peer was
+    /// declared dead, its messages go elsewhere, and the kernel must not deliver them after all.
+    AbortLink(LinkId),
     /// Connect to this address, resolved now, within [`DIAL_US_MAX`](super::DIAL_US_MAX), then say
     /// [`Peer::dialled`](super::Peer::dialled) or [`Peer::dial_failed`](super::Peer::dial_failed).
     Dial {
@@ -103,7 +106,9 @@ pub struct LaneStatus {
     pub queued_bytes: u64,
     /// Of these, sent and not acknowledged.
     pub in_flight_bytes: u64,
-    /// The peer takes nothing more at present.
+    /// What the peer takes beyond the bytes sent so far.
+    pub credit_bytes: u64,
+    /// Bytes wait, and the peer takes nothing more at present.
     pub out_of_credit: bool,
     /// Bytes that came and wait to be taken.
     pub waiting_bytes: u64,

@@ -30,8 +30,8 @@ use std::sync::Arc;
 pub const OUTPUT_BYTES_MAX: usize = 256 * 1024;
 /// Most connections of a peer at a time: two a lane, and as many that are on their way out.
 const LINES_MAX: usize = 4 * Lane::ALL.len();
-/// Longest membership message, bytes.
-pub const DATAGRAM_BYTES_MAX: usize = 1_400;
+/// Longest membership message, bytes: the identities of some 64 members.
+pub const DATAGRAM_BYTES_MAX: usize = 8 * 1024;
 /// Most membership messages that wait for a connection's next write.
 const DATAGRAMS_MAX: usize = 64;
 
@@ -248,8 +248,10 @@ impl Peer {
     /// the caller's. It is dialled on, and told that it was declared dead when it answers.
     pub fn declare_dead(&mut self, now: Micros) -> [Unacknowledged; Lane::ALL.len()] {
         let left = self.core.declare_dead(now);
-        for index in 0..self.lines.len() {
-            self.doom(index, Reason::Anew, "");
+        for line in &mut self.lines {
+            line.state.phase = Phase::Closing;
+            line.state.urgent.clear();
+            self.core.push(PeerEvent::AbortLink(line.state.link));
         }
         self.settle(now);
         left

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod conn;
+mod members;
 mod net;
 mod peer;
 

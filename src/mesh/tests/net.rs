@@ -367,6 +367,16 @@ impl Net {
         match event {
             PeerEvent::WantsOutput(link) => self.mark(node, link, true, false),
             PeerEvent::CloseLink(link) => self.mark(node, link, true, true),
+            PeerEvent::AbortLink(link) => {
+                let index = self
+                    .cables
+                    .iter()
+                    .position(|cable| cable.ends.contains(&(node, link)))
+                    .unwrap();
+                let side = usize::from(self.cables[index].ends[1] == (node, link));
+                self.cables[index].wires[side] = Wire::default();
+                self.break_side(index, side, CloseCause::Local);
+            }
             PeerEvent::Dial { dial, address } => {
                 self.dials_seen += 1;
                 let to = (0..self.nodes.len()).find(|index| name(*index) == address.host);

@@ -20,11 +20,15 @@
 //! Must never be added: sockets, sealing, sequences (they are the room `mesh`'s), and knowledge of another node's table
 //! beyond its rows, seats and names.
 
+mod alone;
 mod exits;
+mod healing;
 mod links;
+mod members;
 mod message;
 mod packets;
 mod peers;
+mod report;
 mod rows;
 mod seats;
 mod starts;
@@ -32,6 +36,7 @@ mod turn;
 
 pub(super) use links::Dialling;
 pub use links::policies;
+pub(super) use members::MemberNews;
 use starts::Site;
 
 use super::Shard;
@@ -92,7 +97,9 @@ pub(super) struct Cluster {
     /// Messages for peers, until they are taken.
     pub(super) posted: VecDeque<(PeerId, Lane, Vec<u8>)>,
     exits: exits::Exits,
+    healing: healing::Healing,
     links: Option<links::Links>,
+    alone: alone::Alone,
 }
 
 /// Where a user is served.
@@ -127,7 +134,9 @@ impl Cluster {
             slots_free: VecDeque::new(),
             posted: VecDeque::new(),
             exits: exits::Exits::default(),
+            healing: healing::Healing::default(),
             links: None,
+            alone: alone::Alone::default(),
         }
     }
 

@@ -30,7 +30,7 @@ impl PeerView {
 #[derive(Debug, Default)]
 pub(super) struct Home {
     /// Shards whose rows it has not been told yet.
-    rows_missing: ShardId,
+    pub(super) rows_missing: ShardId,
     /// It is told of changes.
     pub(super) told: bool,
 }
@@ -153,6 +153,7 @@ impl Shard {
             PeerState::Ready if before == PeerState::Joining => self.ask_elsewhere(now, None),
             PeerState::Ready | PeerState::Joining => {}
         }
+        self.look_whether_alone(now);
     }
 
     /// Its home: a message from a peer.

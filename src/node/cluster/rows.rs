@@ -44,6 +44,7 @@ impl Shard {
             cluster.rows.remove(bare, peer, clock);
         }
         self.users.change(bare, |user| user.claim = user.claim.max(stamp));
+        self.is_back(now, bare, false);
         self.announce(now, bare);
     }
 
@@ -200,7 +201,9 @@ impl Shard {
             Some(own) if (clock, newer) > (own, false) => self.give_way(now, bare, row),
             Some(_) => {}
             None => {
+                let online = row.sessions.iter().any(|session| session.available);
                 cluster.rows.set(bare, row);
+                self.is_back(now, bare, online);
                 self.settle(now, bare);
             }
         }

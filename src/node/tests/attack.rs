@@ -341,6 +341,7 @@ fn a_session_at_an_sm_that_is_gone_is_not_registered() {
         number: 10,
         token: Token::new(&[b'5'; 40]).unwrap(),
         available: false,
+        shown: false,
         priority: 0,
         ending: false,
     };

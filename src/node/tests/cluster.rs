@@ -486,6 +486,59 @@ fn of_two_claims_the_newer_wins_and_nobody_is_told_away_who_is_there() {
     assert!(seen[1].contains("hello") && !seen[0].contains("hello"), "{seen:?}");
 }
 
+#[test]
+fn a_node_without_others_says_so_again_and_again_and_takes_it_back() {
+    let mut site = Site::new(2, 2);
+    let said = |site: &Site, text: &str| site.nodes[0].log.iter().filter(|line| line.text.contains(text)).count();
+    let alone = |site: &Site| site.nodes[0].shards[0].report().mesh.unwrap().alone;
+    site.pass(20_000_000);
+    assert!(!alone(&site) && said(&site, "no other node is reached") == 0);
+    site.dies(0, 1);
+    assert!(alone(&site));
+    site.pass(4_000_000);
+    assert_eq!(said(&site, "no other node is reached"), 0, "not at once");
+    site.pass(2_000_000);
+    assert_eq!(said(&site, "no other node is reached"), 1);
+    site.pass(120_000_000);
+    assert_eq!(said(&site, "no other node is reached"), 3, "once a minute");
+    site.connect(0, 1);
+    assert!(!alone(&site));
+    assert_eq!(said(&site, "no longer alone"), 1);
+}
+
+#[test]
+fn a_report_counts_what_is_known_of_each_member() {
+    let mut site = Site::new(3, 2);
+    for (n, id) in [(1, 1), (1, 2), (2, 3)] {
+        assert_eq!(site.login(n, 10 + id, &format!("u{id}@{DOMAIN}/r"), id), n);
+    }
+    let members = |site: &Site| {
+        let reports = site.nodes[0].shards.iter().map(|shard| shard.report().mesh.unwrap());
+        let mut sums = [(0, 0); 2];
+        for report in reports {
+            assert_eq!(report.members.len(), 2);
+            for (sum, member) in sums.iter_mut().zip(["b.test", "c.test"]) {
+                let member = report.members.iter().find(|found| found.name == member).unwrap();
+                *sum = (sum.0 + member.rows, member.seats);
+            }
+        }
+        sums
+    };
+    assert_eq!(members(&site), [(2, 3), (1, 3)]);
+    site.dies(0, 1);
+    assert_eq!(members(&site), [(0, 0), (1, 3)]);
+    let report = site.nodes[0].shards[1].report().mesh.unwrap();
+    let states: Vec<_> = report
+        .members
+        .iter()
+        .map(|member| (&*member.name, member.state))
+        .collect();
+    assert!(
+        states.contains(&("b.test", "gone")) && states.contains(&("c.test", "ready")),
+        "{states:?}"
+    );
+}
+
 /// One s2s on each node; the nodes whose s2s got something with this text.
 fn at_s2s(site: &mut Site, s2s: &[End], text: &str) -> Vec<usize> {
     (0..s2s.len())
@@ -584,4 +637,42 @@ fn nothing_is_lost_when_the_way_led_to_a_node_that_died() {
         assert_eq!((way.len(), after.len()), (1, 1), "{jid} with {shards} shards: {all}");
         assert!(way < after, "{all}");
     }
+}
+
+#[test]
+fn contacts_hear_again_of_whom_they_were_told_away() {
+    let mut site = Site::new(2, 2);
+    assert_eq!(site.login(1, 7, "far@example.net/r", 1), 1);
+    assert_eq!(site.login(0, 7, "near@example.net/r", 2), 0);
+    site.cut.extend([(0, 1), (1, 0)]);
+    for (here, there) in [(0, 1), (1, 0)] {
+        site.dies(here, there);
+    }
+    site.kept.clear();
+    // sm of node 0 tells a contact, through the session that stands for the one which is out of reach.
+    let heard = site.took_sm(0);
+    assert!(heard.contains("target='far@example.net/r'"), "{heard}");
+    let farewell =
+        "<presence xmlns='jabber:client' type='unavailable' from='far@example.net/r' to='near@example.net'/>";
+    site.send_sm(0, DOMAIN, farewell);
+    site.drain();
+    // Somebody logs in whose presence does not get through, and who learns nothing of the other.
+    assert_eq!(site.login(0, 8, "new@example.net/r", 3), 0);
+    let hello = "<presence xmlns='jabber:client' from='new@example.net/r' to='far@example.net'/>";
+    let probe = "<presence xmlns='jabber:client' type='probe' from='new@example.net' to='far@example.net'/>";
+    for stanza in [hello, probe] {
+        site.send_sm(0, DOMAIN, stanza);
+    }
+    site.answer_fences();
+    site.pass(12_000_000);
+    site.drain();
+    site.cut.clear();
+    site.connect(0, 1);
+    site.pass(2_000_000);
+    let (zero, one) = (site.took_sm(0), site.took_sm(1));
+    for (from, to, heard) in [("near", "far", &one), ("new", "far", &one), ("far", "new", &zero)] {
+        let probe = format!("type='probe' from='{from}@example.net' to='{to}@example.net'");
+        assert_eq!(heard.matches(&probe).count(), 1, "{probe}: {heard}");
+    }
+    assert_eq!(site.count(Counter::HealingProbes), 3);
 }

@@ -6,4 +6,5 @@ mod binding;
 mod cluster;
 mod grace;
 mod placement;
+mod question;
 mod world;

@@ -321,3 +321,42 @@ fn what_another_sm_says_of_a_session_ends_nothing() {
         .send(site.sms[sm], &route(&format!("sm{}", sm + 1), "c2s", &failed));
     assert_eq!(site.world.sessions(), 0);
 }
+
+#[test]
+fn what_waited_for_a_lost_sm_goes_before_anything_newer() {
+    for shards in [1, 2, 3] {
+        let mut site = Site::new(shards, 2);
+        let duty = (0..64)
+            .map(|n| format!("u{n}@example.net"))
+            .find(|user| {
+                site.say(user, "first");
+                site.got("first") == Some(1)
+            })
+            .unwrap();
+        site.world.cut(site.sms[1]);
+        site.say(&duty, "waits");
+        // He logs in: the start waits for the sm that may have something for him, however long that takes.
+        assert_eq!(site.start(9, &format!("{duty}/r"), "id1"), None);
+        site.say(&duty, "newer");
+        site.world.pass(7_000_000);
+        assert_eq!(site.got("action='start'"), None);
+        site.world.pass(3_000_000);
+        let read = site.world.take(site.sms[0]);
+        let at = |text: &str| read.find(text).unwrap_or_else(|| panic!("no {text} in {read}"));
+        assert!(
+            at("action='start'") < at("waits") && at("waits") < at("newer"),
+            "{read}"
+        );
+    }
+}
+
+#[test]
+fn contacts_are_told_of_a_session_that_was_ending_when_its_sm_was_lost() {
+    let mut site = Site::new(2, 2);
+    let sm = site.login(9, "juliet@example.net/balcony", TOKEN);
+    let end = route("c2s", &format!("sm{}", sm + 1), &control("end", 9, TOKEN));
+    site.world.send(site.c2s, &end);
+    site.world.cut(site.sms[sm]);
+    site.world.pass(10_000_000);
+    assert_eq!(site.got("jidmesh-tell-"), Some(1 - sm));
+}

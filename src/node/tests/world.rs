@@ -233,7 +233,7 @@ impl World {
                     self.inboxes[end.0].push_str(std::str::from_utf8(&chunk).unwrap());
                 }
             }
-            Action::Close(link) => {
+            Action::Close(link) | Action::Abort(link) => {
                 self.act(shard, Action::Output(link));
                 if let Some(end) = self.by_link.remove(&(shard, link)) {
                     self.ends[end.0] = None;

@@ -30,6 +30,9 @@ pub(super) fn tables(view: &View) -> String {
         view.links_negotiating
     );
     out.push('\n');
+    if let Some(mesh) = &view.mesh {
+        super::mesh::show(mesh, view, &mut out);
+    }
     links(view, &mut out);
     names(&view.names, &mut out);
     counters(view, &mut out);
@@ -110,7 +113,7 @@ fn counters(view: &View, out: &mut String) {
 }
 
 /// Columns as wide as their widest cell, or `none` when there are no rows.
-fn table<const N: usize>(head: [&str; N], none: &str, rows: &[[String; N]], out: &mut String) {
+pub(super) fn table<const N: usize>(head: [&str; N], none: &str, rows: &[[String; N]], out: &mut String) {
     if rows.is_empty() {
         let _ = writeln!(out, "{none}\n");
         return;
@@ -133,7 +136,7 @@ fn table<const N: usize>(head: [&str; N], none: &str, rows: &[[String; N]], out:
 }
 
 /// Names come from other machines: nothing in them may reach the terminal as a command.
-fn clean(text: &str) -> String {
+pub(super) fn clean(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { '?' } else { c }).collect()
 }
 
@@ -147,7 +150,7 @@ fn span(seconds: u64) -> String {
     }
 }
 
-fn bytes(n: u64) -> String {
+pub(super) fn bytes(n: u64) -> String {
     const UNITS: [&str; 4] = ["KiB", "MiB", "GiB", "TiB"];
     if n < 1024 {
         return format!("{n} B");

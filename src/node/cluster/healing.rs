@@ -1,0 +1,173 @@
+//! After a healing: who was told, or believes, that somebody is offline who was only out of reach.
+//!
+//! While a node is out of reach, each shard notes for the absent users of its slice what would have been different had
+//! they been there: whom this node told that they are gone, whose presence did not reach them, who asked for theirs. When
+//! the row of such a user comes back, each note becomes the probe that sm itself would have sent, and the answers put
+//! every picture right. Only contacts whom an sm served by subscription are noted, so no probe is ever untrusted.
+
+use super::peers::PeerView;
+use crate::jid::{self, TableMap};
+use crate::node::Shard;
+use crate::node::api::Micros;
+use crate::node::counters::Counter;
+use crate::node::lane::Message;
+use crate::table::names::Multi;
+use crate::wire::NS_CLIENT;
+use crate::wire::edit;
+use crate::wire::header::{Payload, PayloadKind};
+use std::collections::VecDeque;
+
+/// Most notes of one shard: beyond it pictures of the longest absent stay wrong until they change.
+const NOTES_MAX: usize = 262_144;
+
+/// Probes sent a tick (200 ms): 2 500 a second and shard.
+const PROBES_PER_TICK: usize = 500;
+
+/// After a row came back other nodes have so long to hear of it too, microseconds.
+const SETTLED_US: Micros = 1_000_000;
+
+/// Sessions of which this node tells that they are gone, remembered for so long, microseconds; and so many.
+const TELLING_US: Micros = 15_000_000;
+const TELLING_MAX: usize = 4_096;
+
+/// A probe to be sent: from whom, to whom (bare JIDs).
+type Pair = (Box<str>, Box<str>);
+
+/// The notes of one shard's slice.
+#[derive(Debug, Default)]
+pub(super) struct Healing {
+    by_absent: TableMap<Box<str>, Vec<Pair>>,
+    notes: usize,
+    /// Full JIDs whose contacts are being told.
+    telling: VecDeque<(Micros, Box<str>)>,
+    due: VecDeque<(Micros, Pair)>,
+}
+
+impl Shard {
+    /// A node that was here is out of reach, or has not told all it has since it is back.
+    fn is_torn(&self) -> bool {
+        let gone = |view: &PeerView| !view.is_ready() && view.ready_since > 0;
+        self.cluster
+            .as_ref()
+            .is_some_and(|cluster| cluster.peers.iter().any(gone))
+    }
+
+    /// Every shard: the contacts of this session are being told that it is gone.
+    pub(in crate::node) fn telling(&mut self, now: Micros, full: Box<str>) {
+        let Some(cluster) = &mut self.cluster else { return };
+        let telling = &mut cluster.healing.telling;
+        while telling.front().is_some_and(|(at, _)| at + TELLING_US <= now) || telling.len() >= TELLING_MAX {
+            telling.pop_front();
+        }
+        telling.push_back((now, full));
+    }
+
+    /// A presence from sm: is it one that tells a contact what may turn out to be untrue?
+    pub(in crate::node) fn note_told(&mut self, now: Micros, payload: &Payload<'_>) {
+        let Some(cluster) = self
+            .cluster
+            .as_ref()
+            .filter(|cluster| !cluster.healing.telling.is_empty())
+        else {
+            return;
+        };
+        let is_farewell =
+            payload.kind == PayloadKind::Presence && payload.kind_attr.is_some_and(|kind| kind.0 == b"unavailable");
+        if !is_farewell || !self.is_torn() {
+            return;
+        }
+        let from = payload.from.and_then(|from| from.unescape());
+        let to = payload.to.and_then(|to| to.unescape());
+        let (Some(from), Some(to)) = (from, to) else {
+            return;
+        };
+        let Some(full) = jid::full_key(&from) else { return };
+        if !cluster.healing.telling.iter().any(|(_, telling)| **telling == *full) {
+            return;
+        }
+        if let (Some(absent), Some(contact)) = (jid::bare_key(&from), jid::bare_key(&to)) {
+            let (absent, contact): (Box<str>, Box<str>) = (absent.into(), contact.into());
+            let owner = self.owner(&absent);
+            let pair = (contact, absent.clone());
+            self.tell(now, owner, Message::Absent { absent, pair });
+        }
+    }
+
+    /// Presence for a user who has no session, as far as this node can see.
+    pub(in crate::node) fn note_presence(&mut self, payload: &Payload<'_>, absent: &str) {
+        let tied = self.users.get(absent).is_some_and(|user| user.is_tied());
+        if payload.kind != PayloadKind::Presence || tied || !self.is_torn() {
+            return;
+        }
+        let Some(from) = payload.from.and_then(|from| from.unescape()) else {
+            return;
+        };
+        let Some(contact) = jid::bare_key(&from).filter(|contact| &**contact != absent) else {
+            return;
+        };
+        let served = self
+            .names
+            .get(crate::node::placement::domain_of(&contact))
+            .is_some_and(|(_, name)| name.multi == Multi::To);
+        if !served {
+            return;
+        }
+        let pair = match payload.kind_attr.map(|kind| kind.0) {
+            None | Some(b"unavailable") => (absent.into(), (&*contact).into()),
+            Some(b"probe") => ((&*contact).into(), absent.into()),
+            _ => return,
+        };
+        self.note_absent(absent, pair);
+    }
+
+    /// The slice of an absent user: this probe is due when his row comes back.
+    pub(in crate::node) fn note_absent(&mut self, absent: &str, pair: Pair) {
+        let Some(cluster) = &mut self.cluster else { return };
+        let healing = &mut cluster.healing;
+        let known = healing.by_absent.get(absent).is_some_and(|pairs| pairs.contains(&pair));
+        if known {
+            return;
+        }
+        if healing.notes >= NOTES_MAX {
+            return self.count(Counter::HealingNotesLost);
+        }
+        healing.notes += 1;
+        healing.by_absent.entry(absent.into()).or_default().push(pair);
+    }
+
+    /// A user's row came, or he is served here again.
+    pub(super) fn is_back(&mut self, now: Micros, bare: &str, online: bool) {
+        let Some(cluster) = self.cluster.as_mut().filter(|cluster| cluster.healing.notes > 0) else {
+            return;
+        };
+        let Some(pairs) = cluster.healing.by_absent.remove(bare) else {
+            return;
+        };
+        cluster.healing.notes -= pairs.len();
+        // Who has just begun is announced by his sm himself.
+        if online {
+            let at = now + SETTLED_US;
+            cluster.healing.due.extend(pairs.into_iter().map(|pair| (at, pair)));
+            self.wake_by(now + crate::node::TICK_US);
+        }
+    }
+
+    /// Sends the probes that are due. True when some are left.
+    pub(in crate::node) fn tick_healing(&mut self, now: Micros) -> bool {
+        let Some(cluster) = &mut self.cluster else { return false };
+        let ripe = cluster.healing.due.iter().take_while(|(at, _)| *at <= now).count();
+        let count = ripe.min(PROBES_PER_TICK);
+        let due: Vec<(Micros, Pair)> = cluster.healing.due.drain(..count).collect();
+        let left = !cluster.healing.due.is_empty();
+        for (_, (from, to)) in due {
+            self.count(Counter::HealingProbes);
+            let mut probe = format!("<presence xmlns='{NS_CLIENT}' type='probe' from='").into_bytes();
+            edit::escape(&from, &mut probe);
+            probe.extend_from_slice(b"' to='");
+            edit::escape(&to, &mut probe);
+            probe.extend_from_slice(b"'/>");
+            self.send_own(now, &probe);
+        }
+        left
+    }
+}
