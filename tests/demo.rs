@@ -34,7 +34,11 @@ fn the_demo_keeps_its_promises_and_leaves_nothing_behind() {
     assert_eq!(rows.len(), 8, "{text}");
     for (title, [sent, received, duplicates, disordered]) in rows {
         // What was on its way into the machine that dies may be lost or come twice: half a second's messages.
-        let at_risk = if title.contains("dies") && !title.contains("dave") || title.contains("stays away") { 27 } else { 0 };
+        let at_risk = if title.contains("dies") && !title.contains("dave") || title.contains("stays away") {
+            27
+        } else {
+            0
+        };
         assert!(sent > 20, "{title}: {text}");
         assert!(sent - received <= at_risk && duplicates <= at_risk, "{title}: {text}");
         assert_eq!(disordered, 0, "{title}: {text}");

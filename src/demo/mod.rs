@@ -73,7 +73,10 @@ fn play(args: &Args, begun: Instant, signals: Signals) -> Result<bool, Stop> {
             "jabberd2, the chat server that is installed here".to_owned(),
         ),
         (true, _) => (Parts::Simulated, "simulated, as asked for".to_owned()),
-        (false, Err(missing)) => (Parts::Simulated, format!("simulated, because {missing}; with Debian's packages jabberd2 and sqlite3 they are real")),
+        (false, Err(missing)) => (
+            Parts::Simulated,
+            format!("simulated, because {missing}; with Debian's packages jabberd2 and sqlite3 they are real"),
+        ),
     };
     // Made before the processes, so that it goes after them.
     let folder = Folder::new()?;
