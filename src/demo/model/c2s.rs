@@ -83,14 +83,14 @@ impl C2s {
         while !self.clients[at].over {
             match self.clients[at].stream.next() {
                 Ok(Some(Piece::Open)) => self.clients[at].greet(),
-                Ok(Some(Piece::Frame(frame))) => self.from_client(at, &frame),
+                Ok(Some(Piece::Frame(frame))) => self.heard_client(at, &frame),
                 Ok(None) => return,
                 Err(_) => self.clients[at].over = true,
             }
         }
     }
 
-    fn from_client(&mut self, at: usize, frame: &[u8]) {
+    fn heard_client(&mut self, at: usize, frame: &[u8]) {
         let client = &mut self.clients[at];
         if client.user.is_none() {
             return client.authenticate(frame);
@@ -128,7 +128,7 @@ impl C2s {
         self.control("start", DOMAIN, &number, "", Some(&full));
     }
 
-    fn from_router(&mut self, frame: &[u8]) {
+    fn heard_router(&mut self, frame: &[u8]) {
         match header::read(frame) {
             Ok(Frame::Advert { from, unavailable }) if from.is_some_and(|from| from.is(DOMAIN)) => {
                 self.served = !unavailable;
