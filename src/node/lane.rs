@@ -1,6 +1,7 @@
 //! What travels between the shards of one node.
 
 use super::api::DataBatch;
+use super::cluster::MemberNews;
 use crate::table::names::Multi;
 use crate::table::rows::{Clock, RowSession};
 use crate::table::users::{Marker, Session};
@@ -312,6 +313,11 @@ pub(super) enum Message {
     Absent {
         absent: Box<str>,
         pair: (Box<str>, Box<str>),
+    },
+    /// Membership: between shard 0 and a peer's home.
+    Member {
+        peer: PeerId,
+        news: MemberNews,
     },
     /// A session that this node lost to a newer claim.
     Superseded {

@@ -394,6 +394,7 @@ impl Shard {
                 resource,
                 hops,
             } => self.post_untold(peer, &bare, &resource, hops),
+            Message::Member { peer, news } => self.member_news(now, peer, news),
             Message::Telling { full } => self.telling(now, full),
             Message::Absent { absent, pair } => self.note_absent(&absent, pair),
             Message::Superseded { full } => self.superseded(now, full),

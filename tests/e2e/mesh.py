@@ -31,22 +31,22 @@ class Mesh:
     """The machines `m1`, `m2`, `m3`.
 
     router: 'jidmesh' or 'stock' (which knows no other machine); s2s: whether they have one each; database: PostgreSQL if not given;
-    own: what one machine has that others have not, {name: settings of Stack, and `secrets`}; more: further elements of <mesh>.
+    own: what one machine has that others have not, {name: settings of Stack, `secrets`, `more`}; more: further elements of <mesh>.
     """
 
     def __init__(self, folder, router="jidmesh", shards=1, s2s=False, database=None, own=None, more="", names=NAMES, **settings):
-        self.folder, self.names, self.more = folder, names, more
+        self.folder, self.names = folder, names
         self.hub = Hub(folder)
         self.places = {}
         self.database = database or Postgres()
         self.machines = {}
         for name in names:
             mine = dict((own or {}).get(name, {}))
-            secrets = mine.pop("secrets", [SECRET])
+            secrets, own_more = mine.pop("secrets", [SECRET]), mine.pop("more", more)
             place = self._place(name)
             extra = ""
             if router == "jidmesh":
-                extra = templates.mesh(name + ".example.net", secrets, [other + ".example.net" for other in names if other != name], more)
+                extra = templates.mesh(name + ".example.net", secrets, [other + ".example.net" for other in names if other != name], own_more)
             self.machines[name] = bed.Stack(os.path.join(folder, name), router, shards, s2s="s2s" if s2s else None, place=place,
                                             outside_ip=NETWORK + str(number_of(name)), database=self.database, extra=extra, **{**settings, **mine})
 

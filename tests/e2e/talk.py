@@ -9,6 +9,24 @@ from slixmpp.exceptions import IqTimeout
 from client import settle
 
 RATE = 200
+RUN_LIMIT_S = 150
+END_LIMIT_S = 3
+
+
+def run(coroutine, limit_s=RUN_LIMIT_S):
+    """As `asyncio.run`, within a limit; and a task that does not end when it is told to holds nobody up."""
+    loop = asyncio.new_event_loop()
+    asyncio.set_event_loop(loop)
+    try:
+        return loop.run_until_complete(asyncio.wait_for(coroutine, limit_s))
+    finally:
+        left = asyncio.all_tasks(loop)
+        for task in left:
+            task.cancel()
+        if left:
+            loop.run_until_complete(asyncio.wait(left, timeout=END_LIMIT_S))
+        asyncio.set_event_loop(None)
+        loop.close()
 
 
 class Talk:
@@ -78,11 +96,22 @@ def numbers(client, sender):
     return [int(number) for body in client.bodies(sender) for number in re.findall(r"^#(\d+)#$", body)]
 
 
-def in_order_once(got):
+def in_order_once(got, who=""):
     """Fails unless the numbers rise."""
     wrong = [pair for pair in zip(got, got[1:]) if pair[0] >= pair[1]]
     twice = sorted({number for number in got if got.count(number) > 1}) if wrong else []
-    assert not wrong, "twice: %s; out of order: %s" % (twice[:20], wrong[:20])
+    assert not wrong, "%s: twice: %s; out of order: %s; all: %s" % (who, twice[:20], wrong[:20], runs(got))
+
+
+def runs(got):
+    """Numbers as text, with runs taken together."""
+    parts = []
+    for number in got:
+        if parts and number == parts[-1][1] + 1:
+            parts[-1][1] = number
+        else:
+            parts.append([number, number])
+    return " ".join("%d" % first if first == last else "%d-%d" % (first, last) for first, last in parts[:60])
 
 
 def truth_of(contact, jid, since=0):

@@ -15,12 +15,9 @@ from client import settle
 from database import Sqlite
 from mesh import DOMAIN, NAMES, number_of
 from place import NETWORK, alter_byte, clear_faults, reset_peers
+from talk import run
 
 pytestmark = pytest.mark.mesh
-
-
-def run(coroutine, limit_s=60):
-    return asyncio.run(asyncio.wait_for(coroutine, limit_s))
 
 
 def login_everywhere(machines):
@@ -47,7 +44,7 @@ def test_three_machines_come_up_side_by_side_on_one_database(mesh, kind):
             await bob.logout()
 
     run(play())
-    assert machines.serving("alice") == {}
+    bed.wait_for("alice's sessions have ended", lambda: machines.serving("alice") == {})
     assert machines["m1"].query("select count(*) from authreg where realm = ?", DOMAIN) == [(3,)]
     assert not machines.errors()
 

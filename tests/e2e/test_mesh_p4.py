@@ -11,9 +11,10 @@ from client import Client, settle
 from mesh import OUTSIDE, hosts
 from place import NETWORK, Place
 from prosody import Prosody
-from talk import Post, Talk, in_order_once, not_disturbed, told, truth_of
+from talk import Post, Talk, in_order_once, not_disturbed, run, runs, told, truth_of
 
-pytestmark = [pytest.mark.mesh, pytest.mark.pending, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.mesh, pytest.mark.timeout(180)]
+PENDING = pytest.mark.pending
 # P4: a silent machine is found within 5 s, a lost process at the end of its grace period; then 3 s for the first 1000 sessions.
 SILENCE_S, TELL_S = 5.0, 3.0
 # What a busy two-core machine adds: four stacks share it.
@@ -28,10 +29,6 @@ DEATHS = {
     "c2s": (lambda machines: machines["m2"].processes["c2s"].kill(), GRACE_S),
 }
 FAR = "pu@chat.example.org"
-
-
-def run(coroutine, limit_s=150):
-    return asyncio.run(asyncio.wait_for(coroutine, limit_s))
 
 
 @pytest.fixture
@@ -102,13 +99,15 @@ class Cast:
             last, name, len(post.received()), post.sent), 15)
         await settle([post.devices[-1], self.ann])
         got = post.received()
-        in_order_once(got)
+        in_order_once(got, name)
         inside = {number for number, sent in enumerate(post.times) if -INSIDE_S[0] < sent - at < INSIDE_S[1]}
         missing = set(range(post.sent)) - set(got) - inside
-        assert not missing, "lost on the way to %s: %s" % (name, sorted(missing)[:20])
+        assert not missing, "lost on the way to %s: %s, sent %s s after the death; in offline storage: %s" % (
+            name, runs(sorted(missing)), ["%.2f" % (post.times[number] - at) for number in sorted(missing)[:5]],
+            self.machines["m1"].query("select count(*) from queue"))
 
 
-@pytest.mark.parametrize("what", DEATHS)
+@pytest.mark.parametrize("what", [pytest.param(what, marks=PENDING) if what == "c2s" else what for what in DEATHS])
 def test_a_death_is_told_once_in_time_and_to_nobody_who_is_back(world, what):
     machines, far = world
     kill, detect_s = DEATHS[what]
@@ -147,7 +146,12 @@ def test_a_death_is_told_once_in_time_and_to_nobody_who_is_back(world, what):
         assert all(machines[name].processes[key].pid == pid and machines[name].processes[key].alive()
                    for name, pids in survivors.items() for key, pid in pids.items()), "nobody restarted anything"
         for name in ("dora", "eve"):
-            assert len(machines.serving(name).keys() & {"m1", "m3"} or machines.serving(name)) == 1, machines.serving(name)
+            assert len([where for where in machines.serving(name) if where != "m2"]) <= 1, machines.serving(name)
+        # It comes back, as a machine that has just been switched on, and is one of them again.
+        await asyncio.to_thread(machines.kill, "m2")
+        await asyncio.to_thread(machines.revive, "m2")
+        await asyncio.to_thread(machines.wait_ready)
+        not_disturbed(*cast.watchers, back, eve)
 
     run(play())
 
@@ -159,7 +163,7 @@ RESTARTS = {
 }
 
 
-@pytest.mark.parametrize("what", RESTARTS)
+@pytest.mark.parametrize("what", [pytest.param(what, marks=PENDING) if what == "jidmesh" else what for what in RESTARTS])
 def test_what_returns_within_its_grace_leaves_every_picture_right(world, what):
     """jidmesh, sm or c2s is killed and is there again before its grace ends. Its own clients may have to log in again; no other."""
     machines, far = world

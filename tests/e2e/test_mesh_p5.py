@@ -7,18 +7,15 @@ import pytest
 
 from client import settle
 from mesh import NAMES
-from talk import Phone, Talk, in_order_once, not_disturbed, told, unreached, wrong_pictures
+from talk import Phone, Talk, in_order_once, not_disturbed, run, told, unreached, wrong_pictures
 
-pytestmark = [pytest.mark.mesh, pytest.mark.pending, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.mesh, pytest.mark.timeout(240)]
+PENDING = pytest.mark.pending
 # P5: 5 s, and the kernel's connect time.
 HEAL_S, CONNECT_S = 5.0, 1.5
 # What a busy two-core machine adds, and the answer to the question.
 SLACK_S = 3.0
 USERS = ("ann", "bob", "cid", "sam", "tim", "eve")
-
-
-def run(coroutine, limit_s=200):
-    return asyncio.run(asyncio.wait_for(coroutine, limit_s))
 
 
 def both_ways(machines):
@@ -39,12 +36,12 @@ def inward(machines):
 
 @pytest.mark.parametrize("cut, length_s", [
     pytest.param(both_ways, 1, id="both-ways-1s"),
-    pytest.param(both_ways, 10, id="both-ways-10s"),
-    pytest.param(outward, 10, id="outward-10s"),
+    pytest.param(both_ways, 10, id="both-ways-10s", marks=PENDING),
+    pytest.param(outward, 10, id="outward-10s", marks=PENDING),
     pytest.param(inward, 1, id="inward-1s", marks=pytest.mark.full),
-    pytest.param(inward, 10, id="inward-10s", marks=pytest.mark.full),
-    pytest.param(both_ways, 60, id="both-ways-60s", marks=pytest.mark.full),
-    pytest.param(outward, 60, id="outward-60s", marks=pytest.mark.full),
+    pytest.param(inward, 10, id="inward-10s", marks=[PENDING, pytest.mark.full]),
+    pytest.param(both_ways, 60, id="both-ways-60s", marks=[PENDING, pytest.mark.full]),
+    pytest.param(outward, 60, id="outward-60s", marks=[PENDING, pytest.mark.full]),
 ])
 def test_after_a_partition_there_is_one_truth(mesh, cut, length_s):
     """ann is on m1, which is cut off; bob on m2, cid on m3. Meanwhile sam logs in on both sides, tim too with one and the same resource, and
@@ -117,6 +114,7 @@ async def what_is_wrong(machines, phones):
     return problems + wrong_pictures(one_each)
 
 
+@PENDING
 def test_two_machines_that_cannot_reach_each_other_use_the_third(mesh, full):
     """A loose mesh: m1 and m2 are cut from one another, m3 reaches both. Nobody is told away, and what they say arrives by way of m3."""
     machines = mesh()
@@ -151,3 +149,29 @@ def test_two_machines_that_cannot_reach_each_other_use_the_third(mesh, full):
                     assert "unavailable" not in states, "%s was told that %s is away" % (client.label, other.label)
 
     run(play())
+
+
+@PENDING
+def test_a_node_that_reaches_no_peer_serves_its_users_and_says_so(mesh):
+    machines = mesh(start=False)
+    machines["m1"].start_all()
+    machines["m1"].wait_login()
+    machines["m1"].add_users("ann", "bob")
+
+    async def play():
+        start = time.monotonic()
+        ann, bob = [await machines.client(user + "/r", "m1").login() for user in ("ann", "bob")]
+        assert time.monotonic() - start < 2, "nobody waits for a node that is not there"
+        talk = Talk(ann, bob)
+        await asyncio.sleep(1)
+        await talk.stop()
+        await talk.check()
+        not_disturbed(ann, bob)
+
+    run(play())
+    assert "m2.example.net" in machines["m1"].status()["health"], machines["m1"].status()["health"]
+    assert "m2.example.net" in machines["m1"].router.log()
+    for name in ("m2", "m3"):
+        machines[name].start_all()
+    machines.wait_ready()
+    assert machines["m1"].status()["health"] == "ok"

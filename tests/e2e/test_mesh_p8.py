@@ -13,17 +13,16 @@ from capture import Capture
 from client import settle
 from mesh import NAMES, SECRET
 from place import NETWORK, PEER_PORT, alter_byte, clear_faults, reset_peers
-from talk import Talk, not_disturbed
+from talk import Talk, not_disturbed, run
 
-pytestmark = [pytest.mark.mesh, pytest.mark.pending, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.mesh, pytest.mark.timeout(180)]
+PENDING = pytest.mark.pending
 # Longest that a stranger may stay without having proved anything.
-STRANGER_LIMIT_S = 15.0
-REFUSED = "jidmesh_peer_links_refused_total"
+STRANGER_LIMIT_S = 6.0
+REFUSED = "jidmesh_peer_refused_total"
+# What both sides of a connection between nodes say first, in the clear.
+PREAMBLE = b"jidmesh\x01"
 MEMORY_MARGIN_BYTES = 64 << 20
-
-
-def run(coroutine, limit_s=150):
-    return asyncio.run(asyncio.wait_for(coroutine, limit_s))
 
 
 def refused(machine):
@@ -84,6 +83,11 @@ INPUTS = {
     "zeros": bytes(4096),
     "oversized-length-32": struct.pack("!I", 0x7FFFFFFF) + bytes(1000),
     "oversized-length-16": struct.pack("!H", 0xFFFF) + os.urandom(0xFFFF),
+    "preamble-and-garbage": PREAMBLE + os.urandom(65536),
+    "preamble-and-oversized-hello": PREAMBLE + b"\xff\xff" + os.urandom(0xFFFF),
+    "preamble-and-empty-hello": PREAMBLE + b"\x00\x00",
+    "preamble-and-silence": PREAMBLE,
+    "preamble-of-tomorrow": b"jidmesh\x7f" + bytes(100),
     "one-byte-and-silence": b"\x00",
     "nothing": b"",
 }
@@ -129,20 +133,24 @@ def test_many_strangers_who_say_nothing_take_nobodys_place(mesh):
     assert machines["m1"].router.memory_bytes() < memory + MEMORY_MARGIN_BYTES
 
 
-def test_a_node_with_a_wrong_secret_stays_outside(mesh):
-    machines = mesh(start=False, own={"m3": dict(secrets=["not the secret of the other nodes"])})
+@pytest.mark.parametrize("own, words", [(dict(secrets=["not the secret of the other nodes"]), "secret"),
+                                        (dict(more="<cluster>another</cluster>"), "cluster")], ids=["secret", "cluster"])
+def test_a_node_with_a_wrong_secret_or_of_another_cluster_stays_outside(mesh, own, words):
+    machines = mesh(start=False, own={"m3": own})
     machines.start(ready=False)
     machines.wait_ready(["m1", "m2"])
     machines["m3"].wait_login()
-    wait_for("m3 is refused, by a node that it dialled or dials it", lambda: any(refused(machines[name]) for name in NAMES), 10)
+    wait_for("m3 is refused, by a node that it dialled or that dialled it", lambda: any(refused(machines[name]) for name in NAMES), 10)
 
     async def play():
         ann, bob = await pair(machines)
         machines["m1"].add_users("eve")
         # It serves its own users, and is told of nothing.
         eve = await machines.client("eve/r", "m3").login()
-        eve.chat("ann@example.net/r", "let me in")
-        ann.chat("eve@example.net/r", "are you there?")
+        await settle([ann, bob, eve])
+        eve.chat("ann@example.net/r", "let me in", kind="headline")
+        # (Headlines: what waits in the database both can have.)
+        ann.chat("eve@example.net/r", "are you there?", kind="headline")
         await settle([ann, bob, eve])
         await asyncio.sleep(1)
         assert not ann.find("message", body="let me in") and not eve.find("message", body="are you there?")
@@ -153,7 +161,9 @@ def test_a_node_with_a_wrong_secret_stays_outside(mesh):
         not_disturbed(ann, bob)
 
     run(play())
-    assert any(word in machines["m3"].router.log() + machines["m1"].router.log() for word in ("secret", "refused"))
+    refusals = [line for name in NAMES for line in machines[name].router.log().splitlines() if words in line and NETWORK in line]
+    assert refusals, "logged, with the address"
+    assert len(refusals) < 60, "and not all the time"
 
 
 def test_a_rotated_secret_keeps_the_nodes_together(mesh):
@@ -166,7 +176,8 @@ def test_a_rotated_secret_keeps_the_nodes_together(mesh):
 def test_a_replayed_hello_opens_nothing(mesh):
     machines = mesh()
     with Capture(machines.hub, machines.places["m1"]) as capture:
-        reset_peers(machines.places["m1"])
+        # Long enough that something is said on each connection, and met.
+        reset_peers(machines.places["m1"], pause_s=2)
         machines.wait_ready()
     hellos = [data for _, target, data in capture.dialled(PEER_PORT) if target == NETWORK + "11" and data]
     if not hellos:
@@ -185,6 +196,7 @@ def test_a_replayed_hello_opens_nothing(mesh):
     machines.wait_ready()
 
 
+@PENDING
 def test_an_altered_byte_is_noticed_and_costs_nothing(mesh):
     """The connection on which it came is given up and replaced: what was on it comes again."""
     machines = mesh()
@@ -199,28 +211,30 @@ def test_an_altered_byte_is_noticed_and_costs_nothing(mesh):
 
     run(undisturbed(machines, trouble))
     assert sum(refused(machines[name]) for name in NAMES) > before
+    assert any("altered" in machines[name].router.log() for name in NAMES)
     machines.wait_ready()
 
 
-def test_there_is_no_plaintext_on_the_wire(mesh):
-    machines = mesh()
-    secrets = [b"a body for bob alone", b"<message", b"jabber:client", b"example.net/r", SECRET.encode()]
+MARK = "a body for bob alone"
+PLAIN = "<plain allow='yes'/>"
+
+
+@pytest.mark.parametrize("own, sealed", [({}, True), ({"m1": dict(more=PLAIN)}, True), ({"m1": dict(more=PLAIN), "m2": dict(more=PLAIN)}, False)],
+                         ids=["default", "one-allows-plain", "both-allow-plain"])
+def test_there_is_no_plaintext_on_the_wire_unless_both_ends_agree(mesh, own, sealed):
+    """A stanza of which it is proved that it crossed. The last case, where both allow it, shows that the capture would see it."""
+    machines = mesh(own=own)
 
     async def play():
         ann, bob = await pair(machines)
-        ann.chat(bob.boundjid.full, "a body for bob alone")
-        await bob.gets("message", body="a body for bob alone")
+        ann.chat(bob.boundjid.full, MARK)
+        await bob.gets("message", body=MARK)
 
     with Capture(machines.hub, machines.places["m1"]) as capture:
-        with machines.places["m1"].inside():
-            plain = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        # That the capture sees plaintext where there is some.
-        with plain:
-            plain.sendto(b"a word in the open", (NETWORK + "12", 7777))
         run(play())
         time.sleep(0.3)
-    assert b"a word in the open" in capture.bytes()
-    crossed = [payload for _, source, _, target, _, _, payload in capture.segments() if PEER_PORT in (source, target) and payload]
+    crossed = [payload for _, source, _, target, _, _, payload in capture.segments() if PEER_PORT in (source, target)]
     assert sum(map(len, crossed)) > 500, "the stanza crossed here"
-    for secret in secrets:
-        assert secret not in b"".join(crossed) and secret not in capture.bytes(), secret
+    for text in (MARK, "<message", "jabber:client", "ann@example.net"):
+        assert (text.encode() in capture.bytes()) != sealed, text
+    assert SECRET.encode() not in capture.bytes()

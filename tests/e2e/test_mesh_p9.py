@@ -17,14 +17,11 @@ from client import Client, settle
 from mesh import NAMES, OUTSIDE, hosts
 from place import NETWORK, Place
 from prosody import Prosody, pem_file
-from talk import Talk, in_order_once, not_disturbed
+from talk import Talk, in_order_once, not_disturbed, run
 
-pytestmark = [pytest.mark.mesh, pytest.mark.pending, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.mesh, pytest.mark.timeout(180)]
+PENDING = pytest.mark.pending
 MUC = "conference.example.net"
-
-
-def run(coroutine, limit_s=150):
-    return asyncio.run(asyncio.wait_for(coroutine, limit_s))
 
 
 @pytest.fixture
@@ -76,7 +73,7 @@ async def talk_with(pu, users, base, count=20):
 
 
 @pytest.mark.parametrize("domain, tls", [("chat.example.org", False), ("secure.example.org", True)], ids=["plain", "tls"])
-def test_one_s2s_carries_all_to_a_domain_and_another_takes_over(outside, domain, tls):
+def test_one_s2s_carries_all_to_a_domain_and_another_takes_over(outside, full, domain, tls):
     machines, prosody, far_client = outside(domain, tls)
     names = ["u" + name for name in NAMES]
     machines["m1"].add_users(*names)
@@ -91,6 +88,8 @@ def test_one_s2s_carries_all_to_a_domain_and_another_takes_over(outside, domain,
         assert len(first) == 1, "one machine carries all: %s" % first
         if tls:
             assert "TLSv1" in prosody.own_log(), "TLS was used"
+            if not full:
+                return
         # Its machine dies: another takes over.
         carrier = first[0]
         others = [name for name in NAMES if name != carrier]
@@ -199,6 +198,7 @@ async def say_to_all(clients, text):
     assert len(heard[0]) == 5 * len(clients) and all(one == heard[0] for one in heard), heard
 
 
+@PENDING
 def test_a_room_on_one_machine_is_a_room_for_all(room_service):
     machines, service = room_service
     names = ("ann", "bob", "cid")

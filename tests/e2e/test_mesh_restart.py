@@ -7,16 +7,12 @@ import pytest
 
 from bed import GRACE_S
 from mesh import NAMES
-from talk import Phone, Post, in_order_once, wrong_pictures
+from talk import Phone, Post, in_order_once, run, wrong_pictures
 
 pytestmark = [pytest.mark.mesh, pytest.mark.pending, pytest.mark.timeout(240)]
 # Around a restart of the sender's or receiver's own node messages may be inside it, or their sender not be connected.
 AROUND_S = (1.0, 4.0)
 RATE = 20
-
-
-def run(coroutine, limit_s=200):
-    return asyncio.run(asyncio.wait_for(coroutine, limit_s))
 
 
 class Letters(Post):
@@ -36,7 +32,7 @@ class Letters(Post):
         return super().received()
 
 
-@pytest.mark.parametrize("how", ["stop", "kill"])
+@pytest.mark.parametrize("how", [pytest.param("stop"), pytest.param("kill", marks=pytest.mark.full)])
 def test_a_rolling_restart_of_all_nodes(mesh, how):
     machines = mesh()
     users = ["a1", "a2", "a3", "b1", "b2", "b3"]

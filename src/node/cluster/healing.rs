@@ -10,7 +10,7 @@ use crate::jid::{self, TableMap};
 use crate::node::Shard;
 use crate::node::api::Micros;
 use crate::node::counters::Counter;
-use crate::node::lane::{Message, PeerState};
+use crate::node::lane::Message;
 use crate::table::names::Multi;
 use crate::wire::NS_CLIENT;
 use crate::wire::edit;
@@ -22,6 +22,9 @@ const NOTES_MAX: usize = 262_144;
 
 /// Probes sent a tick (200 ms): 2 500 a second and shard.
 const PROBES_PER_TICK: usize = 500;
+
+/// After a row came back other nodes have so long to hear of it too, microseconds.
+const SETTLED_US: Micros = 1_000_000;
 
 /// Sessions of which this node tells that they are gone, remembered for so long, microseconds; and so many.
 const TELLING_US: Micros = 15_000_000;
@@ -37,13 +40,13 @@ pub(super) struct Healing {
     notes: usize,
     /// Full JIDs whose contacts are being told.
     telling: VecDeque<(Micros, Box<str>)>,
-    due: VecDeque<Pair>,
+    due: VecDeque<(Micros, Pair)>,
 }
 
 impl Shard {
-    /// A node that was here is out of reach.
+    /// A node that was here is out of reach, or has not told all it has since it is back.
     fn is_torn(&self) -> bool {
-        let gone = |view: &PeerView| view.state == PeerState::Gone && view.ready_since > 0;
+        let gone = |view: &PeerView| !view.is_ready() && view.ready_since > 0;
         self.cluster
             .as_ref()
             .is_some_and(|cluster| cluster.peers.iter().any(gone))
@@ -143,7 +146,8 @@ impl Shard {
         cluster.healing.notes -= pairs.len();
         // Who has just begun is announced by his sm himself.
         if online {
-            cluster.healing.due.extend(pairs);
+            let at = now + SETTLED_US;
+            cluster.healing.due.extend(pairs.into_iter().map(|pair| (at, pair)));
             self.wake_by(now + crate::node::TICK_US);
         }
     }
@@ -151,10 +155,11 @@ impl Shard {
     /// Sends the probes that are due. True when some are left.
     pub(in crate::node) fn tick_healing(&mut self, now: Micros) -> bool {
         let Some(cluster) = &mut self.cluster else { return false };
-        let count = cluster.healing.due.len().min(PROBES_PER_TICK);
-        let due: Vec<Pair> = cluster.healing.due.drain(..count).collect();
+        let ripe = cluster.healing.due.iter().take_while(|(at, _)| *at <= now).count();
+        let count = ripe.min(PROBES_PER_TICK);
+        let due: Vec<(Micros, Pair)> = cluster.healing.due.drain(..count).collect();
         let left = !cluster.healing.due.is_empty();
-        for (from, to) in due {
+        for (_, (from, to)) in due {
             self.count(Counter::HealingProbes);
             let mut probe = format!("<presence xmlns='{NS_CLIENT}' type='probe' from='").into_bytes();
             edit::escape(&from, &mut probe);

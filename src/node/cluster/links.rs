@@ -4,12 +4,13 @@
 //! other side has proved that it knows the secret, its link moves to its home. From then on the peer's own transport
 //! dials what it needs.
 
-use super::{Cluster, Lane};
+use super::{Cluster, Lane, MemberNews};
 use crate::config::Mesh;
 use crate::mesh;
 use crate::mesh::conn::{Conn, Local, Scratch};
 use crate::mesh::error::{MeshError, Reason};
 use crate::mesh::hello::{Address, policies_digest};
+use crate::mesh::members::Members;
 use crate::mesh::peer::{DialFailure, DialId, Loss, Peer, PeerEvent, Unacknowledged};
 use crate::node::Shard;
 use crate::node::api::{Action, CloseCause, Level, LinkId, Micros, ShardId};
@@ -20,10 +21,6 @@ use rand_chacha::ChaCha20Rng;
 use rand_core::{RngCore, SeedableRng};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
-
-/// A peer from which nothing comes is waited for so long, microseconds. Together with the second after which its
-/// silence is noticed this is what P4 allows.
-const SILENT_US: Micros = 3_500_000;
 
 /// Pause between two dials of a configured address whose node is not known, microseconds.
 const PROBE_US: Micros = 1_000_000;
@@ -66,6 +63,8 @@ impl Probe {
 #[derive(Debug)]
 pub(super) struct Links {
     pub(super) local: Arc<Local>,
+    /// On shard 0.
+    pub(super) members: Option<Box<Members>>,
     /// Of the peers whose home is this shard.
     pub(super) transports: crate::jid::TableMap<PeerId, Peer>,
     /// Transports that have something to tell.
@@ -111,6 +110,7 @@ impl Shard {
                 .unwrap_or_default();
             cluster.links = Some(Links {
                 local: Arc::clone(local),
+                members: None,
                 transports: Default::default(),
                 stirred: Vec::new(),
                 dying: Vec::new(),
@@ -122,14 +122,17 @@ impl Shard {
             });
             self.next_tick = Some(0);
         }
+        if self.id == 0 {
+            self.begin_membership();
+        }
         self
     }
 
-    fn links(&mut self) -> Option<&mut Links> {
+    pub(super) fn links(&mut self) -> Option<&mut Links> {
         self.cluster.as_mut()?.links.as_mut()
     }
 
-    fn transport(&mut self, peer: PeerId) -> Option<&mut Peer> {
+    pub(super) fn transport(&mut self, peer: PeerId) -> Option<&mut Peer> {
         self.links()?.transports.get_mut(&peer)
     }
 
@@ -289,6 +292,16 @@ impl Shard {
         conn: Conn,
         address: Option<Address>,
     ) {
+        let addresses: Vec<Address> = address.into_iter().collect();
+        self.dial_peer(now, peer, &addresses);
+        if let Some(transport) = self.transport(peer) {
+            transport.attached(now, id, conn);
+        }
+        self.stir(peer);
+    }
+
+    /// The peer's home: it can be reached at these addresses, and shall be.
+    pub(super) fn dial_peer(&mut self, now: Micros, peer: PeerId, addresses: &[Address]) {
         let rng = self.child_rng();
         let bytes_max = self.config.queues.peer_bytes;
         let Some(cluster) = &mut self.cluster else { return };
@@ -300,10 +313,7 @@ impl Shard {
             .transports
             .entry(peer)
             .or_insert_with(|| Peer::new(now, &links.local, &name, Vec::new(), bytes_max, rng));
-        if let Some(address) = address {
-            transport.learn_addresses(now, &[address]);
-        }
-        transport.attached(now, id, conn);
+        transport.learn_addresses(now, addresses);
         self.stir(peer);
     }
 
@@ -443,7 +453,11 @@ impl Shard {
                     port: address.port,
                 });
             }
-            PeerEvent::Up { .. } => {
+            PeerEvent::Up { incarnation, .. } => {
+                let addresses = self
+                    .transport(peer)
+                    .map_or_else(Vec::new, |transport| transport.addresses().to_vec());
+                self.tell_members(now, peer, MemberNews::Up(incarnation, addresses));
                 if let Some(links) = self.links() {
                     links.dying.retain(|(dying, _)| *dying != peer);
                 }
@@ -464,28 +478,23 @@ impl Shard {
                     self.peer_joined(now, peer);
                 }
             }
-            PeerEvent::Datagram(_) => {}
+            PeerEvent::Datagram(bytes) => self.tell_members(now, peer, MemberNews::Said(bytes)),
             PeerEvent::Log(level, text) => self.log(level, None, format!("mesh: {text}")),
             PeerEvent::Alarm(text) => self.log(Level::Warning, None, format!("mesh: {text}")),
         }
     }
 
     fn peer_lost(&mut self, now: Micros, peer: PeerId, loss: Loss) {
-        let grace_us = self.config.grace_ms * 1_000;
-        let (wait_us, what) = match loss {
-            Loss::Process => (grace_us, "its process is gone, its machine answers"),
-            Loss::Restarting => (grace_us, "it restarts"),
-            Loss::Silent => (SILENT_US, "nothing comes from it"),
-            Loss::Left => (0, "it has left"),
+        let what = match loss {
+            Loss::Process => "its process is gone, its machine answers",
+            Loss::Restarting => "it restarts",
+            Loss::Silent => "nothing comes from it",
+            Loss::Left => "it has left",
         };
         let name = self.peer_name(peer).to_owned();
         self.log(Level::Warning, None, format!("mesh: {name} is lost: {what}"));
         self.peer_stalled(now, peer, true);
-        if let Some(links) = self.links() {
-            links.dying.retain(|(dying, _)| *dying != peer);
-            links.dying.push((peer, now + wait_us));
-        }
-        self.wake_by(now + wait_us.min(crate::node::TICK_US));
+        self.tell_members(now, peer, MemberNews::Lost(loss));
     }
 
     /// A peer to which this node can't tell its rows any more: it begins anew with all of them.
@@ -522,6 +531,7 @@ impl Shard {
             }
             self.stir(peer);
         }
+        self.tick_members(now);
         self.tick_dying(now);
         self.tick_probes(now);
         self.tick_strangers(now);
@@ -533,7 +543,8 @@ impl Shard {
     /// When a transport wants to be looked at.
     pub(in crate::node) fn peers_deadline(&self) -> Option<Micros> {
         let links = self.cluster.as_ref()?.links.as_ref()?;
-        links.transports.values().filter_map(Peer::deadline).min()
+        let transports = links.transports.values().filter_map(Peer::deadline).min();
+        [transports, self.members_deadline()].into_iter().flatten().min()
     }
 
     fn tick_dying(&mut self, now: Micros) {
@@ -541,12 +552,17 @@ impl Shard {
         let (late, waiting): (Vec<_>, Vec<_>) = links.dying.drain(..).partition(|(_, at)| *at <= now);
         links.dying = waiting;
         for (peer, _) in late {
-            let Some(left) = self.transport(peer).map(|transport| transport.declare_dead(now)) else {
-                continue;
-            };
-            self.stir(peer);
-            self.peer_gone(now, peer, &data_of(left));
+            self.peer_is_dead(now, peer);
         }
+    }
+
+    /// The peer's home: its lanes begin anew, and what it did not acknowledge is this node's again.
+    pub(super) fn peer_is_dead(&mut self, now: Micros, peer: PeerId) {
+        let Some(left) = self.transport(peer).map(|transport| transport.declare_dead(now)) else {
+            return;
+        };
+        self.stir(peer);
+        self.peer_gone(now, peer, &data_of(left));
     }
 
     fn tick_probes(&mut self, now: Micros) {
@@ -606,6 +622,7 @@ impl Shard {
         self.note_time(now);
         let Some(links) = self.links() else { return };
         let peers: Vec<PeerId> = links.transports.keys().copied().collect();
+        self.leave_members(now);
         for peer in peers {
             if let Some(transport) = self.transport(peer) {
                 transport.leave(now, Reason::Leaving);

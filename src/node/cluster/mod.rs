@@ -24,6 +24,7 @@ mod alone;
 mod exits;
 mod healing;
 mod links;
+mod members;
 mod message;
 mod packets;
 mod peers;
@@ -35,6 +36,7 @@ mod turn;
 
 pub(super) use links::Dialling;
 pub use links::policies;
+pub(super) use members::MemberNews;
 use starts::Site;
 
 use super::Shard;

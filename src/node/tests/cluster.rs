@@ -668,7 +668,7 @@ fn contacts_hear_again_of_whom_they_were_told_away() {
     site.drain();
     site.cut.clear();
     site.connect(0, 1);
-    site.pass(1_000_000);
+    site.pass(2_000_000);
     let (zero, one) = (site.took_sm(0), site.took_sm(1));
     for (from, to, heard) in [("near", "far", &one), ("new", "far", &one), ("far", "new", &zero)] {
         let probe = format!("type='probe' from='{from}@example.net' to='{to}@example.net'");
