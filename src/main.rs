@@ -30,6 +30,8 @@ enum Command {
     Status(StatusArgs),
     /// Measure a router: this one, or a stock jabberd2-router.
     Load(jidmesh::load::Args),
+    /// Say what a cluster needs: memory, CPU and traffic of each node.
+    Model(jidmesh::load::model::Args),
 }
 
 #[derive(Args, Debug)]
@@ -70,6 +72,7 @@ fn main() -> ExitCode {
         Some(Command::Check(args)) => check(&args),
         Some(Command::Status(args)) => status(args),
         Some(Command::Load(args)) => jidmesh::load::main(args),
+        Some(Command::Model(args)) => jidmesh::load::model::main(&args),
         Some(Command::Run(args)) => run(&args),
         None => run(&cli.run),
     }
