@@ -88,8 +88,8 @@ impl Part {
         Part::new(node, name, &[name], Body::C2s(C2s::default()))
     }
 
-    pub(super) fn peer(node: usize) -> Part {
-        let name = peer_name(node);
+    pub(super) fn peer(nodes: usize, node: usize) -> Part {
+        let name = peer_name(nodes, node);
         Part::new(node, &name, &[&name], Body::Peer(Peer))
     }
 
@@ -155,7 +155,7 @@ impl World {
         match &self.parts[part].body {
             Body::Sm(_) if others(self) == 0 => self.book.nobody_there(|_| true),
             Body::Peer(_) => {
-                let own = peer_jid(self.parts[part].node);
+                let own = peer_jid(self.plan.nodes, self.parts[part].node);
                 self.book
                     .nobody_there(|message| message.from == own || message.to == own);
             }

@@ -275,7 +275,7 @@ impl World {
             for n in 1..=self.plan.c2ss {
                 self.parts.push(Part::c2s(node, &format!("c2s{n}")));
             }
-            self.parts.push(Part::peer(node));
+            self.parts.push(Part::peer(self.plan.nodes, node));
             if self.plan.nodes > 1 {
                 self.parts.push(Part::s2s(node));
             }

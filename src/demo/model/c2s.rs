@@ -48,7 +48,7 @@ pub(super) fn run(plan: &Plan) -> Result<(), String> {
     loop {
         c2s.accept(&listener)?;
         for frame in frames(&mut c2s.link)? {
-            c2s.from_router(&frame);
+            c2s.router_sent(&frame);
         }
         for at in 0..c2s.clients.len() {
             c2s.read_client(at);
@@ -83,14 +83,14 @@ impl C2s {
         while !self.clients[at].over {
             match self.clients[at].stream.next() {
                 Ok(Some(Piece::Open)) => self.clients[at].greet(),
-                Ok(Some(Piece::Frame(frame))) => self.heard_client(at, &frame),
+                Ok(Some(Piece::Frame(frame))) => self.client_sent(at, &frame),
                 Ok(None) => return,
                 Err(_) => self.clients[at].over = true,
             }
         }
     }
 
-    fn heard_client(&mut self, at: usize, frame: &[u8]) {
+    fn client_sent(&mut self, at: usize, frame: &[u8]) {
         let client = &mut self.clients[at];
         if client.user.is_none() {
             return client.authenticate(frame);
@@ -128,7 +128,7 @@ impl C2s {
         self.control("start", DOMAIN, &number, "", Some(&full));
     }
 
-    fn heard_router(&mut self, frame: &[u8]) {
+    fn router_sent(&mut self, frame: &[u8]) {
         match header::read(frame) {
             Ok(Frame::Advert { from, unavailable }) if from.is_some_and(|from| from.is(DOMAIN)) => {
                 self.served = !unavailable;

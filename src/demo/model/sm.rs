@@ -59,8 +59,8 @@ impl Sm {
         };
         match (payload.kind, payload.sm) {
             (PayloadKind::Session, _) => self.control(&from, payload),
-            (_, Some(_)) => self.heard_client(frame, &from, route, payload),
-            _ => self.heard_user(frame, &from, payload),
+            (_, Some(_)) => self.client_sent(frame, &from, route, payload),
+            _ => self.user_sent(frame, &from, payload),
         }
     }
 
@@ -131,7 +131,7 @@ impl Sm {
     }
 
     /// A stanza of a client.
-    fn heard_client(&mut self, frame: &[u8], c2s: &str, route: &Route<'_>, payload: &Payload<'_>) {
+    fn client_sent(&mut self, frame: &[u8], c2s: &str, route: &Route<'_>, payload: &Payload<'_>) {
         let Some(at) = self.find(&text_or_nothing(payload.sm)) else {
             // Its session is unknown: it goes back as it is, marked.
             let (span, insert) = (payload.span.clone(), payload.insert_at);
@@ -202,7 +202,7 @@ impl Sm {
     }
 
     /// A stanza from another user, or a question of the router.
-    fn heard_user(&mut self, frame: &[u8], from_route: &str, payload: &Payload<'_>) {
+    fn user_sent(&mut self, frame: &[u8], from_route: &str, payload: &Payload<'_>) {
         let [to, from, kind, id] = [payload.to, payload.from, payload.kind_attr, payload.id].map(text_or_nothing);
         let stanza = &frame[payload.span.clone()];
         let here: Vec<usize> = (0..self.sessions.len())
