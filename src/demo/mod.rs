@@ -5,6 +5,15 @@
 //! one; every wait has a limit and says what it waited for. Must never be added: anything that a client or component of
 //! others could not do, and a figure that was not seen in this very run.
 
+/// A line for whoever reads along. When nobody does any more, the story is played to its end all the same, so that
+/// everything is removed.
+macro_rules! say {
+    ($($text:tt)*) => {{
+        use std::io::Write;
+        let _ = writeln!(std::io::stdout(), $($text)*);
+    }};
+}
+
 mod client;
 mod jabberd;
 mod machine;
@@ -56,7 +65,7 @@ pub fn main(args: &Args) -> ExitCode {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(Stop::Interrupted) => {
-            println!("\nInterrupted. Everything is ended and removed.");
+            say!("\nInterrupted. Everything is ended and removed.");
             ExitCode::FAILURE
         }
         Err(Stop::Failed(why)) => {
@@ -87,7 +96,7 @@ fn play(args: &Args, begun: Instant, signals: Signals) -> Result<bool, Stop> {
     if args.keep {
         keep(&mut world)?;
     }
-    println!(
+    say!(
         "\nEverything is ended and removed, {:.0} s in all.",
         begun.elapsed().as_secs_f64()
     );
@@ -95,7 +104,7 @@ fn play(args: &Args, begun: Instant, signals: Signals) -> Result<bool, Stop> {
 }
 
 fn introduce(served_by: &str, folder: &Folder) {
-    println!(
+    say!(
         "jidmesh demo: two machines serve one chat domain, and one of them dies.\n\n\
          All of it is on this computer: on 127.0.0.1, and in {}.\n\
          A machine is what a server would run, three processes: c2s (clients connect to it), sm (sessions, contact\n\
@@ -107,9 +116,9 @@ fn introduce(served_by: &str, folder: &Folder) {
 
 /// Runs on until somebody ends it.
 fn keep(world: &mut World) -> Result<(), Stop> {
-    println!("\nThe two machines go on running until Ctrl-C. Log in with any XMPP client, on either of them:");
+    say!("\nThe two machines go on running until Ctrl-C. Log in with any XMPP client, on either of them:");
     for machine in &world.machines {
-        println!(
+        say!(
             "  {}: server {}, port {}, no encryption    (its state: jidmesh status --admin {})",
             machine.name,
             machine.clients.ip(),
@@ -117,7 +126,7 @@ fn keep(world: &mut World) -> Result<(), Stop> {
             machine.admin().display()
         );
     }
-    println!(
+    say!(
         "  users: {}; password: {PASSWORD}",
         USERS.map(|user| format!("{user}@{DOMAIN}")).join(", ")
     );

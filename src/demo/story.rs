@@ -41,7 +41,7 @@ pub(super) fn tell(world: &mut World) -> Result<bool, Stop> {
 }
 
 fn enter(world: &mut World) -> Result<Cast, Stop> {
-    println!("\nThe two machines start.");
+    say!("\nThe two machines start.");
     for machine in [EAST, WEST] {
         world.machines[machine].start()?;
         let this = &world.machines[machine];
@@ -77,7 +77,7 @@ fn enter(world: &mut World) -> Result<Cast, Stop> {
 }
 
 fn chat(world: &mut World, cast: &Cast) -> Result<(), Stop> {
-    println!("\nalice and bob chat, each on a machine of their own.");
+    say!("\nalice and bob chat, each on a machine of their own.");
     let (to_bob, to_alice) = ("alice to bob, on two machines", "bob to alice, on two machines");
     world.flow(Talk::new(to_bob, "chat-ab"), cast.alice, "bob", PACE_MS);
     world.flow(Talk::new(to_alice, "chat-ba"), cast.bob, "alice", PACE_MS);
@@ -88,7 +88,7 @@ fn chat(world: &mut World, cast: &Cast) -> Result<(), Stop> {
 }
 
 fn move_about(world: &mut World, cast: &Cast) -> Result<(), Stop> {
-    println!("\nalice writes to carol all the time, while carol's phone moves between the machines.");
+    say!("\nalice writes to carol all the time, while carol's phone moves between the machines.");
     let talk = Talk::new("alice to carol, who moves between machines", "move-ac");
     let talk = world.flow(talk, cast.alice, "carol", PACE_MS);
     world.wait_ms(300)?;
@@ -118,7 +118,7 @@ fn death(world: &mut World, cast: &Cast) -> Result<(f64, f64), Stop> {
         bob,
         carol,
     } = *cast;
-    println!("\nwest dies: its three processes are killed (SIGKILL), in the middle of it all.");
+    say!("\nwest dies: its three processes are killed (SIGKILL), in the middle of it all.");
     let near = Talk::new("alice to dave, both on east, as west dies", "death-ad");
     let to_bob = Talk::new("alice to bob, whose machine dies", "death-ab");
     let to_carol = Talk::new("alice to carol, who stays away for a while", "death-ac");
@@ -153,7 +153,7 @@ fn death(world: &mut World, cast: &Cast) -> Result<(f64, f64), Stop> {
             world.tell(&format!(
                 "alice is told that carol is offline, {passed:.1} s after the death"
             ));
-            println!("           (jidmesh waits {GRACE_S} s for processes that may just be restarting)");
+            say!("           (jidmesh waits {GRACE_S} s for processes that may just be restarting)");
         }
     }
     world.go(carol, EAST);
@@ -171,7 +171,7 @@ fn death(world: &mut World, cast: &Cast) -> Result<(f64, f64), Stop> {
 /// Gives the seconds until the two machines were one again.
 fn healing(world: &mut World, cast: &Cast) -> Result<f64, Stop> {
     let Cast { alice, bob, carol, .. } = *cast;
-    println!("\nwest comes back.");
+    say!("\nwest comes back.");
     let started = Instant::now();
     world.machines[WEST].start()?;
     world.tell(&format!("west starts: processes {}", world.machines[WEST].pids()));
@@ -213,12 +213,12 @@ fn has_healed(world: &World) -> bool {
 }
 
 fn sum_up(world: &World, times: &Times) -> bool {
-    println!("\n{}", talk::table(&world.talks));
-    println!("time to detect the death of a machine   {:>5.1} s", times.detect);
-    println!("time until its user was back elsewhere  {:>5.1} s", times.back);
-    println!("time to heal when it came back          {:>5.1} s", times.heal);
+    say!("\n{}", talk::table(&world.talks));
+    say!("time to detect the death of a machine   {:>5.1} s", times.detect);
+    say!("time until its user was back elsewhere  {:>5.1} s", times.back);
+    say!("time to heal when it came back          {:>5.1} s", times.heal);
     let good = world.talks.iter().all(Talk::is_good);
-    println!(
+    say!(
         "\n{}",
         match (good, world.talks.iter().any(Talk::is_flawed)) {
             (true, false) => "Every message came once, and in order.",
@@ -229,7 +229,7 @@ fn sum_up(world: &World, times: &Times) -> bool {
         }
     );
     for talk in world.talks.iter().filter(|talk| !talk.is_good()) {
-        println!("  {}", talk.complaint());
+        say!("  {}", talk.complaint());
     }
     good
 }

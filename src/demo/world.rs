@@ -90,7 +90,7 @@ impl World {
 
     /// A line of the story, with its time.
     pub(super) fn tell(&self, text: &str) {
-        println!("{:>7.2} s  {text}", self.begun.elapsed().as_secs_f64());
+        say!("{:>7.2} s  {text}", self.begun.elapsed().as_secs_f64());
     }
 
     /// A device that is switched off.
