@@ -20,6 +20,8 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// A cluster of two machines on this computer, shown at work; needs nothing and leaves nothing behind.
+    Demo(jidmesh::demo::Args),
     /// Run a node until SIGTERM; SIGHUP reads the configuration again.
     Run(RunArgs),
     /// Read everything, say what was understood, print a digest to compare machines.
@@ -28,6 +30,8 @@ enum Command {
     Status(StatusArgs),
     /// Measure a router: this one, or a stock jabberd2-router.
     Load(jidmesh::load::Args),
+    /// Say what a cluster needs: memory, CPU and traffic of each node.
+    Model(jidmesh::load::model::Args),
 }
 
 #[derive(Args, Debug)]
@@ -64,9 +68,11 @@ struct StatusArgs {
 fn main() -> ExitCode {
     let cli = Cli::parse();
     match cli.command {
+        Some(Command::Demo(args)) => jidmesh::demo::main(&args),
         Some(Command::Check(args)) => check(&args),
         Some(Command::Status(args)) => status(args),
         Some(Command::Load(args)) => jidmesh::load::main(args),
+        Some(Command::Model(args)) => jidmesh::load::model::main(&args),
         Some(Command::Run(args)) => run(&args),
         None => run(&cli.run),
     }
