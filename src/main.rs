@@ -32,6 +32,8 @@ enum Command {
     Selftest(StatusArgs),
     /// Measure a router: this one, or a stock jabberd2-router.
     Load(jidmesh::load::Args),
+    /// Say what a cluster needs: memory, CPU and traffic of each node.
+    Model(jidmesh::load::model::Args),
 }
 
 #[derive(Args, Debug)]
@@ -83,6 +85,7 @@ fn main() -> ExitCode {
         }),
         Some(Command::Selftest(args)) => ask(args, jidmesh::operate::inquire::main_selftest),
         Some(Command::Load(args)) => jidmesh::load::main(args),
+        Some(Command::Model(args)) => jidmesh::load::model::main(&args),
         Some(Command::Run(args)) => run(&args),
         None => run(&cli.run),
     }

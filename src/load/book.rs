@@ -89,8 +89,7 @@ pub(super) struct Book {
 }
 
 impl Book {
-    /// The end of a stanza: `inner` must be written as jabberd2 writes it (`<a/>`, and one attribute at most beside
-    /// `xmlns`), so that no router has a reason to write it in another way.
+    /// The end of a stanza: `inner` must be written as jabberd2 writes it (one attribute at most beside `xmlns`), so that no router has a reason to write it in another way.
     pub(super) fn tail(&mut self, element: &str, inner: &str, routed: bool) -> Piece {
         let end = if routed { "</route>" } else { "" };
         self.note(&format!("'>{inner}</{element}>{end}"))
@@ -241,7 +240,7 @@ impl Book {
         {
             return altered("a route");
         }
-        if !same_stanza(&sent_payload, &payload) || inner(&sent, &sent_payload) != inner(frame, &payload) {
+        if !same_stanza(&sent_payload, &payload) || !same_content(inner(&sent, &sent_payload), inner(frame, &payload)) {
             return altered("a stanza");
         }
         Ok(Some(Known { stamp, bounced }))
@@ -273,6 +272,32 @@ fn same_stanza(a: &Payload<'_>, b: &Payload<'_>) -> bool {
         && equal(a.sm, b.sm)
         && equal(a.c2s, b.c2s)
         && !b.failed
+}
+
+/// The same, however empty elements are written: the stock router changes that as it likes.
+fn same_content(a: Option<&[u8]>, b: Option<&[u8]>) -> bool {
+    a == b || a.map(collapsed) == b.map(collapsed)
+}
+
+/// With every `<a></a>` written `<a/>`.
+fn collapsed(content: &[u8]) -> Vec<u8> {
+    let (mut out, mut at, mut opened) = (Vec::with_capacity(content.len()), 0, false);
+    while let Some(byte) = content.get(at) {
+        let piece = match byte {
+            b'<' => memchr::memchr(b'>', &content[at..]).map_or(content.len(), |end| at + end + 1),
+            _ => memchr::memchr(b'<', &content[at..]).map_or(content.len(), |end| at + end),
+        };
+        let piece = &content[at..piece];
+        if opened && piece.starts_with(b"</") {
+            out.pop();
+            out.extend_from_slice(b"/>");
+        } else {
+            out.extend_from_slice(piece);
+        }
+        opened = *byte == b'<' && !piece.starts_with(b"</") && !piece.ends_with(b"/>");
+        at += piece.len();
+    }
+    out
 }
 
 /// What stands between a stanza's start tag (whose values hold no `>`) and its end tag.
@@ -383,6 +408,17 @@ mod tests {
             assert!(book.same(text.replace(old, new).as_bytes()).is_err(), "{new}");
         }
         assert!(book.same(b"<presence xmlns='x' from='y'/>").unwrap().is_none());
+    }
+
+    #[test]
+    fn empty_elements_are_the_same_in_both_forms() {
+        let collapsed = |text: &str| String::from_utf8(collapsed(text.as_bytes())).unwrap();
+        assert_eq!(
+            collapsed("<a x='1'></a>t<b><c></c></b><d/>"),
+            "<a x='1'/>t<b><c/></b><d/>"
+        );
+        assert_eq!(collapsed("<b>x</b>"), "<b>x</b>");
+        assert_eq!(collapsed("x<unended"), "x<unended");
     }
 
     #[test]

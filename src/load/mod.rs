@@ -17,22 +17,29 @@ mod component;
 mod cpu;
 mod engine;
 mod figures;
+mod html;
 mod link;
 mod mix;
+pub mod model;
 mod people;
 mod plan;
 mod poll;
+mod relay;
 mod report;
 mod rng;
+mod rows;
 mod server;
 mod stamp;
+mod table;
 mod worker;
 mod workload;
 
 use clap::{Args as ClapArgs, Subcommand};
+use compare::CompareArgs;
 use component::Router;
 use engine::{Engine, Timing};
 use figures::Figures;
+use relay::RelayArgs;
 use std::io::IsTerminal;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -61,8 +68,10 @@ enum Command {
     Logins(Against<LoginsArgs>),
     /// Polite links beside one that floods, or that does not read.
     Fair(Against<FairArgs>),
-    /// Starts jabberd2-router and jidmesh on private ports and measures both, in turn.
+    /// Starts jabberd2-router, jidmesh and a dumb relay on private ports and measures them in turn.
     Compare(CompareArgs),
+    /// A dumb relay for `pipe` and `ping`: what no router can beat.
+    Relay(RelayArgs),
 }
 
 /// A workload against a router that runs.
@@ -104,6 +113,9 @@ struct How {
     /// Prints JSON instead of a table.
     #[arg(long)]
     json: bool,
+    /// Writes a page with plots to this file.
+    #[arg(long, value_name = "FILE")]
+    html: Option<PathBuf>,
     /// Prints nothing while it runs.
     #[arg(long)]
     quiet: bool,
@@ -138,40 +150,9 @@ impl<W: ClapArgs> Against<W> {
         Engine::new(plan, links, &self.how.cpu)?.measure(&self.pid, &self.how.timing())
     }
 
-    fn report(&self, figures: &[Figures]) -> Result<String, String> {
-        if self.how.json {
-            report::json(&figures)
-        } else {
-            Ok(report::table(figures))
-        }
+    fn report(&self, figures: Vec<Figures>) -> Result<String, String> {
+        report::figures(figures, &self.how)
     }
-}
-
-#[derive(ClapArgs, Debug)]
-struct CompareArgs {
-    /// The stock router.
-    #[arg(long, default_value = "/usr/sbin/jabberd2-router")]
-    stock: PathBuf,
-    /// jidmesh; this very program if left out.
-    #[arg(long)]
-    jidmesh: Option<PathBuf>,
-    /// Runs of each measurement, routers taking turns.
-    #[arg(long, default_value_t = 5)]
-    runs: usize,
-    /// Pins the routers to these CPUs, as `taskset -c` has them.
-    #[arg(long, default_value = "0", value_name = "CPUS")]
-    server_cpu: String,
-    /// Only these rows: pipe, users, whole, single, ping, large, links.
-    #[arg(long, value_delimiter = ',')]
-    rows: Vec<String>,
-    /// Only these routers: jabberd2-router, jidmesh.
-    #[arg(long, value_delimiter = ',')]
-    only: Vec<String>,
-    /// Users who are logged in, in the rows that have users.
-    #[arg(long, default_value_t = 1_000_000)]
-    sessions: usize,
-    #[command(flatten)]
-    how: How,
 }
 
 /// Runs a load command.
@@ -183,6 +164,7 @@ pub fn main(args: Args) -> ExitCode {
         Command::Logins(args) => logins(&args),
         Command::Fair(args) => fair(&args),
         Command::Compare(args) => compare::run(&args),
+        Command::Relay(args) => relay::run(&args).map(|()| String::new()),
     };
     match result {
         Ok(text) => {
@@ -202,7 +184,7 @@ fn pipe(args: &Against<PipeArgs>) -> Result<String, String> {
         args.measure(plan, links)
     };
     let figures: Vec<Figures> = args.workload.bytes.iter().map(one).collect::<Result<_, String>>()?;
-    args.report(&figures)
+    args.report(figures)
 }
 
 fn ping(args: &Against<PingArgs>) -> Result<String, String> {
@@ -211,20 +193,20 @@ fn ping(args: &Against<PingArgs>) -> Result<String, String> {
         args.measure(plan, links)
     };
     let figures: Vec<Figures> = args.workload.bytes.iter().map(one).collect::<Result<_, String>>()?;
-    args.report(&figures)
+    args.report(figures)
 }
 
 fn users(args: &Against<UsersArgs>) -> Result<String, String> {
     let (plan, links) = users::users(&args.workload, &args.routers(), args.how.progress())?;
-    args.report(&[args.measure(plan, links)?])
+    args.report(vec![args.measure(plan, links)?])
 }
 
 fn logins(args: &Against<LoginsArgs>) -> Result<String, String> {
     let mut storm = Storm::new(&args.workload, &args.routers(), args.how.cpu.first().copied())?;
-    args.report(&[storm.measure(&args.pid, &args.how.timing())?])
+    args.report(vec![storm.measure(&args.pid, &args.how.timing())?])
 }
 
 fn fair(args: &Against<FairArgs>) -> Result<String, String> {
     let (plan, links) = fair::fair(&args.workload, &args.routers())?;
-    args.report(&[args.measure(plan, links)?])
+    args.report(vec![args.measure(plan, links)?])
 }

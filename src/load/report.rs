@@ -1,15 +1,43 @@
 //! Figures as text.
 
+use super::How;
 use super::figures::Figures;
+use super::html;
+use super::table::{Comparison, Side};
 use serde::Serialize;
 use std::fmt::Write;
 
-pub(super) fn json(what: &impl Serialize) -> Result<String, String> {
+/// Figures of one router, as asked for.
+pub(super) fn figures(figures: Vec<Figures>, how: &How) -> Result<String, String> {
+    let text = lines(&figures);
+    let one = |figures: Figures| Comparison {
+        workload: figures.workload.clone(),
+        sides: vec![Side::of("router", vec![figures])],
+    };
+    let results: Vec<Comparison> = figures.into_iter().map(one).collect();
+    comparisons(&results, how, |_| text)
+}
+
+/// The same for several routers; `text` makes what people read.
+pub(super) fn comparisons(
+    results: &[Comparison],
+    how: &How,
+    text: impl FnOnce(&[Comparison]) -> String,
+) -> Result<String, String> {
+    if let Some(file) = &how.html {
+        let command: Vec<String> = std::env::args().skip(1).collect();
+        let page = html::page(results, &format!("jidmesh {}", command.join(" ")));
+        std::fs::write(file, page).map_err(|e| format!("{}: {e}", file.display()))?;
+    }
+    if how.json { json(&results) } else { Ok(text(results)) }
+}
+
+fn json(what: &impl Serialize) -> Result<String, String> {
     serde_json::to_string_pretty(what).map_err(|e| e.to_string())
 }
 
-/// A line or more for each measurement.
-pub(super) fn table(figures: &[Figures]) -> String {
+/// A few lines for each measurement.
+fn lines(figures: &[Figures]) -> String {
     let mut out = String::new();
     for f in figures {
         let server = f.server_cpu_s_per_million.map_or("-".into(), |s| format!("{s:.3}"));

@@ -17,14 +17,46 @@ const PASS: &str = "only for this measurement";
 pub(super) enum Kind {
     /// jabberd2's own.
     Stock(PathBuf),
-    Jidmesh(PathBuf),
+    Jidmesh {
+        program: PathBuf,
+        shards: usize,
+    },
+    /// The dumb relay, for so many pairs of components.
+    Relay {
+        program: PathBuf,
+        pairs: usize,
+    },
 }
 
 impl Kind {
-    pub(super) fn name(&self) -> &'static str {
+    pub(super) fn name(&self) -> String {
         match self {
-            Kind::Stock(_) => "jabberd2-router",
-            Kind::Jidmesh(_) => "jidmesh",
+            Kind::Stock(_) => "jabberd2-router".into(),
+            Kind::Jidmesh { shards: 1, .. } => "jidmesh".into(),
+            Kind::Jidmesh { shards, .. } => format!("jidmesh, {shards} shards"),
+            Kind::Relay { .. } => "relay".into(),
+        }
+    }
+
+    /// The program and its arguments.
+    fn command(&self, config: &Path, addr: SocketAddr) -> (&Path, Vec<String>) {
+        let file = || vec!["-c".to_owned(), config.display().to_string()];
+        match self {
+            Kind::Stock(program) => (program, file()),
+            Kind::Jidmesh { program, .. } => (program, [vec!["run".to_owned()], file()].concat()),
+            Kind::Relay { program, pairs } => {
+                let words = [
+                    "load",
+                    "relay",
+                    "--pass",
+                    PASS,
+                    "--listen",
+                    &addr.to_string(),
+                    "--pairs",
+                ];
+                let words = words.iter().map(|word| (*word).to_owned());
+                (program, words.chain([pairs.to_string()]).collect())
+            }
         }
     }
 }
@@ -53,7 +85,7 @@ impl Drop for Folder {
 /// A running router.
 #[derive(Debug)]
 pub(super) struct Server {
-    pub(super) name: &'static str,
+    pub(super) name: String,
     child: Child,
     addr: SocketAddr,
     log: PathBuf,
@@ -75,13 +107,10 @@ impl Server {
         let config = configure(kind, &folder.0, addr).map_err(io)?;
         let log = folder.0.join(format!("{name}.log"));
         let output = fs::File::create(&log).map_err(io)?;
-        let (program, verb): (&Path, &[&str]) = match kind {
-            Kind::Stock(program) => (program, &[]),
-            Kind::Jidmesh(program) => (program, &["run"]),
-        };
+        let (program, words) = kind.command(&config, addr);
         // taskset becomes the program: the process id is the router's.
         let mut command = Command::new("taskset");
-        command.args(["-c", cpus]).arg(program).args(verb).arg("-c").arg(config);
+        command.args(["-c", cpus]).arg(program).args(words);
         let child = command
             .stdin(Stdio::null())
             .stdout(output.try_clone().map_err(io)?)
@@ -153,9 +182,9 @@ fn configure(kind: &Kind, folder: &Path, addr: SocketAddr) -> std::io::Result<Pa
     let config = folder.join(format!("{name}.xml"));
     // What only jidmesh knows stands in its own file.
     let own = match kind {
-        Kind::Stock(_) => String::new(),
-        Kind::Jidmesh(_) => format!(
-            "<tuning shards='1'/><admin>{}</admin>",
+        Kind::Stock(_) | Kind::Relay { .. } => String::new(),
+        Kind::Jidmesh { shards, .. } => format!(
+            "<tuning shards='{shards}'/><admin>{}</admin>",
             folder.join("admin.sock").display()
         ),
     };

@@ -26,6 +26,10 @@ pub(super) struct Message {
     said_in: String,
     /// How often an sm worked on it for its receiver: more than once when it was given to him again.
     worked_on: u32,
+    /// When something last became of it.
+    touched: Micros,
+    /// A router died that may have passed it on without a word: it may come again, and late.
+    pub(super) doubtful: bool,
 }
 
 /// The book.
@@ -41,7 +45,15 @@ pub(super) struct Book {
     pub(super) over: BTreeSet<String>,
     /// Presence of a client was lost on its way to his sm.
     pub(super) lost_change: bool,
+    /// When presence about one user was last sent to another.
+    presence_sent: BTreeMap<(String, String), Micros>,
+    pub(super) now: Micros,
+    /// What is under way until then may come twice: nodes may believe each other dead that are not.
+    doubt_until: Micros,
 }
+
+/// What a router did so shortly before its death may be unknown to the others.
+const UNCERTAIN_US: Micros = 3_000_000;
 
 impl Book {
     /// A new message; its number.
@@ -49,6 +61,7 @@ impl Book {
         self.messages.push(Message {
             from: from.into(),
             to: to.into(),
+            doubtful: self.now < self.doubt_until,
             ..Message::default()
         });
         self.messages.len() - 1
@@ -57,8 +70,10 @@ impl Book {
     /// A message reached somebody. `several`: it may reach several of his resources.
     pub(super) fn delivered(&mut self, number: usize, to: &str, several: bool) -> Result<(), String> {
         let message = &mut self.messages[number];
-        let again = several && message.worked_on > 1;
-        if message.delivered.iter().any(|other| other == to && !again || !several) {
+        message.touched = self.now;
+        let again = several && message.worked_on > 1 || message.doubtful;
+        let anew = |other: &String| (other == to || !several) && !again;
+        if message.delivered.iter().any(anew) {
             let before = &message.delivered;
             return Err(format!(
                 "P2: message {number} from {} to {} reached {to} after {before:?}",
@@ -70,7 +85,7 @@ impl Book {
         let key = (message.from.clone(), message.to.clone(), to.into());
         let last = self.last.entry(key).or_insert(number);
         let overtaken = message.stored && message.to.contains('/') || message.worked_on > 1;
-        if *last > number && !message.lost && !overtaken {
+        if *last > number && !message.lost && !message.doubtful && !overtaken {
             return Err(format!(
                 "P3: {to} got message {number} of {} after {last}",
                 message.from
@@ -82,6 +97,7 @@ impl Book {
 
     pub(super) fn stored(&mut self, number: usize) {
         self.messages[number].stored = true;
+        self.messages[number].touched = self.now;
     }
 
     pub(super) fn bounced(&mut self, number: usize) {
@@ -106,6 +122,34 @@ impl Book {
             .iter_mut()
             .filter(under_way)
             .for_each(|message| message.missed = true);
+    }
+
+    /// Nodes may believe each other dead until then though they are not. What one had sent and not seen acknowledged goes
+    /// another way, and the first way may still have an end.
+    pub(super) fn doubt(&mut self, until: Micros) {
+        self.doubt_until = self.doubt_until.max(until);
+        let since = self.now.saturating_sub(UNCERTAIN_US);
+        for message in &mut self.messages {
+            message.doubtful |= message.touched >= since || message.delivered.is_empty() && !message.stored;
+        }
+    }
+
+    /// A router died: what it had in hand, nobody knows.
+    pub(super) fn uncertain(&mut self) {
+        let since = self.now.saturating_sub(UNCERTAIN_US);
+        for message in &mut self.messages {
+            let under_way = message.delivered.is_empty() && !message.stored;
+            message.lost |= under_way;
+            message.doubtful |= under_way || message.touched >= since;
+        }
+        let recent = self.presence_sent.iter().filter(|(_, at)| **at >= since);
+        let recent = recent.map(|(pair, _)| (pair.clone(), self.now));
+        self.lost_presence.extend(recent);
+        self.lost_change = true;
+    }
+
+    pub(super) fn excuse_start(&mut self, id: &str) {
+        self.lost_starts.insert(id.to_owned());
     }
 
     /// His sm has it.
@@ -146,8 +190,9 @@ impl Book {
 impl World {
     /// These bytes were inside a broken connection.
     pub(super) fn lost(&mut self, conn: usize, bytes: &str) {
-        let part = self.conns[conn].part;
-        self.lost_by(part, bytes);
+        if let Some(part) = self.conns[conn].part() {
+            self.lost_by(part, bytes);
+        }
     }
 
     /// These frames were inside the broken connection of this component, or died with it.
@@ -177,10 +222,26 @@ impl World {
     }
 
     fn lost_presence(&mut self, payload: &str, to: Option<&str>, from: Option<&str>) {
-        let Some(to) = to.map(bare) else {
-            self.book.lost_change = true;
+        let Some(pair) = self.viewer_of(payload, to, from) else {
+            self.book.lost_change |= to.is_none();
             return;
         };
+        self.book.lost_presence.insert(pair, self.now);
+    }
+
+    /// Presence is on its way.
+    pub(super) fn presence_sent(&mut self, frame: &str) {
+        let payload = frame.split_once('>').map_or("", |(_, rest)| rest);
+        if payload.starts_with("<presence")
+            && let Some(pair) = self.viewer_of(payload, attribute(payload, "to"), attribute(payload, "from"))
+        {
+            self.book.presence_sent.insert(pair, self.now);
+        }
+    }
+
+    /// Who should hear about whom of this presence.
+    fn viewer_of(&self, payload: &str, to: Option<&str>, from: Option<&str>) -> Option<(String, String)> {
+        let to = to.map(bare)?;
         let users: Vec<String> = (0..self.plan.users).map(super::sm::user_jid).collect();
         let viewer = |one: &str, other: &str| (one.to_owned(), other.to_owned());
         let about = from.map_or(DOMAIN, bare);
@@ -190,9 +251,7 @@ impl World {
         } else {
             viewer(to, about)
         };
-        if users.contains(&pair.0) {
-            self.book.lost_presence.insert(pair, self.now);
-        }
+        users.contains(&pair.0).then_some(pair)
     }
 }
 

@@ -6,15 +6,20 @@
 use super::link::Fate;
 use super::plan::Plan;
 use super::rng::Rng;
+use super::text::{DOMAIN, node_name};
 use super::world::{Event, World};
-use crate::config::Config;
+use crate::config::{Config, Mesh};
+use crate::mesh::conn::Local;
+use crate::mesh::hello::Hello;
 use crate::node::api::{Action, CloseCause, DataBatch, Level, LinkId, Micros};
+use crate::node::cluster::policies;
 use crate::node::lane::Control;
 use crate::node::{Cargo, Shard};
 use crate::table::ShardId;
 use rand_core::RngCore;
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::Arc;
+use std::path::Path;
+use std::sync::{Arc, OnceLock};
 
 /// A link on its way to another shard.
 #[derive(Debug)]
@@ -42,6 +47,12 @@ pub(super) struct Machine {
     pub(super) shards: Vec<Shard>,
     /// Which connection a shard's link is.
     pub(super) links: BTreeMap<(ShardId, u32, u32), usize>,
+    /// When its router was started: where its clock begins.
+    pub(super) origin: Micros,
+    /// How often its router was started before.
+    pub(super) life: u32,
+    /// Its router runs.
+    pub(super) running: bool,
     pub(super) frozen_until: Vec<Micros>,
     turn_at: Vec<Option<Micros>>,
     stalled: Vec<bool>,
@@ -49,17 +60,45 @@ pub(super) struct Machine {
     moment: u64,
 }
 
+/// What the clocks say when the world begins, milliseconds since 1970.
+const DAWN_MS: u64 = 1_790_000_000_000;
+
+/// How wrong a clock may be.
+const SKEW_MS: u64 = 50;
+
+/// Who a node is. Its secret is made only once: it costs as much as a thousand events.
+fn identity(mesh: &Mesh, incarnation: u64) -> Arc<Local> {
+    static SECRET: OnceLock<Local> = OnceLock::new();
+    let local = SECRET.get_or_init(|| Local::new(mesh, 1, 0));
+    let hello = Hello::of(mesh, incarnation, policies(mesh));
+    Arc::new(local.with_hello(hello))
+}
+
 impl Machine {
-    pub(super) fn new(plan: &Plan, _node: usize, rng: &mut Rng) -> Machine {
-        let config = Arc::new(Config::embedded());
+    /// The router of a node, started now.
+    pub(super) fn new(plan: &Plan, node: usize, now: Micros, rng: &mut Rng) -> Machine {
+        let config = Arc::new(config(plan, node));
         let mut seed = [0; 32];
         rng.fill_bytes(&mut seed);
         let count = usize::from(plan.shards);
+        let identity = config.mesh.as_ref().map(|mesh| identity(mesh, rng.next_u64().max(1)));
+        // Clocks are a little wrong.
+        let skew_ms = identity.as_ref().map_or(0, |_| rng.below(SKEW_MS));
+        let shards = (0..plan.shards)
+            .map(|id| {
+                let brain = Shard::new(id, plan.shards, config.clone(), seed);
+                match &identity {
+                    Some(local) => brain.meshed(local, DAWN_MS + skew_ms + now / 1_000),
+                    None => brain,
+                }
+            })
+            .collect();
         Machine {
-            shards: (0..plan.shards)
-                .map(|id| Shard::new(id, plan.shards, config.clone(), seed))
-                .collect(),
+            shards,
             links: BTreeMap::new(),
+            origin: if now > 1 { now } else { 0 },
+            life: 0,
+            running: true,
             frozen_until: vec![0; count],
             turn_at: vec![None; count],
             stalled: vec![false; count],
@@ -85,6 +124,31 @@ impl Machine {
     }
 }
 
+/// The configuration of a node.
+fn config(plan: &Plan, node: usize) -> Config {
+    let mut config = Config::embedded();
+    if plan.nodes == 1 || plan.islands {
+        return config;
+    }
+    let others = (1..if plan.mesh.full { plan.nodes } else { 2 }).map(|step| (node + step) % plan.nodes);
+    let peers: String = others
+        .map(|other| format!("<peer>{}</peer>", node_name(other)))
+        .collect();
+    let placement = if plan.mesh.spread { "spread" } else { "near" };
+    let text = format!(
+        "<router><mesh><node>{}</node><secret>a secret of the whole cluster</secret>{peers}\
+         <domain placement='{placement}'>{DOMAIN}</domain></mesh></router>",
+        node_name(node)
+    );
+    let file = |path: &Path| match path.ends_with("router.xml") {
+        true => Ok(text.clone().into_bytes()),
+        false => Err("not here".to_owned()),
+    };
+    let loaded = Config::parse(Path::new("/router.xml"), "host", &file);
+    config.mesh = loaded.expect("the simulation's own configuration").config.mesh;
+    config
+}
+
 impl World {
     /// To be called after every call of a brain.
     pub(super) fn act(&mut self, node: usize, shard: ShardId) {
@@ -100,6 +164,17 @@ impl World {
         }
         let delay = self.rng.delay(150, 2_000);
         self.turn_by(node, usize::from(shard), self.now + delay);
+    }
+
+    /// A node's time of day, so to say: microseconds since its router was started.
+    pub(super) fn clock(&self, node: usize) -> Micros {
+        self.now - self.machines[node].origin
+    }
+
+    /// A shard, and its time.
+    pub(super) fn brain(&mut self, node: usize, shard: ShardId) -> (&mut Shard, Micros) {
+        let now = self.clock(node);
+        (&mut self.machines[node].shards[usize::from(shard)], now)
     }
 
     fn conn_of(&self, node: usize, shard: ShardId, link: LinkId) -> Option<usize> {
@@ -139,16 +214,21 @@ impl World {
             }
             Action::Probe(link) => {
                 if let Some(conn) = self.conn_of(node, shard, link) {
-                    let alive = !self.conns[conn].cut;
-                    self.machines[node].shards[usize::from(shard)].probed(self.now, link, alive);
+                    let alive = self.is_acknowledged(conn);
+                    let (brain, now) = self.brain(node, shard);
+                    brain.probed(now, link, alive);
                 }
             }
             Action::Log(line) => {
                 if line.level == Level::Error || self.trace.is_some() {
-                    self.note(|| format!("shard {shard}: {}", line.text));
+                    self.note(|| match node {
+                        0 => format!("shard {shard}: {}", line.text),
+                        _ => format!("node {node} shard {shard}: {}", line.text),
+                    });
                 }
             }
-            Action::StartTls(_) | Action::Answer { .. } | Action::Append { .. } | Action::Dial { .. } => {}
+            Action::Dial { link, host, port } => self.dial(node, shard, link, &host, port),
+            Action::StartTls(_) | Action::Answer { .. } | Action::Append { .. } => {}
         }
     }
 
@@ -160,25 +240,22 @@ impl World {
     }
 
     pub(super) fn turn(&mut self, node: usize, shard: usize) {
-        if self.machines[node].turn_at[shard].is_none_or(|at| at > self.now) {
+        if !self.machines[node].running || self.machines[node].turn_at[shard].is_none_or(|at| at > self.now) {
             return;
         }
         self.machines[node].turn_at[shard] = None;
         if self.machines[node].frozen_until[shard] > self.now {
             return self.turn_by(node, shard, self.machines[node].frozen_until[shard]);
         }
-        let id = shard as ShardId;
+        let (id, now) = (shard as ShardId, self.clock(node));
         let more = self.take_lanes(node, id);
-        if self.machines[node].shards[shard]
-            .deadline()
-            .is_some_and(|at| at <= self.now)
-        {
-            self.machines[node].shards[shard].tick(self.now);
+        if self.machines[node].shards[shard].deadline().is_some_and(|at| at <= now) {
+            self.machines[node].shards[shard].tick(now);
             self.act(node, id);
         }
         self.give_lanes(node, id);
         if let Some(at) = self.machines[node].shards[shard].deadline() {
-            self.turn_by(node, shard, at);
+            self.turn_by(node, shard, at + self.machines[node].origin);
         }
         if more || self.machines[node].stalled[shard] {
             let delay = self.rng.between(20, 300);
@@ -242,7 +319,8 @@ impl World {
         data: &mut Vec<(ShardId, DataBatch)>,
     ) {
         if !control.is_empty() || !data.is_empty() {
-            self.machines[node].shards[usize::from(to)].lanes(self.now, control, data);
+            let (brain, now) = self.brain(node, to);
+            brain.lanes(now, control, data);
             control.clear();
             data.clear();
             self.act(node, to);
@@ -338,9 +416,10 @@ impl World {
             written,
             broken,
         } = handover;
-        let link = self.machines[node].shards[usize::from(shard)].adopt(self.now, cargo);
+        let (brain, now) = self.brain(node, shard);
+        let link = brain.adopt(now, cargo);
         if written > 0 {
-            self.machines[node].shards[usize::from(shard)].written(self.now, link, written);
+            brain.written(now, link, written);
         }
         let it = &mut self.conns[conn];
         it.place = Some((shard, link));

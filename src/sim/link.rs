@@ -1,8 +1,9 @@
 //! Connections: bytes cut anywhere, late, bounded; and the account of what was inside when one breaks.
 
+use super::wire::UNHEARD_OF_MAX;
 use super::world::{Event, World};
 use crate::node::Cargo;
-use crate::node::api::{CLOSE_FLUSH_MS, CloseCause, LinkId};
+use crate::node::api::{CLOSE_FLUSH_MS, CloseCause, LinkId, Micros};
 use crate::table::ShardId;
 use crate::wire::scan::{Item, Limits, Scanner};
 use std::collections::VecDeque;
@@ -11,6 +12,8 @@ use std::net::SocketAddr;
 /// What becomes of the router's end.
 #[derive(Debug)]
 pub(super) enum Fate {
+    /// It was asked for, and nobody has answered.
+    Dialing,
     Serving,
     Closing,
     Moving {
@@ -23,12 +26,22 @@ pub(super) enum Fate {
     Gone,
 }
 
-/// One connection.
+/// Who is at the other end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Far {
+    Part(usize),
+    /// Another node: its end is a connection of its own.
+    Node(usize),
+    /// Nobody answered yet.
+    Nobody,
+}
+
+/// One connection, as one router sees it.
 #[derive(Debug)]
 pub(super) struct Conn {
     /// Whose router it is a link of.
     pub(super) node: usize,
-    pub(super) part: usize,
+    pub(super) far: Far,
     pub(super) place: Option<(ShardId, LinkId)>,
     pub(super) fate: Fate,
     pub(super) paused: bool,
@@ -36,7 +49,7 @@ pub(super) struct Conn {
     pub(super) cut: bool,
     /// The component's end is open.
     pub(super) open: bool,
-    up: VecDeque<u8>,
+    pub(super) up: VecDeque<u8>,
     up_sent: u64,
     up_read: u64,
     /// Frames the component wrote, with their ends in the stream.
@@ -45,24 +58,26 @@ pub(super) struct Conn {
     pub(super) written: usize,
     pub(super) writing: bool,
     pub(super) moved_written: usize,
-    down: VecDeque<u8>,
+    pub(super) down: VecDeque<u8>,
     /// Bytes for the component that never reach it.
     void: Vec<u8>,
     reading_soon: bool,
     writing_soon: bool,
-    hearing_soon: bool,
+    pub(super) hearing_soon: bool,
+    /// Nothing crosses it in this direction before this time.
+    pub(super) clogged_until: Micros,
+    /// Bytes that may still cross it though no acknowledgement comes back.
+    pub(super) unheard_of: usize,
+    /// The router died, and told nobody.
+    pub(super) lost_its_router: bool,
 }
 
-impl World {
-    /// A component opens a connection.
-    pub(super) fn connect(&mut self, part: usize) -> usize {
-        let (conn, node) = (self.conns.len(), self.parts[part].node);
-        let remote = SocketAddr::from(([127, 0, 0, 1], 1_024 + (conn % 60_000) as u16));
-        let link = self.machines[node].shards[0].opened(self.now, remote);
-        self.conns.push(Conn {
+impl Conn {
+    pub(super) fn new(node: usize, far: Far, place: Option<(ShardId, LinkId)>) -> Conn {
+        Conn {
             node,
-            part,
-            place: Some((0, link)),
+            far,
+            place,
             fate: Fate::Serving,
             paused: false,
             cut: false,
@@ -80,7 +95,29 @@ impl World {
             reading_soon: false,
             writing_soon: false,
             hearing_soon: false,
-        });
+            clogged_until: 0,
+            unheard_of: UNHEARD_OF_MAX,
+            lost_its_router: false,
+        }
+    }
+
+    /// The component at the other end.
+    pub(super) fn part(&self) -> Option<usize> {
+        match self.far {
+            Far::Part(part) => Some(part),
+            _ => None,
+        }
+    }
+}
+
+impl World {
+    /// A component opens a connection.
+    pub(super) fn connect(&mut self, part: usize) -> usize {
+        let (conn, node) = (self.conns.len(), self.parts[part].node);
+        let remote = SocketAddr::from(([127, 0, 0, 1], 1_024 + (conn % 60_000) as u16));
+        let (brain, now) = self.brain(node, 0);
+        let link = brain.opened(now, remote);
+        self.conns.push(Conn::new(node, Far::Part(part), Some((0, link))));
         self.machines[node].links.insert((0, link.slot, link.generation), conn);
         self.act(node, 0);
         conn
@@ -117,7 +154,11 @@ impl World {
     }
 
     pub(super) fn hear_soon(&mut self, conn: usize) {
-        let delay = self.rng.delay(self.plan.delay_us, self.plan.delay_us * 20);
+        let usual = match self.conns[conn].part() {
+            Some(_) => self.plan.delay_us,
+            None => self.plan.mesh.usual_us,
+        };
+        let delay = self.rng.delay(usual, usual * 20);
         let it = &mut self.conns[conn];
         if !it.hearing_soon {
             it.hearing_soon = true;
@@ -149,7 +190,8 @@ impl World {
             while it.up_frames.front().is_some_and(|(end, _)| *end <= it.up_read) {
                 it.up_frames.pop_front();
             }
-            self.machines[node].shards[usize::from(shard)].received(self.now, link, &bytes);
+            let (brain, now) = self.brain(node, shard);
+            brain.received(now, link, &bytes);
             self.act(node, shard);
         }
         let it = &self.conns[conn];
@@ -157,6 +199,9 @@ impl World {
             self.read_soon(conn);
         } else if !it.open && !it.cut {
             self.after(1, Event::RouterEnd(conn, CloseCause::Eof));
+        }
+        if let Far::Node(other) = self.conns[conn].far {
+            self.hear_soon(other);
         }
     }
 
@@ -178,7 +223,12 @@ impl World {
         let room = if deaf {
             usize::MAX
         } else {
-            self.plan.window.saturating_sub(it.down.len())
+            let window = if it.part().is_some() {
+                self.plan.window
+            } else {
+                self.plan.mesh.window
+            };
+            window.saturating_sub(it.down.len())
         };
         let rest = it.chunk.len() - it.written;
         if room == 0 {
@@ -193,7 +243,9 @@ impl World {
         .min(room);
         let it = &mut self.conns[conn];
         let bytes = &it.chunk[it.written..it.written + count];
-        if deaf {
+        if deaf && it.part().is_none() {
+            // Whatever it is, the mesh sends it once more.
+        } else if deaf {
             it.void.extend_from_slice(bytes);
         } else {
             it.down.extend(bytes);
@@ -207,7 +259,8 @@ impl World {
         if matches!(it.fate, Fate::Moving { .. }) {
             it.moved_written += count;
         } else {
-            self.machines[node].shards[usize::from(shard)].written(self.now, link, count);
+            let (brain, now) = self.brain(node, shard);
+            brain.written(now, link, count);
             self.act(node, shard);
         }
         self.hear_soon(conn);
@@ -221,7 +274,7 @@ impl World {
                 self.hand_over(conn);
                 return false;
             }
-            Fate::Gone | Fate::Flying => return false,
+            Fate::Gone | Fate::Flying | Fate::Dialing => return false,
             Fate::Serving | Fate::Closing => {}
         }
         let node = self.conns[conn].node;
@@ -240,7 +293,9 @@ impl World {
 
     pub(super) fn begin_close(&mut self, conn: usize) {
         let it = &mut self.conns[conn];
-        if matches!(it.fate, Fate::Serving) {
+        if matches!(it.fate, Fate::Dialing) {
+            self.after(1, Event::RouterEnd(conn, CloseCause::Local));
+        } else if matches!(it.fate, Fate::Serving) {
             it.fate = Fate::Closing;
             self.write_soon(conn);
             self.after(CLOSE_FLUSH_MS * 1_000, Event::Flushed(conn));
@@ -269,7 +324,7 @@ impl World {
                 self.hand_over(conn);
             }
             Fate::Closing => self.router_gone(conn, CloseCause::Local),
-            Fate::Serving => self.router_gone(conn, cause),
+            Fate::Serving | Fate::Dialing => self.router_gone(conn, cause),
         }
     }
 
@@ -287,7 +342,7 @@ impl World {
         let written = if chunk.is_empty() { 0 } else { it.written };
         let mut void = std::mem::take(&mut it.void);
         let whole = void.len();
-        let deaf = it.cut || !it.open;
+        let deaf = (it.cut || !it.open) && it.part().is_some();
         it.up.clear();
         let unread = std::mem::take(&mut it.up_frames);
         it.writing = false;
@@ -297,14 +352,15 @@ impl World {
             for frame in frames_begun(&void, whole) {
                 self.lost(conn, &frame);
             }
-        } else if cause != CloseCause::Local {
+        } else if cause != CloseCause::Local && it.part().is_some() {
             self.note(|| format!("conn {conn}: over, though it is not broken"));
         }
         for (_, frame) in unread {
             self.lost(conn, &frame);
         }
         self.note(|| format!("router: conn {conn} over: {cause:?}"));
-        self.machines[node].shards[usize::from(shard)].closed(self.now, link, cause, chunk, written);
+        let (brain, now) = self.brain(node, shard);
+        brain.closed(now, link, cause, chunk, written);
         self.act(node, shard);
         self.hear_soon(conn);
     }
@@ -316,6 +372,9 @@ impl World {
             return;
         }
         it.cut = true;
+        if let Far::Node(other) = it.far {
+            return self.cut_between(conn, other);
+        }
         self.swallow(conn);
         let (router, part) = (self.rng.delay(50_000, 3_000_000), self.rng.delay(50_000, 1_000_000));
         self.after(router, Event::RouterEnd(conn, CloseCause::Reset));
@@ -353,7 +412,8 @@ impl World {
     fn swallow_down(&mut self, conn: usize) {
         let it = &mut self.conns[conn];
         let down: Vec<u8> = it.down.drain(..).collect();
-        let begun = std::mem::take(&mut self.parts[it.part].buf);
+        let Far::Part(part) = it.far else { return };
+        let begun = std::mem::take(&mut self.parts[part].buf);
         it.void.extend_from_slice(&begun);
         it.void.extend_from_slice(&down);
         if matches!(it.fate, Fate::Gone) {
@@ -364,10 +424,13 @@ impl World {
         }
     }
 
-    /// The component reads.
+    /// The other end reads.
     pub(super) fn part_hears(&mut self, conn: usize) {
         self.conns[conn].hearing_soon = false;
-        let (part, cut, open) = (self.conns[conn].part, self.conns[conn].cut, self.conns[conn].open);
+        let (far, cut, open) = (self.conns[conn].far, self.conns[conn].cut, self.conns[conn].open);
+        let Far::Part(part) = far else {
+            return self.crosses(conn);
+        };
         if cut || !open {
             return;
         }

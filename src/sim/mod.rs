@@ -18,6 +18,8 @@ mod c2s;
 mod check;
 mod lanes;
 mod link;
+mod net;
+mod outside;
 mod part;
 mod peer;
 mod people;
@@ -27,6 +29,8 @@ mod sm;
 #[cfg(test)]
 mod tests;
 mod text;
+mod trouble;
+mod wire;
 mod world;
 
 pub use plan::Plan;

@@ -1,6 +1,7 @@
 //! A component as a process: it runs, connects, logs in, binds, loses its link, comes back, dies.
 
 use super::c2s::C2s;
+use super::outside::S2s;
 use super::peer::{Peer, peer_jid, peer_name};
 use super::plan::Fault;
 use super::sm::Sm;
@@ -22,6 +23,7 @@ pub(super) enum Body {
     Sm(Sm),
     C2s(C2s),
     Peer(Peer),
+    S2s(S2s),
     /// Wants a name that is taken, and gives up when it is told so.
     Impostor,
 }
@@ -86,9 +88,13 @@ impl Part {
         Part::new(node, name, &[name], Body::C2s(C2s::default()))
     }
 
-    pub(super) fn peer(node: usize) -> Part {
-        let name = peer_name(node);
+    pub(super) fn peer(nodes: usize, node: usize) -> Part {
+        let name = peer_name(nodes, node);
         Part::new(node, &name, &[&name], Body::Peer(Peer))
+    }
+
+    pub(super) fn s2s(node: usize) -> Part {
+        Part::new(node, "s2s", &["+s2s"], Body::S2s(S2s))
     }
 
     pub(super) fn impostor(node: usize, name: &str) -> Part {
@@ -108,7 +114,7 @@ impl World {
         if it.life != life || !it.running || it.conn.is_some() {
             return;
         }
-        if it.cut_off_until > self.now {
+        if it.cut_off_until > self.now || !self.machines[it.node].running {
             return self.retry(part);
         }
         let mut login = Box::new(Connect::new(Connecting::Native {
@@ -149,7 +155,7 @@ impl World {
         match &self.parts[part].body {
             Body::Sm(_) if others(self) == 0 => self.book.nobody_there(|_| true),
             Body::Peer(_) => {
-                let own = peer_jid(self.parts[part].node);
+                let own = peer_jid(self.plan.nodes, self.parts[part].node);
                 self.book
                     .nobody_there(|message| message.from == own || message.to == own);
             }
@@ -159,7 +165,7 @@ impl World {
 
     /// The component learns that its link is over.
     pub(super) fn part_end(&mut self, conn: usize) {
-        let part = self.conns[conn].part;
+        let Some(part) = self.conns[conn].part() else { return };
         if self.parts[part].conn != Some(conn) {
             return;
         }
@@ -200,7 +206,7 @@ impl World {
         match &it.body {
             Body::Sm(_) => self.sm_dies(part),
             Body::C2s(_) => self.c2s_dies(part),
-            Body::Peer(_) | Body::Impostor => {}
+            Body::Peer(_) | Body::S2s(_) | Body::Impostor => {}
         }
         if let Some(conn) = conn {
             self.part_closes(conn, in_order);
@@ -302,6 +308,7 @@ impl World {
             Body::Sm(_) => self.sm_gets(part, seen),
             Body::C2s(_) => self.c2s_gets(part, seen),
             Body::Peer(_) => self.peer_gets(part, seen),
+            Body::S2s(_) => self.s2s_gets(part, seen),
             Body::Impostor => {}
         }
     }
@@ -327,6 +334,9 @@ impl World {
 
     pub(super) fn part_writes(&mut self, part: usize, frame: String) {
         self.note(|| format!("  < {part} {frame}"));
+        if self.plan.nodes > 1 {
+            self.presence_sent(&frame);
+        }
         match self.parts[part].conn {
             Some(conn) => self.send(conn, frame),
             None => self.lost_by(part, &frame),
@@ -339,7 +349,7 @@ impl World {
             return;
         }
         let fault = self.plan.faults[self.rng.index(self.plan.faults.len())];
-        let part = self.rng.index(self.plan.nodes * (self.plan.sms + self.plan.c2ss + 1));
+        let part = self.rng.index(self.plan.nodes * self.plan.parts());
         self.note(|| format!("FAULT {fault:?} part {part}"));
         self.summary.faults += 1;
         if fault == Fault::FreezeShard {
@@ -403,7 +413,7 @@ impl World {
         match &self.parts[part].body {
             Body::Sm(_) => self.sm_stops(part),
             Body::C2s(_) => self.c2s_stops(part),
-            Body::Peer(_) | Body::Impostor => {}
+            Body::Peer(_) | Body::S2s(_) | Body::Impostor => {}
         }
         let away = self.rng.between(500_000, 15_000_000);
         self.kill(part, true, Some(away));

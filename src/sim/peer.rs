@@ -9,17 +9,17 @@ use crate::wire::header::PayloadKind;
 #[derive(Debug, Default)]
 pub(super) struct Peer;
 
-/// What the one at this node binds.
-pub(super) fn peer_name(node: usize) -> String {
-    match node {
-        0 => "peer".to_owned(),
-        _ => format!("peer{node}"),
+/// What the one at this node binds. Other nodes reach it only by a name with a dot: one without is an id.
+pub(super) fn peer_name(nodes: usize, node: usize) -> String {
+    match nodes {
+        1 => "peer".to_owned(),
+        _ => format!("peer{node}.test"),
     }
 }
 
 /// The address it talks from, and people talk to.
-pub(super) fn peer_jid(node: usize) -> String {
-    format!("x@{}", peer_name(node))
+pub(super) fn peer_jid(nodes: usize, node: usize) -> String {
+    format!("x@{}", peer_name(nodes, node))
 }
 
 impl World {
@@ -39,7 +39,7 @@ impl World {
             true => user_jid(user),
             false => format!("{}/r{}", user_jid(user), self.rng.index(self.plan.resources)),
         };
-        let (own, name) = (peer_jid(node), peer_name(node));
+        let (own, name) = (peer_jid(self.plan.nodes, node), peer_name(self.plan.nodes, node));
         let number = self.book.message(&own, &to);
         self.summary.messages += 1;
         self.part_writes(part, route(&name, DOMAIN, &message(Some(&own), &to, number, "chat")));
@@ -53,7 +53,10 @@ impl World {
         if routed.error || routed.kind() == "error" {
             return self.book.bounced(number);
         }
-        if let Err(wrong) = self.book.delivered(number, &peer_jid(self.parts[part].node), false) {
+        if let Err(wrong) = self
+            .book
+            .delivered(number, &peer_jid(self.plan.nodes, self.parts[part].node), false)
+        {
             self.fail(wrong);
         }
     }

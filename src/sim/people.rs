@@ -1,5 +1,6 @@
 //! People and their clients: they log in, talk, change presence, leave with or without a word, and come back elsewhere.
 
+use super::outside::outsider;
 use super::part::Body;
 use super::peer::peer_jid;
 use super::plan::Plan;
@@ -194,7 +195,8 @@ impl World {
         let node = self.parts[self.clients[client].c2s].node;
         let user = self.someone(node);
         let to = match self.rng.below(20) {
-            0 => peer_jid(self.some_node(node)),
+            0 => peer_jid(self.plan.nodes, self.some_node(node)),
+            1 if self.plan.nodes > 1 => outsider(user),
             1 => "nobody@nowhere.test".to_owned(),
             2..9 => format!("{}/r{}", user_jid(user), self.rng.index(self.plan.resources)),
             _ => user_jid(user),

@@ -42,6 +42,78 @@ const FAULTS: [Fault; 10] = [
     Fault::Gone,
 ];
 
+/// A kind of fault of a whole node, or between two.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum NodeFault {
+    /// The nodes fall into two groups that hear nothing of each other.
+    Partition,
+    /// One node is not heard by another, but hears it.
+    Deaf,
+    /// One node is not heard by anybody.
+    Mute,
+    /// Nothing crosses one connection, though others between the same nodes work.
+    Clog,
+    /// All connections between two nodes are reset.
+    Reset,
+    /// A machine is gone without a word.
+    Silence,
+    /// All processes of a machine are killed.
+    Crash,
+    /// The router alone is killed, and started again at once.
+    RouterRestart,
+    /// The router alone is killed, and started again after the grace period.
+    LateRouterRestart,
+    /// The router does nothing for a while.
+    Pause,
+}
+
+const NODE_FAULTS: [NodeFault; 10] = [
+    NodeFault::Partition,
+    NodeFault::Deaf,
+    NodeFault::Mute,
+    NodeFault::Clog,
+    NodeFault::Reset,
+    NodeFault::Silence,
+    NodeFault::Crash,
+    NodeFault::RouterRestart,
+    NodeFault::LateRouterRestart,
+    NodeFault::Pause,
+];
+
+/// What a run with several nodes has beside.
+#[derive(Clone, Debug, Default)]
+pub(super) struct MeshPlan {
+    /// Longest usual delay between two nodes, microseconds.
+    pub(super) usual_us: Micros,
+    /// Bytes that a connection between two nodes takes before the writer must wait.
+    pub(super) window: usize,
+    /// Every node is configured with all others; else only with the next one.
+    pub(super) full: bool,
+    /// Users are placed by hash, not near.
+    pub(super) spread: bool,
+    pub(super) faults: Vec<NodeFault>,
+    pub(super) faults_per_round: u64,
+}
+
+impl MeshPlan {
+    fn of(seed: u64) -> MeshPlan {
+        let mut rng = Rng::new(seed.wrapping_mul(5) + 2);
+        let faults: Vec<NodeFault> = match rng.below(3) {
+            0 => Vec::new(),
+            1 => vec![NODE_FAULTS[rng.index(NODE_FAULTS.len())]],
+            _ => NODE_FAULTS.into_iter().filter(|_| rng.chance(40)).collect(),
+        };
+        MeshPlan {
+            usual_us: [100, 1_000, 20_000][rng.index(3)],
+            window: [4_096, 65_536, 1 << 20][rng.index(3)],
+            full: true,
+            spread: rng.chance(30),
+            faults_per_round: rng.between(1, 4),
+            faults,
+        }
+    }
+}
+
 /// One run.
 #[derive(Clone, Debug)]
 pub struct Plan {
@@ -73,6 +145,7 @@ pub struct Plan {
     /// Longest usual delay of a lane or a link.
     pub(super) delay_us: Micros,
     pub(super) faults: Vec<Fault>,
+    pub(super) mesh: MeshPlan,
     pub(super) faults_per_round: u64,
 }
 
@@ -85,14 +158,14 @@ impl Plan {
             1 => vec![FAULTS[rng.index(FAULTS.len())]],
             _ => FAULTS.into_iter().filter(|_| rng.chance(40)).collect(),
         };
-        Plan {
+        let plan = Plan {
             seed,
             nodes,
-            islands: nodes > 1,
+            islands: false,
             shards: rng.between(1, 4) as ShardId,
             sms: [1, 1, 2, 2, 3][rng.index(5)],
             c2ss: rng.between(1, 3) as usize,
-            users: rng.between(2, 5) as usize * nodes,
+            users: rng.between(2, 5) as usize,
             resources: rng.between(1, 2) as usize,
             equal: rng.chance(20),
             rounds: rng.between(1, 3) as usize,
@@ -105,7 +178,33 @@ impl Plan {
             delay_us: [20, 500, 5_000][rng.index(3)],
             faults_per_round: rng.between(1, 6),
             faults,
+            mesh: MeshPlan::default(),
+        };
+        match nodes {
+            1 => plan,
+            _ => plan.spread_out(),
         }
+    }
+
+    /// The same for several nodes.
+    fn spread_out(mut self) -> Plan {
+        self.mesh = MeshPlan::of(self.seed);
+        match self.islands {
+            true => self.users *= self.nodes,
+            false => self.users += 3,
+        }
+        // There are enough of them.
+        self.sms = self.sms.min(2);
+        self.c2ss = self.c2ss.min(2);
+        if self.nodes > 8 {
+            (self.sms, self.c2ss) = (1, 1);
+        }
+        self
+    }
+
+    /// Components of a node.
+    pub(super) fn parts(&self) -> usize {
+        self.sms + self.c2ss + if self.nodes == 1 { 1 } else { 2 }
     }
 
     /// Whether users, or a user and a node, have anything to do with each other.

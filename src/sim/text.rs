@@ -14,6 +14,11 @@ pub(super) fn node_name(node: usize) -> String {
     format!("n{node}.sim")
 }
 
+/// The node of a name.
+pub(super) fn node_named(name: &str) -> Option<usize> {
+    name.strip_prefix('n')?.strip_suffix(".sim")?.parse().ok()
+}
+
 /// A component of this node, by the one name that all nodes could use for it.
 pub(super) fn name_everywhere(node: usize, name: &str) -> String {
     match name.ends_with(".sim") {
@@ -129,11 +134,12 @@ pub(super) fn resource(jid: &str) -> &str {
     jid.split_once('/').map_or("", |(_, resource)| resource)
 }
 
-/// A bind; a name that begins with `*` is bound with `multi`.
+/// A bind; a name that begins with `*` is bound with `multi`, one with `+` as the default route.
 pub(super) fn bind(name: &str) -> String {
-    match name.strip_prefix('*') {
-        Some(name) => format!("<bind xmlns='{COMP}' name='{name}' multi='to'></bind>"),
-        None => format!("<bind xmlns='{COMP}' name='{name}'></bind>"),
+    match (name.strip_prefix('*'), name.strip_prefix('+')) {
+        (Some(name), _) => format!("<bind xmlns='{COMP}' name='{name}' multi='to'></bind>"),
+        (_, Some(name)) => format!("<bind xmlns='{COMP}' name='{name}'><default></default></bind>"),
+        _ => format!("<bind xmlns='{COMP}' name='{name}'></bind>"),
     }
 }
 

@@ -3,6 +3,8 @@
 use super::book::Book;
 use super::lanes::Machine;
 use super::link::Conn;
+use super::net::Net;
+use super::outside::Outside;
 use super::part::{Body, Part};
 use super::people::{Client, Person};
 use super::plan::Plan;
@@ -10,6 +12,7 @@ use super::rng::Rng;
 use super::sm::Database;
 use super::{Failure, Summary};
 use crate::node::api::{CloseCause, Micros};
+use crate::table::ShardId;
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
@@ -48,6 +51,18 @@ pub(super) enum Event {
     Peer(usize),
     /// A fault strikes.
     Fault,
+    /// A fault strikes a node, or something between two.
+    NodeFault,
+    /// A dial reaches this node, or would.
+    Dialed(usize, usize),
+    /// A router takes a connection of a peer (its life).
+    Accept(usize, u32),
+    /// The network may let more through than before.
+    Healed,
+    /// A router starts (its life).
+    Boot(usize, u32),
+    /// Somebody outside does something.
+    Outside(usize),
 }
 
 struct Entry {
@@ -95,7 +110,11 @@ pub(super) struct World {
     pub(super) now: Micros,
     pub(super) mood: Mood,
     pub(super) machines: Vec<Machine>,
+    pub(super) net: Net,
+    /// A router died: what it had counted is gone.
+    pub(super) routers_died: bool,
     pub(super) conns: Vec<Conn>,
+    pub(super) outside: Outside,
     pub(super) parts: Vec<Part>,
     pub(super) people: Vec<Person>,
     pub(super) clients: Vec<Client>,
@@ -114,12 +133,15 @@ impl World {
         let mut rng = Rng::new(plan.seed.wrapping_mul(3) + 1);
         let mut world = World {
             machines: (0..plan.nodes)
-                .map(|node| Machine::new(&plan, node, &mut rng))
+                .map(|node| Machine::new(&plan, node, 1, &mut rng))
                 .collect(),
             rng,
             now: 1,
             mood: Mood::Dawn,
+            net: Net::new(plan.nodes),
+            routers_died: false,
             conns: Vec::new(),
+            outside: Outside::default(),
             parts: Vec::new(),
             people: Vec::new(),
             clients: Vec::new(),
@@ -133,6 +155,11 @@ impl World {
             plan,
         };
         world.populate();
+        if world.plan.nodes > 1 {
+            for (node, shard) in world.all_shards() {
+                world.act(node, shard);
+            }
+        }
         world
     }
 
@@ -181,6 +208,7 @@ impl World {
                 break;
             };
             self.now = at;
+            self.book.now = at;
             self.summary.events += 1;
             if self.summary.events > EVENTS_MAX {
                 self.wrong.push("it never comes to rest".into());
@@ -209,6 +237,12 @@ impl World {
             Event::Person(person) => self.person_acts(person),
             Event::Peer(part) => self.peer_acts(part),
             Event::Fault => self.fault(),
+            Event::NodeFault => self.node_fault(),
+            Event::Dialed(conn, target) => self.dialed(conn, target),
+            Event::Accept(conn, life) => self.accept(conn, life),
+            Event::Healed => self.healed(),
+            Event::Boot(node, life) => self.boot(node, life),
+            Event::Outside(part) => self.s2s_acts(part),
         }
     }
 
@@ -226,9 +260,11 @@ impl World {
         }
     }
 
-    /// Whether one node has been able to talk to the other for long enough that both know the same.
-    pub(super) fn reaches(&self, one: usize, other: usize) -> bool {
-        one == other
+    fn all_shards(&self) -> Vec<(usize, ShardId)> {
+        let nodes = 0..self.plan.nodes;
+        nodes
+            .flat_map(|node| (0..self.plan.shards).map(move |shard| (node, shard)))
+            .collect()
     }
 
     fn populate(&mut self) {
@@ -239,7 +275,10 @@ impl World {
             for n in 1..=self.plan.c2ss {
                 self.parts.push(Part::c2s(node, &format!("c2s{n}")));
             }
-            self.parts.push(Part::peer(node));
+            self.parts.push(Part::peer(self.plan.nodes, node));
+            if self.plan.nodes > 1 {
+                self.parts.push(Part::s2s(node));
+            }
         }
         for user in 0..self.plan.users {
             for n in 0..self.plan.resources {
@@ -263,16 +302,23 @@ impl World {
             let delay = self.rng.below(2_000_000);
             self.after(delay, Event::Person(person));
         }
-        let peers: Vec<usize> = (0..self.parts.len())
-            .filter(|part| matches!(self.parts[*part].body, Body::Peer(_)))
-            .collect();
-        for part in peers {
-            self.after(100_000, Event::Peer(part));
+        for part in 0..self.parts.len() {
+            match self.parts[part].body {
+                Body::Peer(_) => self.after(100_000, Event::Peer(part)),
+                Body::S2s(_) => self.after(100_000, Event::Outside(part)),
+                _ => {}
+            }
         }
         if !self.plan.faults.is_empty() {
             for _ in 0..self.plan.faults_per_round {
                 let delay = self.rng.below(self.plan.busy_us);
                 self.after(delay, Event::Fault);
+            }
+        }
+        if !self.plan.mesh.faults.is_empty() && !self.plan.islands {
+            for _ in 0..self.plan.mesh.faults_per_round {
+                let delay = self.rng.below(self.plan.busy_us);
+                self.after(delay, Event::NodeFault);
             }
         }
         self.pass(self.plan.busy_us)?;

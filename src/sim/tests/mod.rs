@@ -1,8 +1,8 @@
 //! Runs as many seeds as fit into the time; `JIDMESH_SIM_SEED=n` replays one with its trace, `JIDMESH_SIM_SEEDS=count`
-//! runs so many and lists all that fail, `JIDMESH_SIM_FROM=n` begins elsewhere.
+//! runs so many and lists all that fail, `JIDMESH_SIM_FROM=n` begins elsewhere, `JIDMESH_SIM_NODES=n` has so many nodes.
 
 #![allow(clippy::unwrap_used)]
-use super::{Failure, Summary, run};
+use super::{Failure, Plan, Summary, run};
 use std::time::{Duration, Instant};
 
 /// How long the plain run takes.
@@ -73,16 +73,17 @@ fn promises_hold_in_every_simulated_run() {
     failures.sort_by_key(|failure| failure.seed);
     for failure in failures.iter().skip(1) {
         println!(
-            "seed {} at {} us, faults {:?}: {}",
+            "seed {} at {} us, faults {:?} {:?}: {}",
             failure.seed,
             failure.micros,
-            super::plan::Plan::of(failure.seed, nodes).faults,
+            Plan::of(failure.seed, nodes).faults,
+            Plan::of(failure.seed, nodes).mesh.faults,
             failure.what[0]
         );
     }
     if let Some(failure) = failures.first() {
         panic!(
-            "{failure}replay: JIDMESH_SIM_SEED={} cargo test --lib sim",
+            "{failure}replay: JIDMESH_SIM_NODES={nodes} JIDMESH_SIM_SEED={} cargo test --features sim --lib sim",
             failure.seed
         );
     }
