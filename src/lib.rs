@@ -8,6 +8,7 @@
 //!
 //! ```text
 //! main       the command line, and nothing else
+//! demo       a cluster of two machines on this one, played and told
 //! load       load generator: simulated components on real sockets
 //! shell      the only room that knows glommio: executors, listeners, links, lanes, timers, signals
 //! sim        a whole cluster in one thread and virtual time (tests, feature `sim`)
@@ -33,6 +34,7 @@
 #![allow(rustdoc::private_intra_doc_links)]
 
 pub mod config;
+pub mod demo;
 pub mod jid;
 pub mod load;
 pub mod mesh;

@@ -20,6 +20,8 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// A cluster of two machines on this computer, shown at work; needs nothing and leaves nothing behind.
+    Demo(jidmesh::demo::Args),
     /// Run a node until SIGTERM; SIGHUP reads the configuration again.
     Run(RunArgs),
     /// Read everything, say what was understood, print a digest to compare machines.
@@ -78,6 +80,7 @@ struct WhereArgs {
 fn main() -> ExitCode {
     let cli = Cli::parse();
     match cli.command {
+        Some(Command::Demo(args)) => jidmesh::demo::main(&args),
         Some(Command::Check(args)) => check(&args),
         Some(Command::Status(args)) => ask(args, jidmesh::operate::status::main),
         Some(Command::Where(args)) => ask(args.node, |admin, json| {

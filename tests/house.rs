@@ -4,8 +4,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// From the roof to the ground, as `src/lib.rs` draws it.
-const ROOMS: [&str; 11] = [
-    "load", "shell", "sim", "operate", "node", "mesh", "route", "table", "config", "wire", "jid",
+const ROOMS: [&str; 12] = [
+    "demo", "load", "shell", "sim", "operate", "node", "mesh", "route", "table", "config", "wire", "jid",
 ];
 
 /// Names that only the shell, and what stands above the brain, may know.

@@ -89,5 +89,6 @@ fn altered_frames_are_caught() {
 #[test]
 fn a_bounce_and_a_closed_stream_are_caught() {
     caught(Lie::Bounce, "came back as an error");
-    caught(Lie::Close, "the router closed the connection");
+    // Noticed while reading or while writing, whichever comes first.
+    caught(Lie::Close, "the router");
 }

@@ -19,17 +19,17 @@ const BIND_BYTES_MAX: usize = 16 << 20;
 
 /// Where to log in, and as whom.
 #[derive(Clone, Debug)]
-pub(super) struct Router {
-    pub(super) addr: SocketAddr,
-    pub(super) user: String,
-    pub(super) pass: String,
+pub(crate) struct Router {
+    pub(crate) addr: SocketAddr,
+    pub(crate) user: String,
+    pub(crate) pass: String,
     /// The secret of XEP-0114 components.
-    pub(super) secret: String,
+    pub(crate) secret: String,
 }
 
 /// What a component binds.
 #[derive(Clone, Debug)]
-pub(super) enum Names {
+pub(crate) enum Names {
     /// Its id, and a domain that it shares: an sm.
     Sm { id: String, domain: String },
     /// Its id alone: a c2s.
@@ -50,16 +50,16 @@ impl Names {
 
 /// A component that is logged in.
 #[derive(Debug)]
-pub(super) struct Component {
+pub(crate) struct Component {
     pub(super) names: Names,
-    pub(super) stream: TcpStream,
+    pub(crate) stream: TcpStream,
     /// What was read and not understood yet: whole frames, or the beginning of one.
-    pub(super) unread: Vec<u8>,
+    pub(crate) unread: Vec<u8>,
 }
 
 impl Component {
     /// Logs in and binds.
-    pub(super) fn connect(router: &Router, names: Names) -> Result<Component, String> {
+    pub(crate) fn connect(router: &Router, names: Names) -> Result<Component, String> {
         let why = |e: std::io::Error| format!("{}: {e}: is a router listening there?", router.addr);
         let wait = Duration::from_secs(LOGIN_S);
         let stream = TcpStream::connect_timeout(&router.addr, wait).map_err(why)?;
@@ -161,7 +161,7 @@ impl Component {
 }
 
 /// A scanner that stands behind a stream's open tag.
-pub(super) fn scanner_in_stream() -> Scanner {
+pub(crate) fn scanner_in_stream() -> Scanner {
     let open = format!("<stream:stream xmlns:stream='{NS_STREAM}'>");
     let mut scanner = Scanner::new(LIMITS);
     if let Ok(Some(Item::Open { end, .. })) = scanner.next(open.as_bytes()) {

@@ -13,7 +13,7 @@ mod answer;
 mod arrive;
 mod book;
 mod compare;
-mod component;
+pub(crate) mod component;
 mod cpu;
 mod engine;
 mod figures;

@@ -41,4 +41,5 @@ pub use driver::DriverKind;
 pub use journal::{Journal, Stderr};
 pub use run::{Given, run};
 pub use start::{Running, Setup, StartError, start};
+pub(crate) use sys::Signals;
 pub use tls::load_pem;

@@ -72,7 +72,6 @@ async def talk_with(pu, users, base, count=20):
             assert got == ["#%d#" % (base + number) for number in range(count)], (one.label, other.label, got)
 
 
-@PENDING
 @pytest.mark.parametrize("domain, tls", [("chat.example.org", False), ("secure.example.org", True)], ids=["plain", "tls"])
 def test_one_s2s_carries_all_to_a_domain_and_another_takes_over(outside, full, domain, tls):
     machines, prosody, far_client = outside(domain, tls)
@@ -117,7 +116,6 @@ def test_one_s2s_carries_all_to_a_domain_and_another_takes_over(outside, full, d
     run(play())
 
 
-@PENDING
 def test_a_pinned_exit_is_used(outside):
     domain = "chat.example.org"
     machines, _, far_client = outside(domain, more="<exit domain='%s' node='m3.example.net'/>" % domain)
