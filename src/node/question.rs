@@ -245,18 +245,21 @@ impl Shard {
         let id = Token::new(format!("jidmesh-ask-{}-{}", self.id, self.questions).as_bytes())?;
         let state = self.seats.get_mut(seat)?;
         state.asked.push_back(Question { id, at: now, session });
-        let sm = session.and_then(|(number, token)| Some(state.clients.get(number, &token)?.sm));
-        self.say_started(seat, session.map_or(NO_NUMBER, |(number, _)| number), &id, sm);
+        let (of, token) = session.or_else(|| state.clients.some(1).pop())?;
+        let client = state.clients.get(of, &token)?;
+        let (sm, bare) = (client.sm, client.bare.clone());
+        self.say_started(seat, session.map_or(NO_NUMBER, |(number, _)| number), &id, sm, &bare);
         Some(id)
     }
 
-    fn say_started(&mut self, seat: SeatId, number: u32, token: &Token, sm: Option<SeatId>) {
+    /// `bare`: a c2s that does not know the number answers to that user's domain.
+    fn say_started(&mut self, seat: SeatId, number: u32, token: &Token, sm: SeatId, bare: &str) {
         let Some(name) = self.seats.get(seat).map(|state| state.id.clone()) else {
             return;
         };
-        let sm = sm.and_then(|sm| self.names.seat(sm)).map(|view| view.id.clone());
+        let sm = self.names.seat(sm).map(|view| view.id.clone());
         let sm = sm.unwrap_or_else(|| self.names.own().into());
-        let payload = session_payload("started", number, token.as_str(), Some(&name), Some("jidmesh"));
+        let payload = session_payload("started", number, token.as_str(), Some(bare), Some("jidmesh"));
         self.ask_link(seat, &name, &sm, &payload);
     }
 
@@ -299,13 +302,13 @@ impl Shard {
         let Some(client) = state.clients.get_mut(number, &token) else {
             return;
         };
-        let (doubted, sm) = (std::mem::take(&mut client.doubted), client.sm);
+        let (doubted, sm, bare) = (std::mem::take(&mut client.doubted), client.sm, client.bare.clone());
         if !known || (used && !client.active) {
             return self.end_ghost(now, seat, number, token);
         }
         if doubted && others {
             // Said with its own id: c2s answers with its `end` unless it is that client's.
-            self.say_started(seat, number, &token, Some(sm));
+            self.say_started(seat, number, &token, sm, &bare);
         }
     }
 

@@ -30,6 +30,9 @@ fn login(world: &mut World, sm: End, c2s: End, number: u32, jid: &str, token: &s
 /// The questions in what a component read: (number, id).
 fn questions(read: &str) -> Vec<(u32, String)> {
     let frames = read.split("<route").filter(|frame| frame.contains("jidmesh-ask-"));
+    // c2s sends its answer to the domain of the target.
+    let to_c2s = frames.clone().filter(|frame| frame.contains("'started'"));
+    to_c2s.for_each(|frame| assert!(frame.contains("@example.net' id='jidmesh'"), "{frame}"));
     let after = |frame: &str, what: &str| frame.split(what).nth(1).unwrap().split('\'').next().unwrap().to_owned();
     frames
         .map(|frame| {
