@@ -339,9 +339,9 @@ def test_sighup_with_a_good_file_with_a_bad_one_and_what_waits_for_the_next_star
 
 
 def test_sections_without_effect_are_named(folder):
-    path = write_router(folder, "<mesh><node>a.example.net</node><secret>%s</secret></mesh>" % ("s" * 32))
+    path = write_router(folder, "<uplink><ip>127.0.0.1</ip><port>5347</port><user>jabberd</user><pass>%s</pass></uplink>" % ("s" * 32))
     code, out, err = command("check", "-c", path)
-    assert code == 0 and "<mesh> has no effect" in err, (out, err)
+    assert code == 0 and "<uplink> has no effect" in err, (out, err)
 
 
 def test_a_log_that_is_moved_or_truncated_goes_on(processes, folder):
