@@ -5,9 +5,9 @@
 //! routers are driven by the same code, on the same machine, in turn. Must never be added: knowledge of the router's
 //! inside, or a shortcut that real components lack.
 //!
-//! A [workload](workload) connects [components](component) and makes a [plan](plan): a [book](book) of frames, lanes that
-//! send them, links that read. The [engine](engine) runs it on one or more [threads](worker); a frame carries a
-//! [stamp](stamp) by which its receiver knows what it must be and when it was due.
+//! A [workload] connects [components](component) and makes a [plan]: a [book] of frames, lanes that
+//! send them, links that read. The [engine] runs it on one or more [threads](worker); a frame carries a
+//! [stamp] by which its receiver knows what it must be and when it was due.
 
 mod answer;
 mod arrive;

@@ -50,7 +50,7 @@ pub(super) enum Note<'a> {
 /// What travels for others.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Packet<'a> {
-    /// For a component of the receiver, from a component of the sender ([`super::SELF`]: from the sender itself).
+    /// For a component of the receiver, from a component of the sender ([`crate::node::SELF`]: from the sender itself).
     ToSeat {
         seat: SeatId,
         source: SeatId,
