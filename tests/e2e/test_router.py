@@ -332,6 +332,39 @@ def test_an_alias_is_advertised_and_cannot_be_bound(stack):
         assert one.bind("alias.test").get("error") == "409"
 
 
+def test_an_alias_is_advertised_only_while_its_target_is_there(stack):
+    with Native(name="a.test") as one:
+        one.bind("b.test")
+        assert not [frame for frame in one.frames() if frame.is_presence("alias.test")]
+        with Native(name="id.test") as two:
+            assert two.bind("target.test").get("error") is None
+            one.next_of(lambda frame: frame.is_presence("alias.test", "available"))
+            two.send("</stream:stream>")
+            one.next_of(lambda frame: frame.is_presence("alias.test", "unavailable"))
+
+
+@pytest.mark.only("jidmesh", "jidmesh-2-shards")
+def test_an_alias_is_its_components_own_name(stack):
+    """On the stock router the answer is 401."""
+    with Native(name="a.test") as one, Native(name="target.test") as two:
+        two.route("a.test", frm="alias.test")
+        assert one.next_route().get("from") == "alias.test"
+        assert two.bind("alias.test").get("error") is None, "it has it already"
+
+
+def test_the_default_route_and_a_log_sink_end_with_their_names(stack):
+    with Native(name="a.test") as one, Native(name="id.test") as two:
+        for name, mark in (("far.test", {"default": True}), ("log.test", {"log": True})):
+            assert two.bind(name, **mark).get("error") is None
+            assert two.unbind(name).get("error") is None
+        one.drain(), two.drain()
+        one.route("nowhere.test", frm="a.test")
+        assert one.next_route().get("error") == "404"
+        one.route("a.test", frm="a.test")
+        assert one.next_route().get("error") is None
+        assert not [frame for frame in two.frames() if frame.is_route()]
+
+
 @pytest.mark.only("jidmesh", "jidmesh-2-shards")
 def test_an_alias_leads_to_its_target(stack):
     """The stock router of 2.7.0 advertises an alias, but answers 404 (`Mixed route types` in its log)."""
