@@ -47,6 +47,18 @@ def test_a_component_with_a_default_namespace_and_ack_prefix_may_open(stack):
         assert link.frame().name == "features"
 
 
+def test_a_name_is_known_to_everybody_once_its_bind_is_answered(stack):
+    """Who reads the answer may tell anybody, who may use the name at once: over several links, which several shards serve."""
+    with Native(name="one.test") as one, Native(name="two.test") as two, Native(name="three.test") as three:
+        for number in range(30):
+            name = "n%d.test" % number
+            assert one.bind(name).get("error") is None
+            two.route(name, frm="two.test")
+            three.route(name, frm="three.test")
+            assert [one.next_route().get("error") for _ in range(2)] == [None, None], name
+        assert not [frame for link in (two, three) for frame in link.frames() if frame.is_route()], "nothing was sent back"
+
+
 def test_binds_sent_together_are_answered_in_order_before_any_advert(stack):
     with Native(name="old.test"), Native() as link:
         link.login()
