@@ -182,7 +182,8 @@ impl Shard {
     /// rule. It is the owner's to place like any other, or a user would be on two sm.
     fn asks_for_session(&self, target: SeatId, header: &Route<'_>) -> Option<Box<str>> {
         let payload = header.payload.as_ref()?;
-        if payload.kind != PayloadKind::Session || !is_request(payload) || self.names.seat(target)?.kind != SeatKind::Sm {
+        if payload.kind != PayloadKind::Session || !is_request(payload) || self.names.seat(target)?.kind != SeatKind::Sm
+        {
             return None;
         }
         let jid = payload.target.or(payload.to)?.unescape()?;

@@ -394,17 +394,25 @@ fn a_start_redirected_to_an_sm_goes_there_unless_its_user_has_another() {
                 let jid = format!("u{wished}{user}@example.net/r");
                 assert_eq!(site.start(20, &jid, "id"), Some(wished), "{jid}");
             }
-            let again = site.start(10 + u32::try_from(wished).unwrap(), "juliet@example.net/chamber", &format!("again{wished}"));
+            let again = site.start(
+                10 + u32::try_from(wished).unwrap(),
+                "juliet@example.net/chamber",
+                &format!("again{wished}"),
+            );
             assert_eq!(again, Some(home), "never on two sm");
         }
         // Whoever says it: a component that addresses the sm itself is no other case.
         site.world.reload(|_| {});
         let other = &format!("sm{}", 2 - home);
-        site.world
-            .send(site.c2s, &route("c2s", other, &start(12, "juliet@example.net/hall", "id3")));
+        site.world.send(
+            site.c2s,
+            &route("c2s", other, &start(12, "juliet@example.net/hall", "id3")),
+        );
         assert_eq!(site.got("action='start'"), Some(home));
-        site.world
-            .send(site.c2s, &route("c2s", other, &start(13, "romeo@example.net/hall", "id4")));
+        site.world.send(
+            site.c2s,
+            &route("c2s", other, &start(13, "romeo@example.net/hall", "id4")),
+        );
         assert_eq!(site.got("action='start'"), Some(1 - home));
     }
 }
