@@ -25,6 +25,8 @@ counters! {
     FramesOut "jidmesh_frames_sent_total" "" "Frames queued for component links.";
     BytesOut "jidmesh_bytes_sent_total" "" "Bytes written to component links.";
     LaneFrames "jidmesh_lane_frames_total" "" "Frames handed to another shard.";
+    StallsData "jidmesh_lane_stalls_total" "lane=\"data\"" "Turns that ended with another shard's lane full; the next reads no link.";
+    StallsControl "jidmesh_lane_stalls_total" "lane=\"control\"" "Turns that ended with another shard's lane full; the next reads no link.";
     LinksOpened "jidmesh_links_opened_total" "" "Component connections accepted.";
     LinksClosed "jidmesh_links_closed_total" "" "Component connections closed.";
     LinksReturned "jidmesh_links_returned_total" "" "Components that came back within their grace period.";
