@@ -11,7 +11,7 @@ use crate::mesh::conn::{Conn, Local, Scratch};
 use crate::mesh::error::{MeshError, Reason};
 use crate::mesh::hello::{Address, policies_digest};
 use crate::mesh::members::Members;
-use crate::mesh::peer::{DialFailure, DialId, Loss, Peer, PeerEvent, Unacknowledged};
+use crate::mesh::peer::{DialFailure, DialId, Loss, Peer, PeerEvent, Seen, Unacknowledged};
 use crate::node::Shard;
 use crate::node::api::{Action, CloseCause, Level, LinkId, Micros, ShardId};
 use crate::node::counters::Counter;
@@ -633,11 +633,11 @@ impl Shard {
     }
 }
 
-fn data_of(mut lanes: [Unacknowledged; 2]) -> Vec<Vec<u8>> {
+fn data_of(mut lanes: [Unacknowledged; 2]) -> Vec<(Seen, Vec<u8>)> {
     let mut all = Vec::new();
     let mut message = Vec::new();
-    while lanes[usize::from(mesh::Lane::Data.number())].next_into(&mut message) {
-        all.push(message.clone());
+    while let Some(seen) = lanes[usize::from(mesh::Lane::Data.number())].next_into(&mut message) {
+        all.push((seen, message.clone()));
     }
     all
 }
