@@ -311,7 +311,7 @@ impl Shard {
     }
 
     /// The id that a component of this node has here, when the name is the one others use for it.
-    pub(super) fn id_at_home<'a>(&self, name: &'a str) -> Option<&'a str> {
+    pub(in crate::node) fn id_at_home<'a>(&self, name: &'a str) -> Option<&'a str> {
         strip_node(name, &self.cluster.as_ref()?.own)
     }
 
