@@ -74,7 +74,7 @@ def inside(arguments):
                             "--bind-interfaces", "--user=root", "--pid-file=", "--log-facility=-"],
                            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     where = [] if any(not argument.startswith("-") and "test_" in argument for argument in arguments) else [HERE]
-    tests = subprocess.Popen([sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "--rootdir", HERE, "-c",
+    tests = subprocess.Popen([sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "--rootdir", HERE, "--basetemp", os.path.join(FOLDER, "pytest"), "-c",
                               os.path.join(HERE, "pytest.ini"), *where, *arguments], env=environment)
     return bury_until(tests.pid, dns.pid)
 

@@ -55,17 +55,28 @@ def pytest_collection_modifyitems(config, items):
         items[:] = [item for item in items if item not in gone]
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_runtest_protocol(item):
+def pytest_runtestloop(session):
     """Where several cages share the tests, each is run by the one that makes its file first."""
     folder = os.environ.get("JIDMESH_CLAIMS")
-    if folder is None:
+    if folder is None or session.config.option.collectonly or session.testsfailed:
         return None
+    claimed = (item for item in session.items if claim(folder, item))
+    item = next(claimed, None)
+    while item is not None:
+        following = next(claimed, None)
+        item.config.hook.pytest_runtest_protocol(item=item, nextitem=following)
+        if session.shouldfail or session.shouldstop:
+            raise session.Failed(session.shouldfail) if session.shouldfail else session.Interrupted(session.shouldstop)
+        item = following
+    return True
+
+
+def claim(folder, item):
     try:
         open(os.path.join(folder, hashlib.sha256(item.nodeid.encode()).hexdigest()), "x").close()
     except FileExistsError:
-        return True
-    return None
+        return False
+    return True
 
 
 @pytest.hookimpl(hookwrapper=True)
