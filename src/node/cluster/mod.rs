@@ -21,6 +21,7 @@
 //! beyond its rows, seats and names.
 
 mod alone;
+mod dawn;
 mod exits;
 mod healing;
 mod inquiry;
@@ -82,6 +83,8 @@ pub(super) struct Cluster {
     pub(super) rows: Rows,
     /// Rows of a peer that is just leaving.
     leaving: Vec<(Box<str>, Row)>,
+    /// Rows that gave way to a claim of this node, oldest first.
+    outdone: VecDeque<(Micros, Box<str>, Row)>,
     ways: Ways,
     /// Markers sent so far.
     serial: u64,
@@ -103,6 +106,7 @@ pub(super) struct Cluster {
     exits: exits::Exits,
     healing: healing::Healing,
     links: Option<links::Links>,
+    dawn: Option<dawn::Dawn>,
     alone: alone::Alone,
 }
 
@@ -127,6 +131,7 @@ impl Cluster {
             ready: 0,
             rows: Rows::default(),
             leaving: Vec::new(),
+            outdone: VecDeque::new(),
             ways: Ways::default(),
             serial: 0,
             turning: VecDeque::new(),
@@ -140,6 +145,7 @@ impl Cluster {
             exits: exits::Exits::default(),
             healing: healing::Healing::default(),
             links: None,
+            dawn: None,
             alone: alone::Alone::default(),
         }
     }

@@ -156,9 +156,11 @@ impl Shard {
             }
             PeerState::Stalled => self.ask_elsewhere(now, Some(peer)),
             PeerState::Ready if before == PeerState::Joining => self.ask_elsewhere(now, None),
+            PeerState::Ready if before == PeerState::Stalled => self.has_given_way(peer),
             PeerState::Ready | PeerState::Joining => {}
         }
         self.look_whether_alone(now);
+        self.look_at_dawn(now);
     }
 
     /// Its home: a message from a peer.

@@ -111,6 +111,15 @@ impl Site {
         self.carry();
     }
 
+    /// Nothing gets through to node `there`, as node `here` sees it.
+    fn stalls(&mut self, here: usize, there: usize) {
+        self.cut.extend([(here, there), (there, here)]);
+        let (number, home) = self.peer(here, there);
+        let world = &mut self.nodes[here];
+        world.shards[home].peer_stalled(world.now, number, true);
+        self.carry();
+    }
+
     fn peer(&mut self, here: usize, there: usize) -> (PeerId, usize) {
         let world = &mut self.nodes[here];
         let peer = world.shards[0].peer_known(world.now, NODES[there]).unwrap();
@@ -799,6 +808,38 @@ fn nothing_is_lost_when_the_way_led_to_a_node_that_died() {
         assert_eq!((way.len(), after.len()), (1, 1), "{jid} with {shards} shards: {all}");
         assert!(way < after, "{all}");
     }
+}
+
+#[test]
+fn devices_that_died_with_their_node_are_told_though_another_logged_in_before_that_was_known() {
+    let mut claimed = 0;
+    for (user, shards) in (0..8).flat_map(|user| [(user, 1), (user, 2)]) {
+        let mut site = Site::new(2, shards);
+        let jid = format!("u{user}@{DOMAIN}");
+        assert_eq!(site.login(1, 7, &format!("{jid}/dead"), 1), 1);
+        assert_eq!(site.login(1, 8, &format!("{jid}/back"), 2), 1);
+        site.stalls(0, 1);
+        site.send_c2s(0, DOMAIN, &start(9, &format!("{jid}/back"), "early"));
+        let early = site.took_sm(0).contains("id='early'");
+        claimed += u32::from(early);
+        site.dies(0, 1);
+        let heard = site.answer_fences().concat();
+        assert!(
+            heard.contains(&format!("target='{jid}/dead'")),
+            "early: {early}: {heard}"
+        );
+        if early {
+            // Who is not back yet is told away before he is back; who is back is not.
+            site.send_sm(0, "c2s", &started(9, &format!("{jid}/back"), "early", &token(3)));
+            site.pass(12_000_000);
+            assert!(
+                !site
+                    .took_sm(0)
+                    .contains(&format!("id='jidmesh-tell-2' target='{jid}/back'"))
+            );
+        }
+    }
+    assert!(claimed > 0, "some have no owner that can be reached");
 }
 
 #[test]
