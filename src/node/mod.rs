@@ -385,8 +385,13 @@ impl Shard {
                 clock,
                 sessions,
             } => self.row_in(now, peer, &bare, clock, sessions),
-            Message::WantRows { peer } => self.tell_rows(now, peer),
-            Message::RowsDone { peer, rows, exits } => self.rows_done(peer, rows, exits),
+            Message::WantRows { peer, reborn } => self.tell_rows(now, peer, reborn),
+            Message::RowsDone {
+                peer,
+                rows,
+                exits,
+                told_away,
+            } => self.rows_done(peer, rows, exits, &told_away),
             Message::ExitOut { domain, clock, taken } => self.exit_out(&domain, clock, taken),
             Message::ExitIn {
                 peer,

@@ -12,7 +12,7 @@ use crate::mesh::conn::{Conn, Local, Scratch};
 use crate::mesh::error::{MeshError, Reason};
 use crate::mesh::hello::{Address, policies_digest};
 use crate::mesh::members::Members;
-use crate::mesh::peer::{DialFailure, DialId, Loss, Peer, PeerEvent, Seen, Unacknowledged};
+use crate::mesh::peer::{AnewCause, DialFailure, DialId, Loss, Peer, PeerEvent, Seen, Unacknowledged};
 use crate::node::Shard;
 use crate::node::api::{Action, CloseCause, Level, LinkId, Micros, ShardId};
 use crate::node::counters::Counter;
@@ -499,8 +499,13 @@ impl Shard {
                 }
             }
             PeerEvent::Lost(loss) => self.peer_lost(now, peer, loss),
-            PeerEvent::Anew { unacknowledged, .. } => {
+            PeerEvent::Anew {
+                cause, unacknowledged, ..
+            } => {
                 self.peer_gone(now, peer, &data_of(unacknowledged));
+                if cause == AnewCause::NewIncarnation {
+                    self.peer_reborn(peer);
+                }
                 if self.transport(peer).is_some_and(|transport| transport.is_up()) {
                     self.peer_joined(now, peer);
                 }

@@ -30,6 +30,7 @@ mod members;
 mod message;
 mod packets;
 mod peers;
+mod reborn;
 mod refusals;
 mod report;
 mod rows;
@@ -85,6 +86,10 @@ pub(super) struct Cluster {
     leaving: Vec<(Box<str>, Row)>,
     /// Rows that gave way to a claim of this node, oldest first.
     outdone: VecDeque<(Micros, Box<str>, Row)>,
+    /// Full JIDs of sessions that ended with their node.
+    told_away: TableMap<PeerId, Vec<Box<str>>>,
+    /// Peers that are about to join as other processes than before.
+    reborn: Vec<PeerId>,
     ways: Ways,
     /// Markers sent so far.
     serial: u64,
@@ -130,6 +135,8 @@ impl Cluster {
             rows: Rows::default(),
             leaving: Vec::new(),
             outdone: VecDeque::new(),
+            told_away: TableMap::default(),
+            reborn: Vec::new(),
             ways: Ways::default(),
             serial: 0,
             turning: VecDeque::new(),

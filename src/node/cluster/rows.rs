@@ -192,13 +192,24 @@ impl Shard {
     }
 
     /// Tells a new peer's home all rows of this shard.
-    pub(in crate::node) fn tell_rows(&mut self, now: Micros, peer: PeerId) {
+    pub(in crate::node) fn tell_rows(&mut self, now: Micros, peer: PeerId, reborn: bool) {
+        let told_away = self.cluster.as_mut().map(|cluster| cluster.told_away(peer, reborn));
         let claimed = self.users.iter().filter(|(_, user)| user.claim != Clock::default());
         let rows = claimed
             .map(|(bare, user)| (bare.into(), user.claim, row_sessions(user)))
             .collect();
         let (home, exits) = (self.home_of(peer), self.own_exits());
-        self.tell(now, home, Message::RowsDone { peer, rows, exits });
+        let told_away = told_away.unwrap_or_default();
+        self.tell(
+            now,
+            home,
+            Message::RowsDone {
+                peer,
+                rows,
+                exits,
+                told_away,
+            },
+        );
     }
 
     /// Another node serves a user, or no longer does.
@@ -314,6 +325,9 @@ impl Shard {
         let leaving = std::mem::take(&mut cluster.leaving).into_iter();
         for (bare, row, outdone) in leaving.map(|(bare, row)| (bare, row, false)).chain(outdone) {
             if outdone || self.belongs_here(&bare) {
+                if let Some(cluster) = &mut self.cluster {
+                    cluster.note_told_away(&bare, &row);
+                }
                 let lost = row.sessions.into_iter().filter(|session| session.available);
                 self.users.change(&bare, |user| {
                     user.flux().untold.extend(lost.map(|session| session.resource));
