@@ -208,6 +208,10 @@ pub(super) enum Message {
         key: SessionKey,
         restarted: bool,
     },
+    /// What waits for the lost c2s in this session goes to its user once more.
+    Recall {
+        key: SessionKey,
+    },
     // Questions among shards.
     FenceDone {
         sm: SeatId,

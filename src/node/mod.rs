@@ -39,6 +39,7 @@ mod message_log;
 mod negotiate;
 mod placement;
 mod question;
+mod recall;
 mod returned;
 mod seat;
 mod surrogate;
@@ -368,6 +369,7 @@ impl Shard {
             Message::Presence { bare, key, priority } => self.presence(now, &bare, key, priority),
             Message::StartDone { bare, c2s, request } => self.start_done(now, &bare, c2s, request),
             Message::EndClient { key, restarted } => self.end_client(now, key, restarted),
+            Message::Recall { key } => self.recall(now, from, key),
             Message::FenceDone { sm, number } => self.fence_done(now, sm, number),
             Message::SurrogateStarted {
                 sm,
