@@ -272,6 +272,7 @@ impl Shard {
         self.accept = Arc::new(accept_config(&config, self.limits, false));
         self.accept_remote = Arc::new(accept_config(&config, self.limits, true));
         self.config = config;
+        self.wake_by(now);
         self.align_aliases(now);
     }
 
