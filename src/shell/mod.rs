@@ -5,10 +5,10 @@
 //! brain asks, write once for each destination, send the lanes, sleep.
 //!
 //! Invariants:
-//! * No link is read more than one budget at a time ([`driver::READ_BYTES`]); links take turns.
+//! * No link is read more than one budget at a time ([`driver::Budget`]); links take turns.
 //! * One write at a time for each link; what comes meanwhile waits in the brain.
 //! * Everything the shell holds is bounded: links by `max_fds`, those that peers opened by [`accept::PEER_LINKS_MAX`],
-//!   dials by [`dial`]'s limit, lanes by [`lanes::LANE_BATCHES`], timers by links.
+//!   dials by [`dial`]'s limit, lanes by `<lane-batches>`, timers by links.
 //! * A socket is closed by its shard, explicitly, before the shard's executor ends.
 //! * An idle shard sleeps in the kernel; only the heartbeat wakes it.
 //!
@@ -21,6 +21,7 @@ mod adopted;
 mod brain;
 mod checks;
 mod control;
+mod cpus;
 mod dial;
 mod driver;
 mod hub;
@@ -38,7 +39,6 @@ mod tls;
 
 pub use brain::Brain;
 pub use control::Control;
-pub use driver::DriverKind;
 pub use journal::{Journal, Stderr};
 pub use run::{Given, run};
 pub use start::{Running, Setup, StartError, start};
