@@ -339,7 +339,11 @@ mod tests {
         ] {
             let text = format!("<tuning basis='reasoned'>\n{inside}</tuning>");
             let problems = parse_profile(Path::new("p.xml"), text.as_bytes()).expect_err(inside);
-            assert!(problems[0].plain().to_string().contains(words), "{inside}: {}", problems[0].plain());
+            assert!(
+                problems[0].plain().to_string().contains(words),
+                "{inside}: {}",
+                problems[0].plain()
+            );
         }
         assert!(
             parse_profile(Path::new("p.xml"), b"<tuning/>").is_err(),

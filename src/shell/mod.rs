@@ -44,3 +44,8 @@ pub use run::{Given, run};
 pub use start::{Running, Setup, StartError, start};
 pub(crate) use sys::Signals;
 pub use tls::load_pem;
+
+/// Whether a shard can have a completion ring of its own here; else why not.
+pub fn completion_ring() -> Result<(), String> {
+    driver::has_ring().map_err(|error| error.to_string())
+}

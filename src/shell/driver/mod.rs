@@ -31,6 +31,11 @@ pub(crate) struct Budget {
     pub(crate) turn_bytes: usize,
 }
 
+/// Whether the kernel gives this process the ring that [`Ring`] wants.
+pub(crate) fn has_ring() -> io::Result<()> {
+    ring::available()
+}
+
 /// What an error of a socket means for the link.
 fn cause_of(error: &io::Error) -> CloseCause {
     match error.kind() {

@@ -88,6 +88,11 @@ fn at(sockets: &mut [Entry], token: Token) -> Option<&mut Socket> {
     }
 }
 
+/// Whether there is a ring to be had.
+pub(super) fn available() -> io::Result<()> {
+    setup::ring().map(drop)
+}
+
 impl Ring {
     /// Makes the ring, in the thread that will use it. An error says what the kernel lacks or refuses.
     pub(crate) fn new(bell: Arc<Doorbell>, budget: Budget, buffers: u16) -> io::Result<Ring> {
