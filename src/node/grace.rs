@@ -118,6 +118,7 @@ impl Shard {
     /// Every shard: a seat is no more.
     pub(super) fn seat_gone(&mut self, now: Micros, seat: SeatId) {
         let (kind, home) = self.names.seat(seat).map(|view| (view.kind, view.home)).unzip();
+        let id = self.names.seat(seat).map(|view| view.id.clone());
         let s2s_of = self
             .names
             .seat(seat)
@@ -131,7 +132,7 @@ impl Shard {
         match kind {
             _ if abroad && kind != Some(SeatKind::C2s) => self.end_clients_at(now, seat),
             Some(SeatKind::Sm) => {
-                self.sm_lost(now, seat, false);
+                self.sm_lost(now, seat, id);
                 self.fences.remove(&seat);
             }
             Some(SeatKind::C2s) => self.c2s_lost(now, seat),
@@ -172,7 +173,7 @@ impl Shard {
         let abroad = self.names.seat(seat).is_some_and(|view| view.peer.is_some());
         match kind {
             SeatKind::Sm if abroad => self.end_clients_at(now, seat),
-            SeatKind::Sm => self.sm_lost(now, seat, true),
+            SeatKind::Sm => self.sm_lost(now, seat, None),
             SeatKind::C2s => self.end_sessions_of(&name),
             _ => {}
         }
@@ -257,7 +258,9 @@ impl Shard {
         let mut soon = false;
         let mut wake: Option<Micros> = None;
         let mut due: Vec<(SeatId, Due)> = Vec::new();
-        let keepalive_us = u64::from(self.config.check.keepalive_s) * 1_000_000;
+        // Without an interval there are no checks (jabberd2's router.xml).
+        let check = &self.config.check;
+        let keepalive_us = u64::from(check.keepalive_s * u32::from(check.interval_s > 0)) * 1_000_000;
         for (seat, state) in self.seats.iter() {
             match &state.life {
                 Life::Lost { until } if now >= *until => due.push((seat, Due::Expired)),
@@ -288,7 +291,7 @@ impl Shard {
                 if now >= idle_since + keepalive_us {
                     due.push((seat, Due::Keepalive));
                 }
-                let interval_us = u64::from(self.config.check.interval_s.max(1)) * 1_000_000;
+                let interval_us = u64::from(check.interval_s) * 1_000_000;
                 wake = Some(wake.map_or(now + interval_us, |wake| wake.min(now + interval_us)));
             }
         }

@@ -54,7 +54,7 @@ impl Brain for Recorder {
         LinkId { slot: 0, generation: 1 }
     }
     fn probed(&mut self, _: Micros, _: LinkId, _: bool) {}
-    fn take_output(&mut self, _: LinkId, _: &mut Vec<u8>) {}
+    fn take_output(&mut self, _: Micros, _: LinkId, _: &mut Vec<u8>) {}
     fn written(&mut self, _: Micros, _: LinkId, _: usize) {}
     fn take_actions(&mut self, into: &mut Vec<Action<()>>) {
         into.append(&mut self.actions);

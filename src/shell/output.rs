@@ -141,12 +141,12 @@ impl<B: Brain> Hub<B> {
         chunk.clear();
         let Some(tls) = &mut link.tls else {
             if !last {
-                self.brain.take_output(id, &mut chunk);
+                self.brain.take_output(self.now, id, &mut chunk);
             }
             return Ok(chunk);
         };
         if link.plain_first {
-            self.brain.take_output(id, &mut chunk);
+            self.brain.take_output(self.now, id, &mut chunk);
             if !chunk.is_empty() {
                 return Ok(chunk);
             }
@@ -154,7 +154,7 @@ impl<B: Brain> Hub<B> {
         }
         link.plain.clear();
         if !last && !tls.handshaking() {
-            self.brain.take_output(id, &mut link.plain);
+            self.brain.take_output(self.now, id, &mut link.plain);
         }
         tls.seal(&link.plain, &mut chunk)?;
         if chunk.is_empty() && matches!(link.fate, Fate::Closing { last: false, .. }) {

@@ -5,6 +5,7 @@ use super::message::Note;
 use crate::node::Shard;
 use crate::node::api::{Level, Micros};
 use crate::node::counters::Counter;
+use crate::node::farewell::full_hash;
 use crate::node::grace::session_payload;
 use crate::node::lane::{Message, SessionKey};
 use crate::table::rows::{Clock, Row, RowSession};
@@ -12,12 +13,7 @@ use crate::table::users::{Session, Stage, User};
 use crate::table::ways::HOPS_MAX;
 use crate::table::{PeerId, SeatId, ShardId, Token};
 use crate::wire::edit;
-use crate::wire::header::{Payload, PayloadKind};
 use smallvec::SmallVec;
-
-/// How long the farewells of a session are muted that this node lost to a newer claim, microseconds; and of how many.
-const LOST_US: Micros = 30_000_000;
-const LOST_MAX: usize = 65_536;
 
 type RowSessions = SmallVec<[RowSession; 1]>;
 
@@ -151,8 +147,11 @@ impl Shard {
         if self.users.get(bare).is_some_and(|user| user.claim != Clock::default()) {
             return true;
         }
-        if cluster.rows.get(bare).is_some() {
+        if let Some(row) = cluster.rows.get(bare) {
             // Meanwhile a newer claim of another node was heard of.
+            let moved = row.sessions.iter().any(|other| other.resource == session.resource);
+            let moved = moved.then(|| full_hash(bare, &session.resource)).into_iter().collect();
+            self.take_sessions(now, Some(sm), moved);
             let key = SessionKey {
                 c2s: session.c2s,
                 number: session.number,
@@ -234,11 +233,10 @@ impl Shard {
         if let Some(cluster) = &mut self.cluster {
             cluster.rows.set(bare, row);
         }
+        let moved = sessions.iter().filter(|session| online.contains(&session.resource));
+        let moved = moved.map(|session| full_hash(bare, &session.resource)).collect();
+        self.take_sessions(now, sm, moved);
         for session in sessions {
-            if online.contains(&session.resource) {
-                let full = format!("{bare}/{}", session.resource).into();
-                self.tell_all(now, &Message::Superseded { full });
-            }
             let key = SessionKey {
                 c2s: session.c2s,
                 number: session.number,
@@ -267,27 +265,14 @@ impl Shard {
         self.hand(now, sm, crate::node::SELF, &frame);
     }
 
-    /// A session of this node lost against a newer claim: what its sm says of its end is not true.
-    pub(in crate::node) fn superseded(&mut self, now: Micros, full: Box<str>) {
-        let Some(cluster) = &mut self.cluster else { return };
-        while cluster.lost.front().is_some_and(|(at, _)| at + LOST_US <= now) || cluster.lost.len() >= LOST_MAX {
-            cluster.lost.pop_front();
-        }
-        cluster.lost.push_back((now, full));
-    }
-
-    /// sm says that somebody went offline who in truth moved to a newer session elsewhere.
-    pub(in crate::node) fn is_untrue_farewell(&self, payload: &Payload<'_>) -> bool {
-        let Some(cluster) = self.cluster.as_ref().filter(|cluster| !cluster.lost.is_empty()) else {
-            return false;
+    /// What the sm of these sessions says of their end is not true. Known to its home before it hears of their end.
+    fn take_sessions(&mut self, now: Micros, sm: Option<SeatId>, sessions: Vec<u64>) {
+        let view = sm.and_then(|sm| self.names.seat(sm)).filter(|_| !sessions.is_empty());
+        let Some((home, sm)) = view.map(|view| (view.home, view.id.clone())) else {
+            return;
         };
-        payload.kind == PayloadKind::Presence
-            && payload.kind_attr.is_some_and(|kind| kind.0 == b"unavailable")
-            && payload
-                .from
-                .and_then(|from| from.unescape())
-                .and_then(|from| crate::jid::full_key(&from).map(|key| key.into_owned()))
-                .is_some_and(|full| cluster.lost.iter().any(|(_, lost)| **lost == *full))
+        let sessions = sessions.into();
+        self.tell(now, home, Message::SessionsTaken { sm, sessions });
     }
 
     /// Every slice: a peer is gone, and the sessions of its sm with it. The directory owner of each user tells his
