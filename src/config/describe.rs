@@ -14,6 +14,7 @@ impl Config {
         let mut lines = self.who_may_come();
         lines.extend(self.where_lines_go());
         lines.extend(self.what_is_limited());
+        lines.extend(describe_tuning(&self.tuning));
         lines.extend(self.beyond_this_machine());
         lines.extend(self.for_the_operator());
         let mut text = String::new();
@@ -71,10 +72,6 @@ impl Config {
             peer_bytes,
         } = self.queues;
         let [link, held, peer] = [link_bytes, held_bytes, peer_bytes].map(|bytes| bytes >> 20);
-        let shards = match self.tuning.shards {
-            Shards::Auto => "auto".to_owned(),
-            Shards::Count(count) => count.to_string(),
-        };
         vec![
             ("keepalive", keepalive),
             ("limits", self.limits()),
@@ -87,7 +84,6 @@ impl Config {
                 "queues",
                 format!("{link} MiB a link, {held} MiB held frames, {peer} MiB a peer"),
             ),
-            ("shards", shards),
         ]
     }
 
@@ -166,6 +162,41 @@ impl Config {
         };
         format!("{} allowed, {} denied, {others}", allow.len(), deny.len())
     }
+}
+
+/// `<tuning>`, one line for each thing.
+fn describe_tuning(tuning: &Tuning) -> Vec<Line> {
+    let basis = match (tuning.profile.as_str(), tuning.basis) {
+        ("auto", _) => "",
+        (_, Basis::Measured) => " (measured)",
+        (_, Basis::Reasoned) => " (reasoned, not measured)",
+    };
+    let shards = match tuning.shards {
+        Shards::Auto => "auto".to_owned(),
+        Shards::Count(count) => count.to_string(),
+    };
+    let cpus = match &tuning.cpus {
+        Cpus::All => "any CPU".to_owned(),
+        Cpus::List(list) => format!(
+            "CPUs {}",
+            list.iter().map(ToString::to_string).collect::<Vec<_>>().join(",")
+        ),
+        Cpus::Numa(node) => format!("the CPUs of NUMA node {node}"),
+    };
+    let driver = match tuning.driver {
+        DriverKind::Readiness => "readiness",
+        DriverKind::Ring => "the completion ring",
+        DriverKind::Auto => "the completion ring where the kernel has it",
+    };
+    let (read, turn) = (tuning.read_bytes >> 10, tuning.turn_bytes >> 10);
+    vec![
+        ("tuning", format!("{}{basis}", tuning.profile)),
+        ("shards", format!("{shards}, pinned to {cpus}, served by {driver}")),
+        (
+            "reading",
+            format!("{read} KiB a link, {turn} KiB a turn, pauses of {} us", tuning.pause_us),
+        ),
+    ]
 }
 
 /// What a node says of its mesh: (what, how).

@@ -8,7 +8,7 @@ use super::observe::{is_request, session_of, token};
 use super::{SELF, Shard};
 use crate::jid;
 use crate::table::names::Multi;
-use crate::table::users::Session;
+use crate::table::users::{Recall, Session};
 use crate::table::{SeatId, SeatKind};
 use crate::wire::copy::append;
 use crate::wire::header::{self, Frame, Payload, PayloadKind, Route};
@@ -209,6 +209,7 @@ impl Shard {
             shown: false,
             priority: 0,
             ending: false,
+            recall: Recall::default(),
         });
         self.tell(
             now,

@@ -58,7 +58,7 @@ impl Shard {
         self.wake_by(now + TICK_US);
     }
 
-    fn send_fence(&mut self, now: Micros, sm: SeatId, number: u64, domain: &str) {
+    pub(super) fn send_fence(&mut self, now: Micros, sm: SeatId, number: u64, domain: &str) {
         self.count(Counter::Fences);
         let Some(id) = self.names.seat(sm).map(|view| view.id.clone()) else {
             return;

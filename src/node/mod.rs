@@ -43,6 +43,7 @@ mod negotiate;
 mod observe;
 mod placement;
 mod question;
+mod recall;
 mod registration;
 mod returned;
 mod seat;
@@ -374,6 +375,7 @@ impl Shard {
             Message::Presence { bare, key, priority } => self.presence(now, &bare, key, priority),
             Message::StartDone { bare, c2s, request } => self.start_done(now, &bare, c2s, request),
             Message::EndClient { key, restarted } => self.end_client(now, key, restarted),
+            Message::Recall { key } => self.recall(now, from, key),
             Message::FenceDone { sm, number } => self.fence_done(now, sm, number),
             Message::SurrogateStarted {
                 sm,
@@ -391,8 +393,13 @@ impl Shard {
                 clock,
                 sessions,
             } => self.row_in(now, peer, &bare, clock, sessions),
-            Message::WantRows { peer } => self.tell_rows(now, peer),
-            Message::RowsDone { peer, rows, exits } => self.rows_done(peer, rows, exits),
+            Message::WantRows { peer, reborn } => self.tell_rows(now, peer, reborn),
+            Message::RowsDone {
+                peer,
+                rows,
+                exits,
+                told_away,
+            } => self.rows_done(peer, rows, exits, &told_away),
             Message::ExitOut { domain, clock, taken } => self.exit_out(&domain, clock, taken),
             Message::ExitIn {
                 peer,

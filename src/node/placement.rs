@@ -175,6 +175,9 @@ impl Shard {
         if tied_to.is_none() && self.wait_for_fences(now, bare, Some(target)) {
             return;
         }
+        if has_start && self.recalls(now, bare) {
+            return;
+        }
         let (starts, held) = self.users.change(bare, |user| {
             let flux = user.flux();
             let mut starts = Vec::new();

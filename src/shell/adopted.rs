@@ -81,7 +81,7 @@ impl Brain for Recorder {
 fn hubs(move_on: bool) -> (Hub<Recorder>, lanes::Lanes<Recorder>) {
     let bells: Vec<_> = (0..2).map(|_| Arc::new(Doorbell::new().unwrap())).collect();
     let (_, mut commands) = Control::new(&bells);
-    let mut ways = lanes::mesh::<Recorder>(&bells);
+    let mut ways = lanes::mesh::<Recorder>(&bells, 8);
     let second = ways.pop().unwrap();
     let context = Context {
         journal: Arc::new(Stderr),
