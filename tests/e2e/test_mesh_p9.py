@@ -20,7 +20,6 @@ from prosody import Prosody, pem_file
 from talk import Talk, in_order_once, not_disturbed, run
 
 pytestmark = [pytest.mark.mesh, pytest.mark.timeout(180)]
-PENDING = pytest.mark.pending
 MUC = "conference.example.net"
 
 
@@ -205,7 +204,6 @@ async def say_to_all(clients, text):
     assert len(heard[0]) == 5 * len(clients) and all(one == heard[0] for one in heard), heard
 
 
-@PENDING
 def test_a_room_on_one_machine_is_a_room_for_all(room_service):
     machines, service = room_service
     names = ("ann", "bob", "cid")
