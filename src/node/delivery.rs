@@ -105,7 +105,7 @@ impl Shard {
             let Some(state) = self.seats.get_mut(c2s) else {
                 return false;
             };
-            if !known && state.is_dismissed(key.number, &key.token) {
+            if !known && state.is_dismissed(now, key.number, &key.token) {
                 // `ended` or `replaced` passed before. c2s looks at the number alone, which may be another client's now.
                 self.count(Counter::DropGone);
                 return false;

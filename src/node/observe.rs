@@ -105,7 +105,7 @@ impl Shard {
             token,
         };
         let Some(client) = state.hear(number, &token) else {
-            if payload.kind != PayloadKind::Session && state.is_dismissed(number, &token) {
+            if payload.kind != PayloadKind::Session && state.is_dismissed(now, number, &token) {
                 // Said before its c2s heard that its session is over. An error would close whoever has the number now.
                 self.count(Counter::DropGone);
                 return false;

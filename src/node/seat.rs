@@ -161,10 +161,10 @@ impl Seat {
     }
 
     /// c2s was told, or is being told, that this client's session is over.
-    pub(super) fn is_dismissed(&self, number: u32, token: &Token) -> bool {
+    pub(super) fn is_dismissed(&self, now: Micros, number: u32, token: &Token) -> bool {
         self.dismissed
             .iter()
-            .any(|(_, other, of)| *other == number && of == token)
+            .any(|(at, other, of)| now < at + DISMISSED_US && *other == number && of == token)
     }
 
     /// Frames go to the queue, not to the link.

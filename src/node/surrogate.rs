@@ -4,6 +4,7 @@
 //! contact in the roster, external ones too, and never an `available` comes before it.
 
 use super::api::Micros;
+use super::farewell::full_hash;
 use super::grace::session_payload;
 use super::lane::Message;
 use super::{SELF, Shard, TICK_US};
@@ -36,6 +37,8 @@ struct Surrogate {
     bare: Box<str>,
     resource: Box<str>,
     sm: SeatId,
+    /// Its sm was told to tell.
+    started: bool,
     until: Micros,
 }
 
@@ -63,6 +66,7 @@ impl Shard {
             bare: bare.into(),
             resource: resource.clone(),
             sm,
+            started: false,
             until: now + ANSWER_US,
         };
         self.surrogates.flying.insert(number, surrogate);
@@ -107,15 +111,12 @@ impl Shard {
 
     pub(super) fn surrogate_started(&mut self, now: Micros, sm: SeatId, bare: &str, number: u32, token: Token) {
         let end = session_payload("end", number, token.as_str(), None, None);
-        if !self
-            .surrogates
-            .flying
-            .get(&number)
-            .is_some_and(|known| known.sm == sm && *known.bare == *bare)
-        {
+        let known = self.surrogates.flying.get_mut(&number);
+        let Some(surrogate) = known.filter(|known| known.sm == sm && *known.bare == *bare) else {
             // It came too late: nobody else would ever end it.
             return self.hand_sm(now, sm, bare, &end);
-        }
+        };
+        surrogate.started = true;
         let mut presence = format!(
             "<presence xmlns='{NS_CLIENT}' xmlns:sc='{NS_SESSION}' type='unavailable' sc:c2s='{number}' sc:sm='"
         )
@@ -132,6 +133,34 @@ impl Shard {
         };
         self.touch(&surrogate.bare, surrogate.sm);
         self.surrogate_over(now, &surrogate.bare);
+    }
+
+    /// A user is back elsewhere with sessions whose contacts are being told away: those who have not heard it yet shall
+    /// not. To be followed by [`Shard::settle`].
+    pub(super) fn stop_telling(&mut self, now: Micros, bare: &str, is_back: impl Fn(&str) -> bool) {
+        let of_him = |it: &Surrogate| *it.bare == *bare && is_back(&it.resource);
+        let flying = self.surrogates.flying.iter().filter(|(_, it)| of_him(it));
+        let flying: Vec<(u32, SeatId, bool)> = flying.map(|(number, it)| (*number, it.sm, it.started)).collect();
+        let mut stopped = false;
+        for (number, sm, started) in flying {
+            if started {
+                let told = self.surrogates.flying.get(&number);
+                let told = told.map(|it| full_hash(bare, &it.resource)).into_iter().collect();
+                self.take_sessions(now, Some(sm), told);
+            } else {
+                // When it starts it is ended without a word.
+                self.surrogates.flying.remove(&number);
+                self.touch(bare, sm);
+                stopped = true;
+            }
+        }
+        if stopped {
+            self.users.change(bare, |user| {
+                if user.wait() == Some(Wait::Telling) {
+                    user.flux().wait = None;
+                }
+            });
+        }
     }
 
     /// The sm of some surrogates is lost: their contacts are untold again.

@@ -47,6 +47,8 @@ pub(super) struct Book {
     pub(super) over: BTreeSet<String>,
     /// Presence of a client was lost on its way to his sm.
     pub(super) lost_change: bool,
+    /// Sessions that c2s left behind.
+    pub(super) ghosts: u64,
     /// When presence about one user was last sent to another.
     presence_sent: BTreeMap<(String, String), Micros>,
     pub(super) now: Micros,

@@ -105,6 +105,8 @@ impl World {
                 self.c2s(part).clients.remove(&number);
                 self.client_out(client, "its start failed");
             }
+            // Of a client who did not wait for it, and whose number this one has: nobody will ever end that session.
+            ("started", Some(_)) => self.book.ghosts += 1,
             _ => {}
         }
     }

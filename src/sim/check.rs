@@ -248,15 +248,14 @@ impl World {
             self.fail(format!("{began} sessions began, {ended} ended"));
         }
         if self.plan.faults.iter().all(|fault| *fault == Fault::FreezeShard) && self.plan.mesh.faults.is_empty() {
-            for counter in [
-                Counter::LinksLost,
-                Counter::ZombiesCleared,
-                Counter::GhostsCleared,
-                Counter::BadInput,
-            ] {
+            for counter in [Counter::LinksLost, Counter::ZombiesCleared, Counter::BadInput] {
                 if sum.get(counter) != 0 {
                     self.fail(format!("without a fault: {counter:?} is {}", sum.get(counter)));
                 }
+            }
+            let (cleared, left) = (sum.get(Counter::GhostsCleared), self.book.ghosts);
+            if cleared > left {
+                self.fail(format!("without a fault: {cleared} ghosts cleared, {left} left behind"));
             }
         }
         if self.wrong.is_empty() { Ok(()) } else { Err(Broken) }

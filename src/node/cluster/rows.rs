@@ -239,7 +239,11 @@ impl Shard {
             Some(_) => {}
             None => {
                 let online = row.sessions.iter().any(|session| session.available);
-                cluster.rows.set(bare, row);
+                let is_back = |resource: &str| row.sessions.iter().any(|session| *session.resource == *resource);
+                self.stop_telling(now, bare, is_back);
+                if let Some(cluster) = &mut self.cluster {
+                    cluster.rows.set(bare, row);
+                }
                 self.is_back(now, bare, online);
                 self.settle(now, bare);
             }
@@ -304,7 +308,7 @@ impl Shard {
     }
 
     /// What the sm of these sessions says of their end is not true. Known to its home before it hears of their end.
-    fn take_sessions(&mut self, now: Micros, sm: Option<SeatId>, sessions: Vec<u64>) {
+    pub(in crate::node) fn take_sessions(&mut self, now: Micros, sm: Option<SeatId>, sessions: Vec<u64>) {
         let view = sm.and_then(|sm| self.names.seat(sm)).filter(|_| !sessions.is_empty());
         let Some((home, sm)) = view.map(|view| (view.home, view.id.clone())) else {
             return;

@@ -942,3 +942,39 @@ fn contacts_hear_again_of_whom_they_were_told_away() {
     }
     assert_eq!(site.count(Counter::HealingProbes), 3);
 }
+
+#[test]
+fn who_is_back_while_his_contacts_are_told_away_is_told_away_no_further() {
+    for started in [false, true] {
+        let mut site = Site::new(2, 2);
+        let jid = "u@example.net/r";
+        assert_eq!(site.login(1, 8, jid, 2), 1);
+        site.cut.extend([(0, 1), (1, 0)]);
+        site.dies(0, 1);
+        site.pass(5_000);
+        let read = site.took_sm(0);
+        let number = read.split("sc:c2s='").nth(1).unwrap().split('\'').next().unwrap();
+        let number: u32 = number.parse().unwrap();
+        assert!(read.contains("action='start'") && read.contains(jid), "a surrogate: {read}");
+        let answer = super::world::started(number, jid, &format!("jidmesh-tell-{number}"), &token(7));
+        if started {
+            site.send_sm(0, "jidmesh.router", &answer);
+            assert!(site.took_sm(0).contains("type='unavailable'"));
+        }
+        site.dies(1, 0);
+        site.kept.clear();
+        site.cut.clear();
+        site.connect(0, 1);
+        if !started {
+            site.took_sm(0);
+            site.send_sm(0, "jidmesh.router", &answer);
+            let read = site.took_sm(0);
+            assert!(read.contains("action='end'") && !read.contains("type='unavailable'"), "{read}");
+        }
+        let dropped = site.nodes[0].count(Counter::DropFarewell);
+        let farewell = format!("<presence xmlns='jabber:client' type='unavailable' from='{jid}' to='w@example.net'/>");
+        site.send_sm(0, DOMAIN, &farewell);
+        let dropped = site.nodes[0].count(Counter::DropFarewell) - dropped;
+        assert_eq!(dropped, u64::from(started));
+    }
+}
