@@ -87,7 +87,7 @@ impl Shard {
             return true;
         }
         if !payload.failed {
-            self.is_delivered_again(frame, payload);
+            self.is_delivered_again(now, frame, payload);
             return true;
         }
         if !self.is_given_back(route, payload) {

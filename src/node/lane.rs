@@ -333,6 +333,11 @@ pub(super) enum Message {
         peer: PeerId,
         news: MemberNews,
     },
+    /// A message (by hash) was given to its user once more; or is on its way to a client `anew`.
+    Returned {
+        key: u64,
+        anew: bool,
+    },
     /// These sessions (hashes of full JIDs) were taken from the sm of this id: it was given up, or lost them to a newer
     /// claim of another node.
     SessionsTaken {

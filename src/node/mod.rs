@@ -423,6 +423,7 @@ impl Shard {
             Message::Member { peer, news } => self.member_news(now, peer, news),
             Message::Telling { full } => self.telling(now, full),
             Message::Absent { absent, pair } => self.note_absent(&absent, pair),
+            Message::Returned { key, anew } => self.was_returned(now, key, anew),
             Message::SessionsTaken { sm, sessions } => self.sessions_taken(&sm, &sessions),
         }
     }

@@ -1,8 +1,9 @@
 //! What sm wanted delivered to a client and can't be: messages go to their user once more, the rest back to its sender.
 
-use super::Shard;
 use super::api::Micros;
 use super::counters::Counter;
+use super::lane::Message;
+use super::{Shard, TICK_US};
 use crate::table::SeatId;
 use crate::table::ways::Path;
 use crate::wire::header::{self, Frame, Payload, PayloadKind, Route};
@@ -33,17 +34,8 @@ impl Returned {
         }
     }
 
-    /// False when it was returned before.
-    fn note(&mut self, now: Micros, key: u64) -> bool {
-        self.forget_before(now);
-        if self.lately.iter().any(|(_, other)| *other == key) {
-            return false;
-        }
-        if self.lately.len() >= RETURNED_MAX {
-            self.lately.pop_front();
-        }
-        self.lately.push_back((now, key));
-        true
+    fn has(&self, key: u64) -> bool {
+        self.lately.iter().any(|(_, other)| *other == key)
     }
 }
 
@@ -83,22 +75,41 @@ impl Shard {
     pub(super) fn once_more(&mut self, now: Micros, frame: &[u8], route: &Route<'_>, path: Path) {
         let mut stanza = Vec::with_capacity(frame.len());
         let answerable = route.payload.as_ref().filter(|payload| is_answerable(payload));
-        let is_new = answerable.is_some_and(|payload| {
-            self.returned.note(now, returned_key(frame, payload)) && edit::without_session(frame, payload, &mut stanza)
-        });
-        if !is_new {
+        let key = answerable.map(|payload| returned_key(frame, payload));
+        self.returned.forget_before(now);
+        let key = key.filter(|key| !self.returned.has(*key));
+        let (Some(key), Some(payload)) = (key, answerable) else {
+            return self.count(Counter::DropGone);
+        };
+        if !edit::without_session(frame, payload, &mut stanza) {
             return self.count(Counter::DropGone);
         }
         self.count(Counter::Returned);
+        self.tell_all(now, &Message::Returned { key, anew: false });
         self.send_own_by(now, &stanza, path);
     }
 
     /// sm delivers a message: one that was returned to its user is on its way anew, and may come back anew.
-    pub(super) fn is_delivered_again(&mut self, frame: &[u8], payload: &Payload<'_>) {
+    pub(super) fn is_delivered_again(&mut self, now: Micros, frame: &[u8], payload: &Payload<'_>) {
         if payload.kind == PayloadKind::Message && !self.returned.is_empty() {
             let key = returned_key(frame, payload);
-            self.returned.lately.retain(|(_, other)| *other != key);
+            if self.returned.has(key) {
+                self.tell_all(now, &Message::Returned { key, anew: true });
+            }
         }
+    }
+
+    /// Every shard: a message was returned; or it is on its way `anew`.
+    pub(super) fn was_returned(&mut self, now: Micros, key: u64, anew: bool) {
+        let lately = &mut self.returned.lately;
+        if anew {
+            return lately.retain(|(_, other)| *other != key);
+        }
+        if lately.len() >= RETURNED_MAX {
+            lately.pop_front();
+        }
+        lately.push_back((now, key));
+        self.wake_by(now + TICK_US);
     }
 
     /// Forgets what was returned long ago. True when something is left.

@@ -30,6 +30,8 @@ pub(super) struct Message {
     worked_on: u32,
     /// When something last became of it.
     touched: Micros,
+    /// An sm was silent for longer than a fence is waited for: it may be overtaken.
+    unordered: bool,
     /// A router died that may have passed it on without a word: it may come again, and late.
     pub(super) doubtful: bool,
 }
@@ -52,6 +54,8 @@ pub(super) struct Book {
     /// When presence about one user was last sent to another.
     presence_sent: BTreeMap<(String, String), Micros>,
     pub(super) now: Micros,
+    /// An sm is silent until then, for longer than a fence is waited for.
+    silent_until: Micros,
     /// What is under way until then may come twice: nodes may believe each other dead that are not.
     doubt_until: Micros,
 }
@@ -66,6 +70,7 @@ impl Book {
             from: from.into(),
             to: to.into(),
             doubtful: self.now < self.doubt_until,
+            unordered: self.now < self.silent_until,
             ..Message::default()
         });
         self.messages.len() - 1
@@ -89,7 +94,7 @@ impl Book {
         let key = (message.from.clone(), message.to.clone(), to.into());
         let last = self.last.entry(key).or_insert(number);
         let overtaken = message.stored && message.to.contains('/') || message.worked_on > 1;
-        if *last > number && !message.lost && !message.doubtful && !overtaken {
+        if *last > number && !message.lost && !message.doubtful && !message.unordered && !overtaken {
             return Err(format!(
                 "P3: {to} got message {number} of {} after {last}",
                 message.from
@@ -142,6 +147,15 @@ impl Book {
         let since = self.now.saturating_sub(UNCERTAIN_US);
         for message in &mut self.messages {
             message.doubtful |= message.touched >= since || message.delivered.is_empty() && !message.is_kept;
+        }
+    }
+
+    /// An sm says nothing until then, for longer than a fence is waited for: what it has of a user may come behind what
+    /// another sm was given for him since.
+    pub(super) fn silence(&mut self, until: Micros) {
+        self.silent_until = self.silent_until.max(until);
+        for message in &mut self.messages {
+            message.unordered |= message.delivered.is_empty();
         }
     }
 

@@ -17,6 +17,9 @@ const RETRY_US: Micros = 2_000_000;
 /// So long may a component take to authenticate.
 const LOGIN_US: Micros = 10_000_000;
 
+/// The router waits so long for an answer of an sm that a user leaves, less what its questions take.
+const FENCE_US: Micros = 4_000_000;
+
 /// A component that was away for so long may have been given up.
 const GIVEN_UP_US: Micros = 8_000_000;
 
@@ -400,6 +403,9 @@ impl World {
                 let most = if fault == Fault::Freeze { 3_000_000 } else { 15_000_000 };
                 let long = self.rng.between(1_000, most);
                 self.parts[part].frozen_until = self.now + long;
+                if self.parts[part].is_sm() && long > FENCE_US {
+                    self.book.silence(self.now + long);
+                }
             }
             Fault::Impostor => {
                 let fine = it.online && conn.is_some_and(|conn| !self.conns[conn].cut);

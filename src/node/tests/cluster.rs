@@ -955,7 +955,10 @@ fn who_is_back_while_his_contacts_are_told_away_is_told_away_no_further() {
         let read = site.took_sm(0);
         let number = read.split("sc:c2s='").nth(1).unwrap().split('\'').next().unwrap();
         let number: u32 = number.parse().unwrap();
-        assert!(read.contains("action='start'") && read.contains(jid), "a surrogate: {read}");
+        assert!(
+            read.contains("action='start'") && read.contains(jid),
+            "a surrogate: {read}"
+        );
         let answer = super::world::started(number, jid, &format!("jidmesh-tell-{number}"), &token(7));
         if started {
             site.send_sm(0, "jidmesh.router", &answer);
@@ -969,7 +972,10 @@ fn who_is_back_while_his_contacts_are_told_away_is_told_away_no_further() {
             site.took_sm(0);
             site.send_sm(0, "jidmesh.router", &answer);
             let read = site.took_sm(0);
-            assert!(read.contains("action='end'") && !read.contains("type='unavailable'"), "{read}");
+            assert!(
+                read.contains("action='end'") && !read.contains("type='unavailable'"),
+                "{read}"
+            );
         }
         let dropped = site.nodes[0].count(Counter::DropFarewell);
         let farewell = format!("<presence xmlns='jabber:client' type='unavailable' from='{jid}' to='w@example.net'/>");

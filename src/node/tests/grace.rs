@@ -296,7 +296,7 @@ fn a_component_that_comes_back_without_a_name_gives_it_up() {
 
 #[test]
 fn what_was_returned_and_is_lost_once_more_is_returned_once_more() {
-    for shards in [1, 2] {
+    for shards in [1, 2, 3] {
         let mut world = World::new(shards);
         let sm = world.component(&["sm", "*example.net"]);
         let c2s = ["c2s1", "c2s2"].map(|name| world.component(&[name]));
