@@ -209,6 +209,7 @@ impl Shard {
         if payload.kind == PayloadKind::Session {
             self.answered(seat, payload);
         }
+        self.note_moved(now, payload);
         if self.is_untrue_farewell(payload) {
             self.count(Counter::DropFarewell);
             return false;

@@ -327,6 +327,7 @@ pub(super) enum Message {
     /// A session that this node lost to a newer claim.
     Superseded {
         full: Box<str>,
+        lives: bool,
     },
 }
 

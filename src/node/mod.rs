@@ -406,7 +406,7 @@ impl Shard {
             Message::Member { peer, news } => self.member_news(now, peer, news),
             Message::Telling { full } => self.telling(now, full),
             Message::Absent { absent, pair } => self.note_absent(&absent, pair),
-            Message::Superseded { full } => self.superseded(now, full),
+            Message::Superseded { full, lives } => self.superseded(now, full, lives),
         }
     }
 }

@@ -105,11 +105,7 @@ impl Shard {
         let Some(contact) = jid::bare_key(&from).filter(|contact| &**contact != absent) else {
             return;
         };
-        let served = self
-            .names
-            .get(crate::node::placement::domain_of(&contact))
-            .is_some_and(|(_, name)| name.multi == Multi::To);
-        if !served {
+        if !self.is_served(&contact) {
             return;
         }
         let pair = match payload.kind_attr.map(|kind| kind.0) {
@@ -118,6 +114,31 @@ impl Shard {
             _ => return,
         };
         self.note_absent(absent, pair);
+    }
+
+    /// Somebody whom two nodes served has moved to the other one's sessions; a contact on this side knew those here only.
+    pub(super) fn ask_for_moved(&mut self, now: Micros, contact: &str, moved: &str) {
+        if contact == moved || !self.is_served(contact) {
+            return;
+        }
+        let Some(cluster) = &mut self.cluster else { return };
+        let due = &mut cluster.healing.due;
+        let known = |(_, (from, to)): &(Micros, Pair)| (&**from, &**to) == (contact, moved);
+        if due.iter().any(known) {
+            return;
+        }
+        if due.len() >= NOTES_MAX {
+            return self.count(Counter::HealingNotesLost);
+        }
+        due.push_back((now + SETTLED_US, (contact.into(), moved.into())));
+        self.wake_by(now + crate::node::TICK_US);
+    }
+
+    /// He is one of this cluster's users.
+    fn is_served(&self, bare: &str) -> bool {
+        self.names
+            .get(crate::node::placement::domain_of(bare))
+            .is_some_and(|(_, name)| name.multi == Multi::To)
     }
 
     /// The slice of an absent user: this probe is due when his row comes back.

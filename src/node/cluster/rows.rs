@@ -2,6 +2,7 @@
 
 use super::Place;
 use super::message::Note;
+use crate::jid;
 use crate::node::Shard;
 use crate::node::api::{Level, Micros};
 use crate::node::counters::Counter;
@@ -235,10 +236,9 @@ impl Shard {
             cluster.rows.set(bare, row);
         }
         for session in sessions {
-            if online.contains(&session.resource) {
-                let full = format!("{bare}/{}", session.resource).into();
-                self.tell_all(now, &Message::Superseded { full });
-            }
+            let full = format!("{bare}/{}", session.resource).into();
+            let lives = online.contains(&session.resource);
+            self.tell_all(now, &Message::Superseded { full, lives });
             let key = SessionKey {
                 c2s: session.c2s,
                 number: session.number,
@@ -267,27 +267,42 @@ impl Shard {
         self.hand(now, sm, crate::node::SELF, &frame);
     }
 
-    /// A session of this node lost against a newer claim: what its sm says of its end is not true.
-    pub(in crate::node) fn superseded(&mut self, now: Micros, full: Box<str>) {
+    /// A session of this node lost against a newer claim. If the winner has one of the same name (it `lives`), what its
+    /// sm says of its end is not true.
+    pub(in crate::node) fn superseded(&mut self, now: Micros, full: Box<str>, lives: bool) {
         let Some(cluster) = &mut self.cluster else { return };
-        while cluster.lost.front().is_some_and(|(at, _)| at + LOST_US <= now) || cluster.lost.len() >= LOST_MAX {
+        while cluster.lost.front().is_some_and(|(at, ..)| at + LOST_US <= now) || cluster.lost.len() >= LOST_MAX {
             cluster.lost.pop_front();
         }
-        cluster.lost.push_back((now, full));
+        cluster.lost.push_back((now, full, lives));
     }
 
     /// sm says that somebody went offline who in truth moved to a newer session elsewhere.
     pub(in crate::node) fn is_untrue_farewell(&self, payload: &Payload<'_>) -> bool {
-        let Some(cluster) = self.cluster.as_ref().filter(|cluster| !cluster.lost.is_empty()) else {
-            return false;
+        self.lost_session(payload).is_some_and(|(_, lives)| lives)
+    }
+
+    /// sm tells a contact that a session is offline which gave way to a newer claim: he has seen those of this side only.
+    pub(in crate::node) fn note_moved(&mut self, now: Micros, payload: &Payload<'_>) {
+        let Some((full, _)) = self.lost_session(payload) else { return };
+        let to = payload.to.and_then(|to| to.unescape());
+        let Some(contact) = to.as_deref().filter(|to| !to.contains('/')).and_then(jid::bare_key) else {
+            return;
         };
-        payload.kind == PayloadKind::Presence
-            && payload.kind_attr.is_some_and(|kind| kind.0 == b"unavailable")
-            && payload
-                .from
-                .and_then(|from| from.unescape())
-                .and_then(|from| crate::jid::full_key(&from).map(|key| key.into_owned()))
-                .is_some_and(|full| cluster.lost.iter().any(|(_, lost)| **lost == *full))
+        if let Some(moved) = jid::bare_key(&full) {
+            self.ask_for_moved(now, &contact, &moved);
+        }
+    }
+
+    /// The session, if this is the farewell of one that gave way, and whether the winner has it too.
+    fn lost_session(&self, payload: &Payload<'_>) -> Option<(String, bool)> {
+        let cluster = self.cluster.as_ref().filter(|cluster| !cluster.lost.is_empty())?;
+        let is_farewell =
+            payload.kind == PayloadKind::Presence && payload.kind_attr.is_some_and(|kind| kind.0 == b"unavailable");
+        let from = payload.from.filter(|_| is_farewell)?.unescape()?;
+        let full = jid::full_key(&from)?.into_owned();
+        let lost = cluster.lost.iter().rev().find(|(_, lost, _)| **lost == *full)?;
+        Some((full, lost.2))
     }
 
     /// Every slice: a peer is gone, and the sessions of its sm with it. The directory owner of each user tells his
