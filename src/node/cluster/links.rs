@@ -476,6 +476,8 @@ impl Shard {
                 self.peer_gone(now, peer, &data_of(unacknowledged));
                 if self.transport(peer).is_some_and(|transport| transport.is_up()) {
                     self.peer_joined(now, peer);
+                } else {
+                    self.tell_members(now, peer, MemberNews::Lost(Loss::Silent));
                 }
             }
             PeerEvent::Datagram(bytes) => self.tell_members(now, peer, MemberNews::Said(bytes)),
