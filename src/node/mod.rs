@@ -228,6 +228,8 @@ impl Shard {
                     }
                     Verb::User(path) => self.for_user(now, frame.source, bytes, path),
                     Verb::Returned(sm) => self.queue_returned(now, sm),
+                    Verb::Passage(peer, lane) => self.post_passage(now, peer, lane, bytes),
+                    Verb::Tunnel(peer, lane) => self.passage_here(now, peer, lane, bytes),
                     verb @ (Verb::Abroad(..) | Verb::Marker(..) | Verb::Outside | Verb::Post(_) | Verb::Inquiry(_)) => {
                         self.lane_abroad(now, verb, frame.source, bytes)
                     }

@@ -17,7 +17,7 @@ use super::super::{CloseCause, Lane, Level, LinkId, Micros};
 use super::DATA_HEAD_BYTES_MAX;
 use super::dial::{DialFailure, DialId, Dialler};
 use super::event::{AnewCause, LaneStatus, Loss, PeerCounters, PeerEvent, PeerStatus};
-use super::line::{Line, LineState, Phase, STALL_US};
+use super::line::{Line, LineState, Phase, Reach, STALL_US};
 use rand_chacha::ChaCha20Rng;
 use std::collections::VecDeque;
 use std::ops::Range;
@@ -80,12 +80,20 @@ pub(super) struct LaneState {
     pub(super) sender: Sender,
     pub(super) receiver: Receiver,
     pub(super) serving: Option<LinkId>,
+    /// How the line that serves, or served last, reaches the peer.
+    reach: Reach,
     /// Number of the last decision.
     pub(super) decision: u64,
     /// When it was decided, until the peer shows that it knows.
     unconfirmed_since: Option<Micros>,
     dialler: Dialler,
     stuck: bool,
+}
+
+impl LaneState {
+    pub(super) fn is_relayed(&self) -> bool {
+        self.serving.is_some() && self.reach == Reach::Relayed
+    }
 }
 
 impl Core {
@@ -107,6 +115,7 @@ impl Core {
                 sender: Sender::new(usize::try_from(share).unwrap_or(usize::MAX)),
                 receiver: Receiver::default(),
                 serving: None,
+                reach: Reach::Direct,
                 decision: 0,
                 unconfirmed_since: None,
                 dialler: Dialler::starting(now + delay),
@@ -200,7 +209,10 @@ impl Core {
             .and_then(|dial| self.lanes[state.lane.index()].dialler.finished(dial))
         {
             state.was_dialled = true;
-            self.reached_at = Some(address);
+            match state.reach {
+                Reach::Direct => self.reached_at = Some(address),
+                Reach::Relayed => self.dial_again_later(now, state.lane),
+            }
         }
         if plain && former.is_none() {
             self.log(
@@ -476,6 +488,7 @@ impl Core {
     fn serve(&mut self, now: Micros, state: &mut LineState, credit: Credit) -> Result<(), MeshError> {
         let lane = &mut self.lanes[state.lane.index()];
         lane.serving = Some(state.link);
+        let reach = std::mem::replace(&mut lane.reach, state.reach);
         lane.unconfirmed_since = Some(now);
         lane.stuck = false;
         lane.sender.resume(now, credit)?;
@@ -483,6 +496,11 @@ impl Core {
         state.asked_at = None;
         self.counters.connections += 1;
         if state.lane == Lane::Control {
+            match (reach, state.reach) {
+                (Reach::Direct, Reach::Relayed) => self.log(Level::Warning, "reached through another node only".into()),
+                (Reach::Relayed, Reach::Direct) => self.log(Level::Notice, "reached directly again".into()),
+                _ => {}
+            }
             self.reached();
         }
         Ok(())
@@ -632,6 +650,15 @@ impl Core {
             .find(|lane| self.lanes[lane.index()].dialler.is(dial))
     }
 
+    /// A relay is for when all addresses failed.
+    pub(super) fn wants_relay(&self, dial: DialId) -> Option<Lane> {
+        self.lane_of(dial).filter(|lane| {
+            let state = &self.lanes[lane.index()];
+            let served = state.serving.is_some() && !state.stuck;
+            !self.stopped && !served && state.dialler.ends_round(self.addresses.len())
+        })
+    }
+
     pub(super) fn dial_failed(&mut self, now: Micros, dial: DialId, failure: &DialFailure) {
         let Some(lane) = self.lane_of(dial) else { return };
         let addresses = self.addresses.len();
@@ -647,12 +674,18 @@ impl Core {
 
     /// A connection came to nothing: if it was dialled here, the next dial waits longer.
     fn dial_failed_later(&mut self, now: Micros, state: &LineState) {
-        let addresses = self.addresses.len();
         let dialler = &mut self.lanes[state.lane.index()].dialler;
         let greeting = state.dial.and_then(|dial| dialler.finished(dial)).is_some();
         if greeting || state.was_dialled {
-            dialler.failed(now, addresses, &mut self.rng);
+            self.dial_again_later(now, state.lane);
         }
+    }
+
+    fn dial_again_later(&mut self, now: Micros, lane: Lane) {
+        let addresses = self.addresses.len();
+        self.lanes[lane.index()]
+            .dialler
+            .failed(now, addresses, &mut self.rng);
     }
 
     /// The peer's machine answered, and its process did not.
@@ -755,7 +788,7 @@ impl Core {
     /// Nothing serves the lane well, and no connection for it is on its way.
     fn needs_dial(&self, lane: Lane, lines: &[Line]) -> bool {
         let state = &self.lanes[lane.index()];
-        let served = state.serving.is_some() && !state.stuck;
+        let served = state.serving.is_some() && !state.stuck && !state.is_relayed();
         let coming = |line: &Line| {
             line.state.lane == lane && matches!(line.state.phase, Phase::Greeting | Phase::Joining { .. })
         };
@@ -783,6 +816,7 @@ impl Core {
     pub(super) fn status(&self, side: impl Fn(LinkId) -> Option<Side>) -> PeerStatus {
         let lanes = self.lanes.each_ref().map(|lane| LaneStatus {
             served_by: lane.serving.and_then(&side),
+            relayed: lane.serving.filter(|_| lane.is_relayed()),
             stuck: lane.stuck,
             queued_bytes: lane.sender.queued_bytes() as u64,
             in_flight_bytes: lane.sender.in_flight_bytes(),

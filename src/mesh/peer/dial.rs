@@ -84,6 +84,11 @@ impl Dialler {
             .is_some_and(|(under_way, ..)| *under_way == dial)
     }
 
+    /// The address now dialled is the last of a round, or a whole round has failed before.
+    pub(crate) fn ends_round(&self, addresses: usize) -> bool {
+        self.failures > 0 || (self.address + 1).is_multiple_of(addresses.max(1))
+    }
+
     /// No connection came of it: the next goes to the next address, after a pause.
     pub(crate) fn failed(&mut self, now: Micros, addresses: usize, rng: &mut impl RngCore) {
         self.address += 1;

@@ -2,7 +2,7 @@
 
 use super::super::conn::{Conn, Local, Scratch};
 use super::super::hello::Address;
-use super::super::peer::{DIAL_US_MAX, DialFailure, DialId, Peer, PeerEvent};
+use super::super::peer::{DIAL_US_MAX, DialFailure, DialId, Peer, PeerEvent, Reach};
 use super::super::{CloseCause, Lane, LinkId, Micros};
 use super::{local, rng};
 use rand_chacha::ChaCha20Rng;
@@ -222,7 +222,7 @@ impl Net {
                 closed: [false; 2],
             });
             if self.nodes[from].alive && self.nodes[from].peers.contains_key(&peer) {
-                self.peer_mut(from, &peer).dialled(now, dial, links[0]);
+                self.peer_mut(from, &peer).dialled(now, dial, links[0], Reach::Direct);
             }
         }
     }
@@ -275,7 +275,7 @@ impl Net {
             let result = conn.received_early(bytes, &mut Scratch::default());
             if result.is_ok() && conn.is_established() {
                 let peer = conn.hello().unwrap().node.clone();
-                self.peer_mut(node, &peer).attached(now, link, conn);
+                self.peer_mut(node, &peer).attached(now, link, Reach::Direct, conn);
             } else {
                 self.nodes[node].accepting.insert(link.slot, conn);
                 self.mark(node, link, true, result.is_err());
