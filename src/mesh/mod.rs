@@ -110,6 +110,24 @@
 //! Ping are unanswered for 1 s, a replacement is dialled beside it. Dials: at once (the node that does not decide: 50 ms
 //! later), then after 0.1 s, doubled up to 2 s, less up to a quarter by chance; each is given up after 1 s.
 //!
+//! ## Through another node
+//!
+//! Two nodes that cannot dial each other may use a third, the *relay*, to which both have connections. The bytes of a
+//! connection between them, from the handshake on, then travel as messages of the lanes to and from the relay: of one for
+//! lane 0 in lane 0, of one for lane 1 in lane 1. Such a message is
+//!
+//! ```text
+//! u8 kind (96: to the relay, 97: from it)   text node   varint tunnel   u8 flags (1: from the side that opened it)
+//! u8 step (0: the first, 1: a further one, 2: it is closed)   varint length, so many bytes (at most 64 KiB)
+//! ```
+//!
+//! *node* is the other end: on the way to the relay the target, on the way from it the source. *tunnel* is a random number
+//! that the opening end draws. The relay makes kind 97 of kind 96 and does nothing else; kind 97 is never passed on, and a
+//! relay passes on only to a node whose lanes it serves over connections of its own. Whoever gets what it can neither pass
+//! on nor take (there is no such way, queue or tunnel) answers with step 2. A node uses a relay when all addresses of a
+//! living peer failed, goes on dialling, and drops the relayed connection when a direct one takes its lane: the relayed
+//! one counts as a connection like any other, dialled in knowledge of the last decision.
+//!
 //! ## Reasons
 //!
 //! 1 another connection serves the lane, 2 the node stops, 3 it restarts, 4 it had declared the peer dead; 16 another

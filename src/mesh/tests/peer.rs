@@ -177,6 +177,31 @@ fn one_direction_dead_under_load() {
 }
 
 #[test]
+fn cuts_with_a_relay_under_load() {
+    let mut times = [0; 2];
+    let mut net = load_with(9, 60_000, |net, step| {
+        net.relay = true;
+        match step % 20_000 {
+            2_000 => net.cut_both(0, 1),
+            12_000 => net.cut.clear(),
+            _ => {}
+        }
+        let relayed = net.peer(0, 1).is_relayed(Lane::Data);
+        times[usize::from(relayed)] += 1;
+        // Found within three seconds, and left within as many.
+        match step % 20_000 {
+            8_000..=11_999 => assert!(relayed && net.peer(1, 0).is_relayed(Lane::Control), "at {step}"),
+            0..=1_999 | 18_000..=19_999 => assert!(!relayed, "at {step}"),
+            _ => {}
+        }
+    });
+    assert!(times[1] > 3 * 4_000);
+    let dials = net.peer(0, 1).status().counters.dials;
+    assert!(dials < 60, "{dials} dials in half a minute");
+    assert_eq!(net.open_cables(), 2);
+}
+
+#[test]
 fn a_cut_heals_within_the_longest_pause() {
     let mut net = pair(7);
     net.run(1_000_000);

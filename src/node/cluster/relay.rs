@@ -400,3 +400,12 @@ impl Cluster {
         direct && self.homes.contains_key(&peer)
     }
 }
+
+#[cfg(test)]
+impl Shard {
+    /// Tunnels that end here.
+    pub(in crate::node) fn tunnels_open(&self) -> usize {
+        let links = self.cluster.as_ref().and_then(|cluster| cluster.links.as_ref());
+        links.map_or(0, |links| links.tunnels.open.len())
+    }
+}

@@ -8,4 +8,5 @@ mod express;
 mod grace;
 mod placement;
 mod question;
+mod relay;
 mod world;
