@@ -1,6 +1,7 @@
 //! The frames inside a record: kind, length, body. A receiver skips kinds that it does not know, and what a later
 //! version adds at the end of a body.
 
+use super::Lane;
 use super::codec::{Reader, put_text, put_varint, varint_bytes};
 use super::error::{MeshError, Reason};
 
@@ -18,6 +19,8 @@ pub enum Frame<'a> {
         knows: u64,
         /// Its receiving half.
         credit: Credit,
+        /// What became of the streams that it took from its peer before it last gave that one up.
+        former: Former,
     },
     /// From the deciding node only: "this connection serves the lane from now on".
     Take {
@@ -67,6 +70,15 @@ pub struct Credit {
     pub limit: u64,
 }
 
+/// Streams that were given up by their receiver. Without any: nothing of epoch 0.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct Former {
+    /// The last epoch in which something may have come.
+    pub epoch: u64,
+    /// By lane number: the bytes before this offset have arrived in it, and no other ever will.
+    pub received: [u64; Lane::ALL.len()],
+}
+
 const JOIN: u8 = 1;
 const TAKE: u8 = 2;
 const ACK: u8 = 3;
@@ -79,8 +91,15 @@ const BYE: u8 = 8;
 /// Appends a frame.
 pub fn put_frame(out: &mut Vec<u8>, frame: &Frame<'_>) {
     match *frame {
-        Frame::Join { epoch, knows, credit } => {
-            put_numbers(out, JOIN, &[epoch, knows, credit.received, credit.limit]);
+        Frame::Join {
+            epoch,
+            knows,
+            credit,
+            former,
+        } => {
+            let [control, data] = former.received;
+            let Credit { received, limit } = credit;
+            put_numbers(out, JOIN, &[epoch, knows, received, limit, former.epoch, control, data]);
         }
         Frame::Take {
             epoch,
@@ -179,6 +198,10 @@ fn read_body<'a>(kind: u8, mut body: Reader<'a>) -> Result<Option<Frame<'a>>, Me
             epoch: body.varint()?,
             knows: body.varint()?,
             credit: read_credit(&mut body)?,
+            former: Former {
+                epoch: body.varint()?,
+                received: [body.varint()?, body.varint()?],
+            },
         },
         TAKE => Frame::Take {
             epoch: body.varint()?,
@@ -233,6 +256,10 @@ mod tests {
                 epoch: 3,
                 knows: 200,
                 credit,
+                former: Former {
+                    epoch: 2,
+                    received: [7, 1 << 50],
+                },
             },
             Frame::Take {
                 epoch: 3,

@@ -66,7 +66,7 @@
 //!
 //! | kind | name | body |
 //! |---|---|---|
-//! | 1 | Join | epoch, knows, received, limit |
+//! | 1 | Join | epoch, knows, received, limit, former epoch, received then in lane 0, in lane 1 |
 //! | 2 | Take | epoch, decision, received, limit |
 //! | 3 | Ack | received, limit |
 //! | 4 | Data | offset, then bytes of the lane's stream to the end of the body |
@@ -93,7 +93,8 @@
 //! without a gap, `limit` the offset up to which it will take bytes; neither falls. On a new connection each side goes on
 //! sending at the `received` that the other side's Join or Take told; what comes twice is skipped by its offset. A gap,
 //! or bytes beyond the limit, are errors. A sender may assume a limit of 256 KiB for a fresh stream. A receiver
-//! acknowledges at the latest after 20 ms; unread messages cost the sender its credit, so a slow receiver stops it.
+//! acknowledges what came with its next write, and writes before it acts on what came; unread messages cost the sender
+//! its credit, so a slow receiver stops it.
 //!
 //! `after` orders data behind control: the receiver gives a message of lane 1 out only when so many messages of lane 0
 //! were given out as the sum of `after` up to and including this message. In lane 0 it is 0.
@@ -102,7 +103,18 @@
 //! all lanes anew, at epoch 0, and refuses connections of former incarnations. A node that declared its peer dead counts
 //! its epoch up, starts all lanes anew and closes all connections; both Join and Take carry the epoch, the higher one
 //! counts, and a node that hears of a higher one starts its lanes anew too. An offset in a Join of a lower epoch counts
-//! as 0.
+//! as 0. The last three numbers of a Join say how far its sender had received when it gave the peer up: the peer, if it is
+//! still in that former epoch, knows from them what came to its end.
+//!
+//! ## What a death does to messages
+//!
+//! Between two living nodes every message arrives once. When one dies, or is given up, each message that it did not
+//! acknowledge is one of two kinds. *It was never seen*: never sent in full, or for the first time when the peer had said
+//! nothing for 100 ms and two round trips although it owed an acknowledgement, or the peer lives and says in a Join that
+//! it did not come. These are routed again. *It may have been seen*: all others. These are sent to nobody again, and their
+//! senders are told. So nothing is done twice, and what nobody can know is the part of a broken connection that its peer
+//! died with. A node that was stopped for longer than its peers wait before they give it up reads nothing of what came
+//! meanwhile: it drops its connections, and what was not given up comes again over new ones.
 //!
 //! ## Signs of life
 //!

@@ -8,7 +8,7 @@ use super::link::{Luggage, Stage};
 use super::seat::{Life, Seat};
 use crate::config::Config;
 use crate::table::names::{Multi, SeatView};
-use crate::table::registrar::{Ask, First, Refusal, Rights, new_seat};
+use crate::table::registrar::{AliasChange, Ask, First, Refusal, Rights, new_seat};
 use crate::table::{SeatId, SeatKind, ShardId};
 use crate::wire::accept::PeerKind;
 use crate::wire::edit;
@@ -147,6 +147,11 @@ impl Shard {
             }
             Ok(First::Back(seat)) => {
                 self.tell_all(now, &Message::SeatLive { seat, live: true });
+                if let Some(name) = self.names.seat(seat).map(|view| view.id.clone())
+                    && self.names.marks(&name, seat) != (ask.default, ask.log)
+                {
+                    self.bound(now, seat, name, Multi::No, &ask, Some(remote));
+                }
                 self.send_home(now, id, seat, true, bind.into());
             }
             Ok(First::Contested(seat)) => {
@@ -234,10 +239,7 @@ impl Shard {
         if kind != SeatKind::Native && self.names.seat(seat).is_some_and(|view| view.kind == SeatKind::Native) {
             self.tell_all(now, &Message::Kind { seat, kind });
         }
-        let bound_at = match &mut self.cluster {
-            Some(cluster) => cluster.stamp(now).0,
-            None => now,
-        };
+        let bound_at = self.stamp_bind(now);
         self.tell_all(
             now,
             &Message::Bound {
@@ -249,6 +251,40 @@ impl Shard {
                 bound_at,
             },
         );
+        self.align_aliases(now);
+    }
+
+    /// Shard 0: aliases are further names of whoever holds their targets. After a change of names or of the configuration.
+    pub(super) fn align_aliases(&mut self, now: Micros) {
+        let Some(registrar) = &mut self.registrar else { return };
+        for AliasChange { seat, key, multi } in registrar.align_aliases(&self.names) {
+            let target = self.names.alias_target(&key).unwrap_or_default();
+            let text = match multi {
+                Some(_) => format!("[{key}] online: alias of '{target}'"),
+                None => format!("[{key}] offline: an alias no longer"),
+            };
+            self.log(Level::Notice, None, text);
+            let message = match multi {
+                Some(multi) => Message::Bound {
+                    seat,
+                    name: key,
+                    multi,
+                    default: false,
+                    log: false,
+                    bound_at: self.stamp_bind(now),
+                },
+                None => Message::Unbound { seat, name: key },
+            };
+            self.tell_all(now, &message);
+        }
+    }
+
+    /// Orders the holders of a service among nodes.
+    fn stamp_bind(&mut self, now: Micros) -> u64 {
+        match &mut self.cluster {
+            Some(cluster) => cluster.stamp(now).0,
+            None => now,
+        }
     }
 
     /// Shard 0: an unbind of a seat.
@@ -284,6 +320,7 @@ impl Shard {
                     name: name.into(),
                 },
             );
+            self.align_aliases(now);
         }
     }
 
@@ -300,6 +337,7 @@ impl Shard {
                 format!("[{name}] offline: its component came back without it"),
             );
             self.tell_all(now, &Message::Unbound { seat, name });
+            self.align_aliases(now);
         }
     }
 
@@ -338,9 +376,14 @@ impl Shard {
             seat: cargo.seat,
             asking: false,
         };
-        let seat = self
-            .seats
-            .get_or_insert_with(cargo.seat, || Seat::new(kind, &name, who.clone(), remote, now));
+        let held = self.names.iter().filter(|(_, name)| name.holders.contains(&cargo.seat));
+        // Its aliases may have been told before its link came.
+        let held: Vec<Box<str>> = held.map(|(key, _)| key.into()).filter(|key| *key != name).collect();
+        let seat = self.seats.get_or_insert_with(cargo.seat, || {
+            let mut seat = Seat::new(kind, &name, who.clone(), remote, now);
+            seat.names.extend(held);
+            seat
+        });
         seat.link = Some(id);
         seat.remote = remote;
         seat.who = who;
@@ -377,13 +420,10 @@ impl Shard {
         let (Some(link), own) = (state.link, state.names.clone()) else {
             return;
         };
-        let bound = self
+        let names: Vec<(Box<str>, bool)> = self
             .names
             .iter()
-            .map(|(key, name)| (key, !self.is_id_abroad(key, name.holders[0])));
-        let aliases = self.names.aliases().map(|(alias, _)| (alias, true));
-        let names: Vec<(Box<str>, bool)> = bound
-            .chain(aliases)
+            .map(|(key, name)| (key, !self.is_id_abroad(key, name.holders[0])))
             .filter(|(name, _)| !own.iter().any(|own| **own == **name))
             .map(|(name, told)| (name.into(), told))
             .collect();
@@ -442,12 +482,7 @@ impl Shard {
                 bound_at,
             } => {
                 let new = self.names.bind(&name, seat, multi, bound_at);
-                if default {
-                    self.names.set_default_route(Some(seat));
-                }
-                if log {
-                    self.names.set_sink(seat, true);
-                }
+                self.names.mark(&name, seat, (default, log));
                 if let Some(state) = self.seats.get_mut(seat)
                     && !state.names.contains(&name)
                 {
@@ -462,6 +497,7 @@ impl Shard {
             }
             Message::Unbound { seat, name } => {
                 let id_abroad = self.is_id_abroad(&name, seat);
+                let of_users = self.names.get(&name).is_some_and(|(_, name)| name.multi == Multi::To);
                 let gone = self.names.unbind(&name, seat);
                 if let Some(state) = self.seats.get_mut(seat) {
                     state.names.retain(|own| *own != name);
@@ -469,6 +505,10 @@ impl Shard {
                 if gone {
                     let to = if id_abroad { Listeners::Sm } else { Listeners::All };
                     self.advertise(&name, seat, true, to);
+                }
+                // c2s closes the clients of a domain that is withdrawn, and tells nobody. Of a lost sm all sessions end.
+                if gone && of_users && self.names.seat(seat).is_some_and(|view| view.live) {
+                    self.doubt_clients_of(now, &name);
                 }
             }
             Message::SeatGone { seat } => self.seat_gone(now, seat),

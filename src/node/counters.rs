@@ -52,6 +52,7 @@ counters! {
     DropStanza "jidmesh_dropped_total" "reason=\"unaddressed-stanza\"" "Frames dropped, by reason.";
     DropHops "jidmesh_bounced_total" "code=\"hops\"" "Frames sent back to their sender with an error.";
     DropFarewell "jidmesh_dropped_total" "reason=\"untrue-farewell\"" "Frames dropped, by reason.";
+    InDoubt "jidmesh_in_doubt_total" "" "Stanzas that a lost node may have handled: not repeated, and sent back unless presence.";
     Turns "jidmesh_turns_total" "" "Users whose way changed while something may have been under way to them.";
     HealingProbes "jidmesh_healing_probes_total" "" "Probes sent for users who were out of reach and are back.";
     HealingNotesLost "jidmesh_healing_notes_lost_total" "" "Pictures of absent users that could not be noted.";

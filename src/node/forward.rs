@@ -150,17 +150,12 @@ impl Shard {
             Verdict::Seat(target)
                 if self.names.default_route() == Some(target) && self.leaves_by_exit(now, seat, frame, header) => {}
             Verdict::Bounce("404") if self.leaves_by_exit(now, seat, frame, header) => {}
-            Verdict::Seat(target) => self.hand_with(now, target, seat, frame, Some(header)),
+            Verdict::Seat(target) => match self.asks_for_session(target, header) {
+                Some(bare) => self.send_to_owner(now, seat, frame, header, &bare, path),
+                None => self.hand_with(now, target, seat, frame, Some(header)),
+            },
             Verdict::User(jid) => match crate::jid::bare_key(&jid) {
-                Some(bare) => {
-                    let owner = self.owner(&bare);
-                    if owner == self.id {
-                        self.for_user_with(now, seat, frame, header, &bare, path);
-                    } else {
-                        self.count(Counter::LaneFrames);
-                        self.data[usize::from(owner)].push(Verb::User(path), seat, frame);
-                    }
-                }
+                Some(bare) => self.send_to_owner(now, seat, frame, header, &bare, path),
                 // No valid JID: sm answers it as it answers anything it can't parse.
                 None => match self.names.find(to).map(|(_, name)| name.holders[0]) {
                     Some(target) => self.hand(now, target, seat, frame),
@@ -172,6 +167,27 @@ impl Shard {
             Verdict::Bounce(code) => self.bounce(now, seat, frame, code),
             Verdict::Broadcast | Verdict::Drop(_) => unreachable!("decide gives a destination or a bounce"),
         }
+    }
+
+    fn send_to_owner(&mut self, now: Micros, seat: SeatId, frame: &[u8], header: &Route<'_>, bare: &str, path: Path) {
+        let owner = self.owner(bare);
+        if owner == self.id {
+            return self.for_user_with(now, seat, frame, header, bare, path);
+        }
+        self.count(Counter::LaneFrames);
+        self.data[usize::from(owner)].push(Verb::User(path), seat, frame);
+    }
+
+    /// The user for whom a `start` or `create` asks, when it is addressed to an sm itself: by a filter's redirect, as a
+    /// rule. It is the owner's to place like any other, or a user would be on two sm.
+    fn asks_for_session(&self, target: SeatId, header: &Route<'_>) -> Option<Box<str>> {
+        let payload = header.payload.as_ref()?;
+        if payload.kind != PayloadKind::Session || !is_request(payload) || self.names.seat(target)?.kind != SeatKind::Sm
+        {
+            return None;
+        }
+        let jid = payload.target.or(payload.to)?.unescape()?;
+        crate::jid::bare_key(&jid).map(|bare| (*bare).into())
     }
 
     /// What a frame of c2s or sm teaches. False when it ends here.

@@ -112,6 +112,7 @@ impl Shard {
             self.tell_all(now, &Message::Unbound { seat, name });
         }
         self.tell_all(now, &Message::SeatGone { seat });
+        self.align_aliases(now);
     }
 
     /// Every shard: a seat is no more.
@@ -122,10 +123,6 @@ impl Shard {
             .seat(seat)
             .filter(|view| view.kind == SeatKind::S2s)
             .map(|view| view.peer);
-        if self.names.default_route() == Some(seat) {
-            self.names.set_default_route(None);
-        }
-        self.names.set_sink(seat, false);
         let abroad = self.names.seat(seat).is_some_and(|view| view.peer.is_some());
         self.names.drop_seat(seat);
         self.unnumber_seat(seat);

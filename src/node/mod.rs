@@ -263,13 +263,14 @@ impl Shard {
     }
 
     /// New users, filter rules, ACLs, limits (SIGHUP).
-    pub fn reload(&mut self, _now: Micros, config: Arc<Config>) {
+    pub fn reload(&mut self, now: Micros, config: Arc<Config>) {
         self.epoch += 1;
         self.names.set_aliases(&config.aliases);
         self.limits.frame_bytes_max = config.frame_bytes_max;
         self.accept = Arc::new(accept_config(&config, self.limits, false));
         self.accept_remote = Arc::new(accept_config(&config, self.limits, true));
         self.config = config;
+        self.align_aliases(now);
     }
 
     /// What this shard knows and counted.

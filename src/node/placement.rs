@@ -12,10 +12,11 @@ use super::lane::{Message, SessionKey};
 use super::{SELF, Shard, TICK_US};
 use crate::jid;
 use crate::table::fence::Need;
+use crate::table::names::Multi;
 use crate::table::rows::Clock;
 use crate::table::users::{Held, Session, Stage, Start, Wait, Waiting};
 use crate::table::ways::Path;
-use crate::table::{SeatId, Token};
+use crate::table::{SeatId, SeatKind, Token};
 use crate::wire::edit;
 use crate::wire::header::{self, Frame, Payload, PayloadKind, Route};
 use smallvec::SmallVec;
@@ -57,7 +58,7 @@ impl Shard {
     ) {
         let Some(payload) = &route.payload else { return };
         if payload.kind == PayloadKind::Session && is_request(payload) {
-            return self.request(now, source, frame, payload, bare, path);
+            return self.request(now, source, frame, route, bare, path);
         }
         if self.cluster.is_some() {
             let place = self.place(bare);
@@ -88,7 +89,8 @@ impl Shard {
     }
 
     /// `start` and `create`: kept until answered, so that it can be placed again.
-    fn request(&mut self, now: Micros, c2s: SeatId, frame: &[u8], payload: &Payload<'_>, bare: &str, path: Path) {
+    fn request(&mut self, now: Micros, c2s: SeatId, frame: &[u8], route: &Route<'_>, bare: &str, path: Path) {
+        let Some(payload) = &route.payload else { return };
         let pending = self
             .users
             .get(bare)
@@ -109,6 +111,7 @@ impl Shard {
             frame: frame.into(),
             stage: Stage::Waiting,
             path,
+            wish: self.wished_sm(route, path),
         };
         let placed = path.stamp != Clock::default();
         self.users.change(bare, |user| {
@@ -171,7 +174,7 @@ impl Shard {
         let tied_to = user.sm.filter(|sm| user.is_tied() && self.names.seat(*sm).is_some());
         let target = match tied_to {
             Some(sm) => Some(sm),
-            None if has_start => self.least_loaded(bare),
+            None if has_start => self.wish(bare).or_else(|| self.least_loaded(bare)),
             None => self.duty(bare),
         };
         let Some(target) = target else {
@@ -378,6 +381,27 @@ impl Shard {
         let ids = own.iter().filter_map(|sm| self.names.seat(*sm)).map(|view| &*view.id);
         own.get(jid::rendezvous(&jid::ClusterKey::default(), bare, ids)?)
             .copied()
+    }
+
+    /// The sm whose id stands in the `to` of a start: a filter's redirect, as a rule. It is obeyed as far as one sm for
+    /// all sessions of a user allows.
+    fn wished_sm(&self, route: &Route<'_>, path: Path) -> Option<SeatId> {
+        let to = route.to?.unescape()?;
+        let key = jid::domain_key(&to)?;
+        let at_home = self.id_at_home(&key);
+        let (_, name) = self.names.get(at_home.unwrap_or(&key))?;
+        let (sm, view) = (name.holders[0], self.names.seat(name.holders[0])?);
+        // Each node has its own `sm`: from elsewhere only the long form tells which is meant.
+        let sure = path.is_local() || at_home.is_some() || view.peer.is_some();
+        (sure && name.multi == Multi::No && view.kind == SeatKind::Sm).then_some(sm)
+    }
+
+    /// The sm that a start of this user is to go to, if it is connected here.
+    fn wish(&self, bare: &str) -> Option<SeatId> {
+        let starts = &self.users.get(bare)?.flux.as_ref()?.starts;
+        let mut waiting = starts.iter().filter(|start| start.stage == Stage::Waiting);
+        let wish = waiting.find_map(|start| start.wish)?;
+        self.names.seat(wish)?.peer.is_none().then_some(wish)
     }
 
     pub(super) fn least_loaded(&self, bare: &str) -> Option<SeatId> {

@@ -9,6 +9,7 @@ use super::api::{Level, Micros};
 use super::counters::Counter;
 use super::grace::session_payload;
 use super::lane::{Message, Sampled, SessionKey};
+use super::placement::domain_of;
 use super::seat::{Life, Seat};
 use super::{Shard, TICK_US};
 use crate::table::{SeatId, SeatKind, ShardId, Token};
@@ -83,7 +84,10 @@ impl Shard {
         self.count(Counter::LinksReturned);
         let Some(state) = self.seats.get_mut(seat) else { return };
         state.returns += 1;
-        state.unclaimed = Some((now + CLAIM_US, state.names.iter().skip(1).cloned().collect()));
+        let own = state.names.iter().skip(1);
+        // An alias goes with its target.
+        let unclaimed = own.filter(|name| self.names.alias_target(name).is_none());
+        state.unclaimed = Some((now + CLAIM_US, unclaimed.cloned().collect()));
         state.asked.clear();
         let (name, remote, kind, held) = (state.id.clone(), state.remote, state.kind, state.clients.some(SURE_MAX));
         let inquiry = Box::new(Inquiry {
@@ -336,6 +340,27 @@ impl Shard {
         let mut frame = Vec::new();
         edit::route(&mut frame, &sm_name, &name, &payload);
         self.hand(now, sm, seat, &frame);
+    }
+
+    /// Asks every c2s of this shard which of its clients of a domain it still has.
+    pub(super) fn doubt_clients_of(&mut self, now: Micros, domain: &str) {
+        let mut asked = Vec::new();
+        for (seat, state) in self.seats.iter_mut().filter(|(_, state)| state.abroad.is_none()) {
+            let clients = state.clients.iter_mut();
+            let doubted = clients
+                .filter(|(_, client)| domain_of(&client.bare) == domain)
+                .map(|(number, client)| {
+                    client.doubted = true;
+                    (number, client.token)
+                });
+            state.doubts.extend(doubted);
+            if !state.doubts.is_empty() {
+                asked.push(seat);
+            }
+        }
+        for seat in asked {
+            self.ask_doubts(now, seat);
+        }
     }
 
     /// Asks about doubtful sessions, as many as may be asked about at a time.

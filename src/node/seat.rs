@@ -197,14 +197,12 @@ impl Shard {
             name: key.to_owned(),
             holders: name.holders.iter().map(id_of).collect(),
             clustered: name.multi == Multi::To,
-            default_route: self
-                .names
-                .default_route()
-                .is_some_and(|seat| name.holders.contains(&seat)),
-            log_sink: self.names.sinks().iter().any(|seat| name.holders.contains(seat)),
-            alias_of: None,
+            default_route: name.holders.iter().any(|seat| self.names.marks(key, *seat).0),
+            log_sink: name.holders.iter().any(|seat| self.names.marks(key, *seat).1),
+            alias_of: self.names.alias_target(key).map(str::to_owned),
         });
-        let aliases = self.names.aliases().map(|(name, target)| NameReport {
+        let idle = self.names.aliases().filter(|(name, _)| self.names.get(name).is_none());
+        let aliases = idle.map(|(name, target)| NameReport {
             name: name.to_owned(),
             holders: Vec::new(),
             clustered: false,

@@ -252,7 +252,11 @@ fn mesh_worries(mesh: &MeshReport) -> Vec<String> {
         worries.extend(members.map(|member| format!("{} {what}", member.name)));
     }
     for member in &mesh.members {
-        let relay = member.link.iter().flat_map(|link| &link.lanes).find_map(|lane| lane.relay.as_ref());
+        let relay = member
+            .link
+            .iter()
+            .flat_map(|link| &link.lanes)
+            .find_map(|lane| lane.relay.as_ref());
         worries.extend(relay.map(|relay| format!("{} is reached through {relay} only", member.name)));
     }
     let unreached = mesh.unreached.iter();

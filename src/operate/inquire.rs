@@ -163,7 +163,10 @@ fn matrix(test: &Selftest) -> String {
             .and_modify(|slowest| *slowest = (*slowest).zip(probe.round_trip_us).map(|(a, b)| a.max(b)))
             .or_insert(probe.round_trip_us);
     }
-    let relayed = test.probes.iter().filter_map(|probe| Some(((&*probe.from, &*probe.to), probe.relay.as_deref()?)));
+    let relayed = test
+        .probes
+        .iter()
+        .filter_map(|probe| Some(((&*probe.from, &*probe.to), probe.relay.as_deref()?)));
     let relays: BTreeMap<(&str, &str), &str> = relayed.collect();
     let cell = |from, to| match cells.get(&(from, to)) {
         Some(Some(us)) => match relays.get(&(from, to)) {

@@ -224,7 +224,7 @@ impl<B: Brain> Hub<B> {
         self.hang_up_dials();
     }
 
-    fn take_lanes(&mut self) {
+    pub(super) fn take_lanes(&mut self) {
         let mut arrived = std::mem::replace(&mut self.arrived, Arrived::new());
         self.lanes.drain(&mut arrived);
         let mut control = Vec::new();
@@ -251,7 +251,7 @@ impl<B: Brain> Hub<B> {
         }
     }
 
-    /// Sends what the turn produced for other shards: control to all of them, then data.
+    /// Sends what else the turn produced for other shards: control to all of them, then data.
     fn give_lanes(&mut self) {
         self.give_control();
         self.stalled = self.lanes.push_stuck();
@@ -305,6 +305,8 @@ impl<B: Brain> Hub<B> {
     pub(crate) fn settle(&mut self, driver: &mut impl Driver) {
         for _ in 0..ROUNDS_MAX {
             self.order(driver);
+            // An answer may be acted upon as soon as it is written: what led to it goes to the other shards before.
+            self.give_control();
             for _ in 0..self.dirty.len() {
                 let Some(link) = self.dirty.pop_front() else { break };
                 self.flush(link, driver);

@@ -17,6 +17,10 @@ impl<B: Brain> Events for Hub<B> {
     fn received(&mut self, link: LinkId, bytes: &[u8]) {
         self.look_at_clock();
         self.note_bytes(bytes.len());
+        // These bytes may follow from what another shard has said meanwhile, such as the answer to a bind.
+        if self.lanes.has_control() {
+            self.take_lanes();
+        }
         self.take_bytes(link, bytes);
     }
 

@@ -3,7 +3,8 @@
 //! Order: what a shard sends over the control queue stays in order, hand-overs of links included. Control messages of
 //! a turn are sent to all shards before any data of that turn, and a receiver empties the data queues *before* the
 //! control queues and gives both to the brain together: so a control message that was sent before a batch is handled
-//! before it. Control messages are few by their nature (names, registrations, placements, moves), must never be
+//! before it. They are also sent before the turn's output is written, and looked for before bytes of a link are handled:
+//! what a component does after an answer meets shards that know what the answer was about. Control messages are few by their nature (names, registrations, placements, moves), must never be
 //! dropped nor block a shard, so that queue alone has no bound; data waits in the sender when its queue is full.
 
 use super::brain::Brain;
@@ -173,6 +174,11 @@ impl<B: Brain> Lanes<B> {
                 into.messages.push((from.source, message));
             }
         }
+    }
+
+    /// Whether another shard has sent something beside the data.
+    pub(crate) fn has_control(&self) -> bool {
+        self.from.iter().any(|from| !from.control.is_empty())
     }
 
     /// Whether nothing has come and nothing that waits can be sent.

@@ -63,8 +63,11 @@ pub struct Names {
     names: TableMap<Box<str>, Name>,
     aliases: TableMap<Box<str>, Box<str>>,
     seats: SeatMap<SeatView>,
-    default_route: Option<SeatId>,
+    /// The default route, and the name that it was bound with.
+    default_route: Option<(SeatId, Box<str>)>,
     sinks: SmallVec<[SeatId; 2]>,
+    /// The names that log sinks were bound with.
+    sink_names: Vec<(SeatId, Box<str>)>,
 }
 
 impl Names {
@@ -132,9 +135,23 @@ impl Names {
         self.aliases.iter().map(|(name, target)| (&**name, &**target))
     }
 
+    /// What an alias stands for.
+    pub fn alias_target(&self, key: &str) -> Option<&str> {
+        self.aliases.get(key).map(|target| &**target)
+    }
+
     /// Who gets frames for names that nobody bound.
     pub fn default_route(&self) -> Option<SeatId> {
-        self.default_route
+        self.default_route.as_ref().map(|(seat, _)| *seat)
+    }
+
+    /// Whether `seat` holds `key` as the default route, and as a log sink.
+    pub fn marks(&self, key: &str, seat: SeatId) -> (bool, bool) {
+        let is = |(of, name): &(SeatId, Box<str>)| *of == seat && **name == *key;
+        (
+            self.default_route.as_ref().is_some_and(is),
+            self.sink_names.iter().any(is),
+        )
     }
 
     /// Who gets a copy of every delivered frame.
@@ -216,19 +233,30 @@ impl Names {
         if gone {
             self.names.remove(key);
         }
+        self.mark(key, seat, (false, false));
         gone
     }
 
-    /// Sets or clears the default route.
-    pub fn set_default_route(&mut self, seat: Option<SeatId>) {
-        self.default_route = seat;
-    }
-
-    /// Adds or removes a log sink.
-    pub fn set_sink(&mut self, seat: SeatId, on: bool) {
-        self.sinks.retain(|sink| *sink != seat);
-        if on {
-            self.sinks.push(seat);
+    /// `seat` holds `key` as (the default route, a log sink) or not; the marks go with the name.
+    pub fn mark(&mut self, key: &str, seat: SeatId, (default, log): (bool, bool)) {
+        let (was_default, was_sink) = self.marks(key, seat);
+        if default {
+            self.default_route = Some((seat, key.into()));
+        } else if was_default {
+            self.default_route = None;
+        }
+        if log == was_sink {
+            return;
+        }
+        self.sink_names.retain(|(of, name)| !(*of == seat && **name == *key));
+        if log {
+            self.sink_names.push((seat, key.into()));
+        }
+        self.sinks.clear();
+        for (seat, _) in &self.sink_names {
+            if !self.sinks.contains(seat) {
+                self.sinks.push(*seat);
+            }
         }
     }
 }

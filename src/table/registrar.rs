@@ -74,6 +74,25 @@ pub enum First {
 struct Entry {
     user: Box<str>,
     names: Vec<Box<str>>,
+    /// Names it holds because they are aliases of one of `names`.
+    aliases: Vec<Box<str>>,
+}
+
+impl Entry {
+    fn holds(&self, key: &str) -> bool {
+        self.names.iter().chain(&self.aliases).any(|name| **name == *key)
+    }
+}
+
+/// What follows for an alias from a change of names or of the configuration.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AliasChange {
+    /// The holder of the target.
+    pub seat: SeatId,
+    /// The alias.
+    pub key: Box<str>,
+    /// How it is held from now on; `None`: no longer.
+    pub multi: Option<Multi>,
 }
 
 /// Seats by user and name. The names themselves are read from shard 0's [`Names`].
@@ -125,7 +144,10 @@ impl Registrar {
                 .clone()
                 .find(|seat| names.seat(*seat).is_some_and(|view| !view.live));
             match (lost, own.next()) {
-                (Some(seat), _) => return Ok(First::Back(seat)),
+                (Some(seat), _) => {
+                    self.judge_marks(names, rights, user, ask, Some(seat))?;
+                    return Ok(First::Back(seat));
+                }
                 (None, Some(seat)) if !proved_alive => return Ok(First::Contested(seat)),
                 _ => {}
             }
@@ -137,12 +159,13 @@ impl Registrar {
             Entry {
                 user: user.into(),
                 names: vec![granted.key.as_str().into()],
+                aliases: Vec::new(),
             },
         );
         Ok(First::New(seat, granted))
     }
 
-    /// A further bind over the link of `seat`. `Ok(None)`: it holds the name already.
+    /// A further bind over the link of `seat`. `Ok(None)`: it holds the name already, just so.
     pub fn further(
         &mut self,
         names: &Names,
@@ -152,8 +175,14 @@ impl Registrar {
     ) -> Result<Option<Granted>, Refusal> {
         let entry = self.seats.get(&seat).ok_or(Refusal::BadRequest)?;
         let key = jid::domain_key(ask.name).ok_or(Refusal::BadRequest)?;
-        if entry.names.iter().any(|name| **name == *key) {
-            return Ok(None);
+        if entry.holds(&key) {
+            if names.marks(&key, seat) == (ask.default, ask.log) {
+                return Ok(None);
+            }
+            self.judge_marks(names, rights, &entry.user, ask, Some(seat))?;
+            let multi = names.get(&key).map_or(Multi::No, |(_, name)| name.multi);
+            let key = key.into_owned();
+            return Ok(Some(Granted { key, multi }));
         }
         if entry.names.len() >= NAMES_PER_SEAT_MAX {
             return Err(Refusal::Forbidden);
@@ -176,6 +205,49 @@ impl Registrar {
         entry.names.len() < before
     }
 
+    /// Aligns who holds aliases with who holds their targets, after a change of either. An alias that a component has
+    /// bound as a name of its own, before it was one, stays with it until it lets go.
+    pub fn align_aliases(&mut self, names: &Names) -> Vec<AliasChange> {
+        let mut changes = Vec::new();
+        for (seat, entry) in &mut self.seats {
+            entry.aliases.retain(|alias| {
+                let stays = names
+                    .alias_target(alias)
+                    .is_some_and(|target| entry.names.iter().any(|name| **name == *target));
+                if !stays {
+                    changes.push(AliasChange {
+                        seat: *seat,
+                        key: alias.clone(),
+                        multi: None,
+                    });
+                }
+                stays
+            });
+        }
+        for (alias, target) in names.aliases() {
+            let taken = self
+                .seats
+                .values()
+                .any(|entry| entry.names.iter().any(|name| **name == *alias));
+            let Some((_, target)) = names.get(target).filter(|_| !taken) else {
+                continue;
+            };
+            for seat in &target.holders {
+                if let Some(entry) = self.seats.get_mut(seat)
+                    && !entry.holds(alias)
+                {
+                    entry.aliases.push(alias.into());
+                    changes.push(AliasChange {
+                        seat: *seat,
+                        key: alias.into(),
+                        multi: Some(target.multi),
+                    });
+                }
+            }
+        }
+        changes
+    }
+
     /// The seat is given up; its names, for the messages to all shards.
     pub fn drop_seat(&mut self, seat: SeatId, home: ShardId) -> Vec<Box<str>> {
         let Some(entry) = self.seats.remove(&seat) else {
@@ -184,7 +256,7 @@ impl Registrar {
         self.free.push_back(seat);
         let load = &mut self.load[usize::from(home)];
         *load = load.saturating_sub(1);
-        entry.names
+        entry.names.into_iter().chain(entry.aliases).collect()
     }
 
     /// The shard with the fewest seats takes one more.
@@ -213,6 +285,26 @@ impl Registrar {
             .is_some_and(|entry| *entry.user == *user && entry.names.first().is_some_and(|name| **name == *first_name))
     }
 
+    /// May it be what it asks to be, beside holding the name? Only one can be the default route; one that has lost its
+    /// link gives way.
+    fn judge_marks(
+        &self,
+        names: &Names,
+        rights: &dyn Rights,
+        user: &str,
+        ask: &Ask<'_>,
+        seat: Option<SeatId>,
+    ) -> Result<(), Refusal> {
+        if ask.default && !rights.default_route(user) || ask.log && !rights.log(user) {
+            return Err(Refusal::Forbidden);
+        }
+        let taken = |other| Some(other) != seat && names.seat(other).is_some_and(|view| view.live);
+        if ask.default && names.default_route().is_some_and(taken) {
+            return Err(Refusal::Conflict);
+        }
+        Ok(())
+    }
+
     fn judge(
         &self,
         names: &Names,
@@ -226,15 +318,10 @@ impl Registrar {
             .ok_or(Refusal::BadRequest)?;
         let foreign = kind == SeatKind::Xep0114;
         if !foreign {
-            let allowed = rights.bind(user, ask.name)
-                && (!ask.default || rights.default_route(user))
-                && (!ask.log || rights.log(user));
-            if !allowed {
+            if !rights.bind(user, ask.name) {
                 return Err(Refusal::Forbidden);
             }
-        }
-        if ask.default && names.default_route().is_some() {
-            return Err(Refusal::Conflict);
+            self.judge_marks(names, rights, user, ask, None)?;
         }
         let multi = match ask.multi {
             _ if foreign => Multi::From,

@@ -43,6 +43,8 @@ pub struct Start {
     pub stage: Stage,
     /// How it came.
     pub path: Path,
+    /// The sm that it was addressed to by its id, or redirected to.
+    pub wish: Option<SeatId>,
 }
 
 /// How far a start is.

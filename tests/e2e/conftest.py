@@ -1,5 +1,6 @@
 """Fixtures: machines under test that clean up after themselves and keep their logs when a test fails."""
 
+import hashlib
 import logging
 import os
 import re
@@ -13,8 +14,8 @@ sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 
 import bed  # noqa: E402
 import mesh as meshes  # noqa: E402
+from cage import LOGS  # noqa: E402
 
-LOGS = os.path.join(bed.ROOT, "tests", "logs")
 ALL_ROUTERS = {"stock": dict(router="stock"), "jidmesh": dict(router="jidmesh", shards=1), "jidmesh-2-shards": dict(router="jidmesh", shards=2)}
 
 
@@ -33,7 +34,6 @@ def pytest_configure(config):
     config.addinivalue_line("markers", "only(*routers): the test has a meaning on these routers alone")
     logging.getLogger("asyncio").setLevel(logging.CRITICAL + 1)
     logging.getLogger("slixmpp").setLevel(logging.CRITICAL + 1)
-    shutil.rmtree(LOGS, ignore_errors=True)
 
 
 def pytest_generate_tests(metafunc):
@@ -53,6 +53,30 @@ def pytest_collection_modifyitems(config, items):
     if gone:
         config.hook.pytest_deselected(items=gone)
         items[:] = [item for item in items if item not in gone]
+
+
+def pytest_runtestloop(session):
+    """Where several cages share the tests, each is run by the one that makes its file first."""
+    folder = os.environ.get("JIDMESH_CLAIMS")
+    if folder is None or session.config.option.collectonly or session.testsfailed:
+        return None
+    claimed = (item for item in session.items if claim(folder, item))
+    item = next(claimed, None)
+    while item is not None:
+        following = next(claimed, None)
+        item.config.hook.pytest_runtest_protocol(item=item, nextitem=following)
+        if session.shouldfail or session.shouldstop:
+            raise session.Failed(session.shouldfail) if session.shouldfail else session.Interrupted(session.shouldstop)
+        item = following
+    return True
+
+
+def claim(folder, item):
+    try:
+        open(os.path.join(folder, hashlib.sha256(item.nodeid.encode()).hexdigest()), "x").close()
+    except FileExistsError:
+        return False
+    return True
 
 
 @pytest.hookimpl(hookwrapper=True)

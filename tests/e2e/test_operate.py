@@ -331,6 +331,7 @@ def test_sighup_with_a_good_file_with_a_bad_one_and_what_waits_for_the_next_star
         assert component.next_route().get("to") == "x.test", "its link was not touched"
     assert router.stop() == 0
     router = processes.jidmesh("run", "-c", path)
+    bed.wait_for("metrics are served", lambda: bed.listens("127.0.0.1", 9347))
     with urllib.request.urlopen("http://127.0.0.1:9347/metrics", timeout=5) as page:
         assert "\njidmesh_names 0\n" in page.read().decode()
     with urllib.request.urlopen("http://127.0.0.1:9347/readyz", timeout=5) as page:

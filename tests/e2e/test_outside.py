@@ -27,6 +27,46 @@ def run(coroutine, limit_s=80):
     return asyncio.run(asyncio.wait_for(coroutine, limit_s))
 
 
+# Aliases
+
+
+@pytest.mark.only("jidmesh", "jidmesh-2-shards")
+@pytest.mark.parametrize("sms", [["sm"], ["sm1", "sm2"]], ids=["one sm", "two sm"])
+def test_users_of_an_aliased_domain_log_in_and_are_reached(machine, sms):
+    """With the stock router each of these clients is closed with internal-server-error, and each message is answered item-not-found."""
+    stack = machine(sms=sms, domains=["example.net", "alias.net"], aliases=[("alias.net", "example.net")])
+
+    async def play():
+        stack.add_users("alice")
+        stack.add_users("dave", "erin", domain="alias.net")
+        alice, dave, erin = [await Client(jid, label=jid).login() for jid in ("alice@example.net/r", "dave@alias.net/r", "erin@alias.net/r")]
+        for sender, receiver in ((alice, dave), (dave, alice), (dave, erin), (erin, dave)):
+            for to in (receiver.boundjid.bare, receiver.boundjid.full):
+                body = "from %s to %s" % (sender.label, to)
+                sender.chat(to, body)
+                await receiver.gets("message", body=body, from_=sender.boundjid.full)
+        await erin.logout()
+        for number in range(20):
+            alice.chat("erin@alias.net", "#%d" % number)
+        await alice.ping()
+        erin = await Client("erin@alias.net/r", label="erin").login()
+        await erin.gets("message", body="#19")
+        await settle([alice, dave, erin])
+        assert erin.bodies("alice@example.net") == ["#%d" % number for number in range(20)]
+        # The operator takes the alias away: its users are closed, as when the domain's sm has gone.
+        stack.router_settings["aliases"] = ()
+        stack.write_router()
+        stack.router.signal(signal.SIGHUP)
+        await dave.until(lambda: dave.closed or None, "the end of the aliased domain")
+        assert not alice.closed
+        await alice.ping()
+        bed.wait_for("sm ends the sessions too", lambda: all(
+            any("session ended: jid=%s" % jid in stack.processes[sm].log() for sm in sms) for jid in ("dave@alias.net", "erin@alias.net")))
+        bed.wait_for("so does the router", lambda: stack.metric("jidmesh_sessions") == 1)
+
+    run(play())
+
+
 # s2s
 
 

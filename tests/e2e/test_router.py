@@ -47,6 +47,18 @@ def test_a_component_with_a_default_namespace_and_ack_prefix_may_open(stack):
         assert link.frame().name == "features"
 
 
+def test_a_name_is_known_to_everybody_once_its_bind_is_answered(stack):
+    """Who reads the answer may tell anybody, who may use the name at once: over several links, which several shards serve."""
+    with Native(name="one.test") as one, Native(name="two.test") as two, Native(name="three.test") as three:
+        for number in range(30):
+            name = "n%d.test" % number
+            assert one.bind(name).get("error") is None
+            two.route(name, frm="two.test")
+            three.route(name, frm="three.test")
+            assert [one.next_route().get("error") for _ in range(2)] == [None, None], name
+        assert not [frame for link in (two, three) for frame in link.frames() if frame.is_route()], "nothing was sent back"
+
+
 def test_binds_sent_together_are_answered_in_order_before_any_advert(stack):
     with Native(name="old.test"), Native() as link:
         link.login()
@@ -330,6 +342,39 @@ def test_an_alias_is_advertised_and_cannot_be_bound(stack):
     with Native(name="a.test") as one, Native(name="target.test"):
         one.next_of(lambda frame: frame.is_presence("alias.test", "available"))
         assert one.bind("alias.test").get("error") == "409"
+
+
+def test_an_alias_is_advertised_only_while_its_target_is_there(stack):
+    with Native(name="a.test") as one:
+        one.bind("b.test")
+        assert not [frame for frame in one.frames() if frame.is_presence("alias.test")]
+        with Native(name="id.test") as two:
+            assert two.bind("target.test").get("error") is None
+            one.next_of(lambda frame: frame.is_presence("alias.test", "available"))
+            two.send("</stream:stream>")
+            one.next_of(lambda frame: frame.is_presence("alias.test", "unavailable"))
+
+
+@pytest.mark.only("jidmesh", "jidmesh-2-shards")
+def test_an_alias_is_its_components_own_name(stack):
+    """On the stock router the answer is 401."""
+    with Native(name="a.test") as one, Native(name="target.test") as two:
+        two.route("a.test", frm="alias.test")
+        assert one.next_route().get("from") == "alias.test"
+        assert two.bind("alias.test").get("error") is None, "it has it already"
+
+
+def test_the_default_route_and_a_log_sink_end_with_their_names(stack):
+    with Native(name="a.test") as one, Native(name="id.test") as two:
+        for name, mark in (("far.test", {"default": True}), ("log.test", {"log": True})):
+            assert two.bind(name, **mark).get("error") is None
+            assert two.unbind(name).get("error") is None
+        one.drain(), two.drain()
+        one.route("nowhere.test", frm="a.test")
+        assert one.next_route().get("error") == "404"
+        one.route("a.test", frm="a.test")
+        assert one.next_route().get("error") is None
+        assert not [frame for frame in two.frames() if frame.is_route()]
 
 
 @pytest.mark.only("jidmesh", "jidmesh-2-shards")

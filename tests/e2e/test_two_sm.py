@@ -147,3 +147,26 @@ def peek(link, quiet_s=0.3):
         link._more(0.05)
     from frames import Frame
     return [Frame(data) for kind, data in link.queue if kind == "frame"]
+
+
+def test_a_filter_chooses_the_sm_of_a_user_but_never_a_second_one(machine):
+    """A rule that redirects session starts to an sm's id. On the stock router a user whose sessions were elsewhere was on two sm then."""
+    stack = machine(sms=["sm1", "sm2"], filter_rules="")
+
+    async def play():
+        stack.add_users("alice", "bob", "carol")
+        alice = await Client("alice@example.net/one", label="alice").login()
+        (home,) = sms_of(stack, "alice")
+        other = ({"sm1", "sm2"} - {home}).pop()
+        stack.write_filter('<rule what="session?action=start" redirect="%s"/>' % other)
+        stack.router.signal(signal.SIGHUP)
+        for name in ("bob", "carol"):
+            await Client(name + "@example.net/r", label=name).login()
+        await Client("carol@example.net/s", label="carol2").login()
+        assert sms_of(stack, "carol") == {other}
+        second = await Client("alice@example.net/two", label="alice2").login()
+        alice.send_presence(pstatus="here")
+        await second.gets("presence", from_="alice@example.net/one")
+        assert sms_of(stack, "alice") == {home}
+
+    run(play())

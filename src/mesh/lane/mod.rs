@@ -2,6 +2,11 @@
 //!
 //! A lane's two directions are independent streams of bytes. The [`send::Sender`] keeps what its peer has not
 //! acknowledged; the [`receive::Receiver`] knows how far it came. A new connection goes on at that very byte.
+//!
+//! **When the peer dies** nobody knows how far it came. What it handled it had acknowledged before, but the last
+//! acknowledgements may have died with it. So the sender tells two kinds of unacknowledged messages apart: those that a
+//! living peer may have got, which must not be sent to anybody again, and those that it cannot have got, because the
+//! peer had been silent too long when they were first sent ([`DOUBT_US`]), or because they never were.
 
 pub(super) mod queue;
 pub(super) mod receive;
@@ -17,7 +22,6 @@ pub const MESSAGE_BYTES_MAX: usize = 64 << 20;
 pub const WINDOW_BYTES: usize = 4 << 20;
 /// What a sender may send on a new stream before the first credit comes, bytes.
 pub const INITIAL_CREDIT_BYTES: u64 = 256 * 1024;
-/// Received bytes are acknowledged at the latest after so long, microseconds.
-pub const ACK_DELAY_US: Micros = 20_000;
-/// So many unacknowledged bytes are acknowledged at once.
-pub const ACK_BYTES: u64 = 128 * 1024;
+/// A living peer acknowledges what reaches it within so long, the round trip aside: so long a busy machine may keep a
+/// process from running, microseconds.
+pub const DOUBT_US: Micros = 100_000;

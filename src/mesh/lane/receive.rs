@@ -1,10 +1,9 @@
 //! The receiving half of a lane: pieces of the stream become messages again, and credit is given for what was taken.
 
-use super::super::Micros;
 use super::super::codec::peek_varint;
 use super::super::error::MeshError;
 use super::super::frame::Credit;
-use super::{ACK_BYTES, ACK_DELAY_US, MESSAGE_BYTES_MAX, WINDOW_BYTES};
+use super::{MESSAGE_BYTES_MAX, WINDOW_BYTES};
 use std::ops::Range;
 
 /// A buffer that a large message blew up is given back beyond so many bytes.
@@ -25,8 +24,8 @@ pub(crate) struct Receiver {
     next: Option<Next>,
     /// What the peer was last told.
     told: Credit,
-    /// When it must be told again, if nothing goes to it before.
-    tell_at: Option<Micros>,
+    /// There is something that it was not told.
+    news: bool,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -37,7 +36,7 @@ struct Next {
 
 impl Receiver {
     /// A piece of the stream came. What is known already is skipped; the number of bytes skipped.
-    pub(crate) fn received(&mut self, now: Micros, offset: u64, bytes: &[u8]) -> Result<usize, MeshError> {
+    pub(crate) fn received(&mut self, offset: u64, bytes: &[u8]) -> Result<usize, MeshError> {
         let end = offset.checked_add(bytes.len() as u64);
         let end = end.ok_or(MeshError::Malformed("an offset beyond 64 bits"))?;
         if offset > self.received {
@@ -49,14 +48,14 @@ impl Receiver {
         let old = bytes.len().min((self.received - offset) as usize);
         self.append(&bytes[old..]);
         self.received = self.received.max(end);
-        // Also what was sent twice is answered: the sender may not know that it arrived.
-        let due = self.tell_at.unwrap_or(now + ACK_DELAY_US);
-        self.tell_at = Some(if self.is_due_at_once() { now } else { due });
+        // Before anything is done with it, so that nothing is done that the sender might ask of somebody else. Also what
+        // was sent twice is answered: the sender may not know that it arrived.
+        self.news = true;
         Ok(old)
     }
 
     /// The next message, if it is whole and `control_given` messages of the control lane are enough for it.
-    pub(crate) fn next(&mut self, now: Micros, control_given: u64) -> Result<Option<Range<usize>>, MeshError> {
+    pub(crate) fn next(&mut self, control_given: u64) -> Result<Option<Range<usize>>, MeshError> {
         let Some(next) = self.peek()? else {
             return Ok(None);
         };
@@ -68,9 +67,7 @@ impl Receiver {
         self.head = end;
         self.next = None;
         self.messages += 1;
-        if self.is_due_at_once() {
-            self.tell_at = Some(now);
-        }
+        self.news |= self.credit().limit - self.told.limit >= WINDOW_BYTES as u64 / 4;
         Ok(Some(start..end))
     }
 
@@ -102,23 +99,13 @@ impl Receiver {
     /// The same, and the peer is told with it.
     pub(crate) fn tell(&mut self) -> Credit {
         self.told = self.credit();
-        self.tell_at = None;
+        self.news = false;
         self.told
     }
 
-    /// Whether there is something that the peer was not told.
+    /// Whether there is something that the peer must be told at once.
     pub(crate) fn has_news(&self) -> bool {
-        self.tell_at.is_some()
-    }
-
-    /// When the peer must be told.
-    pub(crate) fn tell_at(&self) -> Option<Micros> {
-        self.tell_at
-    }
-
-    fn is_due_at_once(&self) -> bool {
-        let credit = self.credit();
-        credit.received - self.told.received >= ACK_BYTES || credit.limit - self.told.limit >= WINDOW_BYTES as u64 / 4
+        self.news
     }
 
     fn peek(&mut self) -> Result<Option<Next>, MeshError> {
@@ -181,7 +168,7 @@ mod tests {
         let mut out = Vec::new();
         while sender.ready_bytes() > 0 {
             let mut record = Vec::new();
-            sender.put_data(0, 60_000, &mut record);
+            sender.put_data(0, 0, 60_000, &mut record);
             for frame in Frames::new(&record) {
                 if let Frame::Data { bytes, .. } = frame.unwrap() {
                     out.extend_from_slice(bytes);
@@ -193,7 +180,7 @@ mod tests {
 
     fn take(receiver: &mut Receiver, control_given: u64) -> Vec<Vec<u8>> {
         let mut all = Vec::new();
-        while let Some(message) = receiver.next(0, control_given).unwrap() {
+        while let Some(message) = receiver.next(control_given).unwrap() {
             all.push(receiver.bytes(message).to_vec());
         }
         all
@@ -208,7 +195,7 @@ mod tests {
             (3, b"d".to_vec()),
         ]);
         let mut receiver = Receiver::default();
-        receiver.received(0, 0, &stream).unwrap();
+        receiver.received(0, &stream).unwrap();
         assert_eq!(take(&mut receiver, 1), [b"a"]);
         assert_eq!(take(&mut receiver, 2), [b"b", b"c"]);
         assert_eq!(take(&mut receiver, 3), [b"d"]);
@@ -219,10 +206,10 @@ mod tests {
         let stream = stream(&[(1, vec![1; 100_000]), (1, vec![2; 100_000])]);
         let mut receiver = Receiver::default();
         assert_eq!(receiver.tell().limit, WINDOW_BYTES as u64);
-        receiver.received(0, 0, &stream[..50_000]).unwrap();
-        assert_eq!(receiver.tell_at(), Some(ACK_DELAY_US));
-        receiver.received(0, 50_000, &stream[50_000..]).unwrap();
-        assert_eq!(receiver.tell_at(), Some(0), "so many bytes are told at once");
+        receiver.received(0, &stream[..50_000]).unwrap();
+        assert!(receiver.has_news(), "what came is told before it is given out");
+        receiver.tell();
+        receiver.received(50_000, &stream[50_000..]).unwrap();
         assert!(take(&mut receiver, 0).is_empty());
         assert_eq!(receiver.credit().limit, WINDOW_BYTES as u64);
         assert_eq!(take(&mut receiver, 1).len(), 2);
@@ -239,25 +226,25 @@ mod tests {
             let limit = receiver.tell().limit as usize;
             assert!(limit > at, "stuck at {at}");
             receiver
-                .received(0, at as u64, &stream[at..limit.min(stream.len())])
+                .received(at as u64, &stream[at..limit.min(stream.len())])
                 .unwrap();
             at = limit.min(stream.len());
             got.extend(take(&mut receiver, 0));
         }
         assert_eq!(got.len(), 1);
-        receiver.received(0, at as u64, &[1, 0, 5]).unwrap();
+        receiver.received(at as u64, &[1, 0, 5]).unwrap();
         assert!(receiver.buffer.capacity() <= BUFFER_BYTES_KEPT);
     }
 
     #[test]
     fn what_cannot_be_is_refused() {
         let mut receiver = Receiver::default();
-        assert!(receiver.received(0, 1, b"x").is_err(), "a gap");
-        assert!(receiver.received(0, u64::MAX, b"xx").is_err());
+        assert!(receiver.received(1, b"x").is_err(), "a gap");
+        assert!(receiver.received(u64::MAX, b"xx").is_err());
         let too_much = vec![0; WINDOW_BYTES + 1];
-        assert!(receiver.received(0, 0, &too_much).is_err(), "beyond the credit");
-        receiver.received(0, 0, &[0xff, 0xff, 0xff, 0xff, 0x7f, 0]).unwrap();
-        assert!(receiver.next(0, 0).is_err(), "a message beyond the limit");
+        assert!(receiver.received(0, &too_much).is_err(), "beyond the credit");
+        receiver.received(0, &[0xff, 0xff, 0xff, 0xff, 0x7f, 0]).unwrap();
+        assert!(receiver.next(0).is_err(), "a message beyond the limit");
     }
 
     proptest! {
@@ -275,7 +262,7 @@ mod tests {
             for (ahead, back) in cuts.iter().copied().chain([(usize::MAX, 0)]) {
                 let start = at - back.min(at);
                 let end = at.saturating_add(ahead).min(stream.len());
-                receiver.received(0, start as u64, &stream[start..end]).unwrap();
+                receiver.received(start as u64, &stream[start..end]).unwrap();
                 at = end;
                 got.extend(take(&mut receiver, 0));
             }

@@ -13,7 +13,7 @@ pub struct Full;
 
 /// One direction of a lane, at its source.
 ///
-/// `base <= acked <= sent <= base + queue.len()`, and `base` is always the start of a message.
+/// `base <= acked <= sent <= reached <= base + queue.len()`, and `base` is always the start of a message.
 #[derive(Debug)]
 pub(crate) struct Sender {
     queue: ByteQueue,
@@ -21,6 +21,12 @@ pub(crate) struct Sender {
     base: u64,
     acked: u64,
     sent: u64,
+    /// How far the stream was ever sent, over whatever connection.
+    reached: u64,
+    /// What lies beyond was sent, if at all, when the peer had been silent for so long that it cannot have got it.
+    doubtful: u64,
+    /// When something was last heard from the peer, or when bytes were put under way and it owed nothing before.
+    alive_at: Micros,
     limit: u64,
     /// Messages sent so far.
     messages: u64,
@@ -39,6 +45,9 @@ impl Sender {
             base: 0,
             acked: 0,
             sent: 0,
+            reached: 0,
+            doubtful: 0,
+            alive_at: 0,
             limit: INITIAL_CREDIT_BYTES,
             messages: 0,
             after: 0,
@@ -101,16 +110,28 @@ impl Sender {
         (self.sent > self.acked).then_some(self.progress_at)
     }
 
-    /// Appends one data frame of at most `room` bytes, head included; there must be [`Sender::ready_bytes`].
-    pub(crate) fn put_data(&mut self, now: Micros, room: usize, out: &mut Vec<u8>) {
+    /// Appends one data frame of at most `room` bytes, head included; there must be [`Sender::ready_bytes`]. `doubt_us`:
+    /// for so long a peer that lives may owe its answer.
+    pub(crate) fn put_data(&mut self, now: Micros, doubt_us: Micros, room: usize, out: &mut Vec<u8>) {
         let len = self.ready_bytes().min(room - super::super::frame::DATA_HEAD_BYTES_MAX);
         assert!(len > 0, "nothing to send");
         if self.sent == self.acked {
             self.progress_at = now;
+            self.alive_at = now;
         }
         put_data_head(out, self.sent, len);
         self.queue.copy((self.sent - self.base) as usize, len, out);
         self.sent += len as u64;
+        self.reached = self.reached.max(self.sent);
+        if now <= self.alive_at + doubt_us {
+            self.doubtful = self.reached;
+        }
+    }
+
+    /// Something came from the peer, over whatever connection: it may have got all that was sent.
+    pub(crate) fn heard(&mut self, now: Micros) {
+        self.alive_at = now;
+        self.doubtful = self.reached;
     }
 
     /// What the peer has received and allows. `Err`: what it says cannot be.
@@ -123,9 +144,18 @@ impl Sender {
         if credit.received > self.acked {
             self.acked = credit.received;
             self.sent = self.sent.max(self.acked);
+            self.reached = self.reached.max(self.acked);
             self.progress_at = now;
             self.forget();
         }
+        Ok(())
+    }
+
+    /// The peer gave the stream up when it had received so much of it, and says so: nothing is in doubt.
+    pub(crate) fn was_given_up(&mut self, now: Micros, received: u64) -> Result<(), MeshError> {
+        let limit = self.limit;
+        self.acknowledged(now, Credit { received, limit })?;
+        self.doubtful = self.acked;
         Ok(())
     }
 
@@ -145,7 +175,10 @@ impl Sender {
     pub(crate) fn restart(&mut self) -> Unacknowledged {
         let fresh = Sender::new(self.bytes_max);
         let old = std::mem::replace(self, fresh);
-        Unacknowledged { queue: old.queue }
+        Unacknowledged {
+            queue: old.queue,
+            doubtful: old.doubtful.saturating_sub(old.base) as usize,
+        }
     }
 
     /// Releases whole messages up to what is acknowledged.
@@ -188,22 +221,39 @@ fn varint(queue: &ByteQueue, start: usize) -> Option<(u64, usize)> {
     None
 }
 
-/// Messages that a peer did not acknowledge, in their order; it may have seen some of them.
+/// Whether a peer has seen a message that it did not acknowledge.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Seen {
+    /// Nobody knows: it must not be sent to anybody again.
+    Perhaps,
+    /// No.
+    Never,
+}
+
+/// Messages that a peer did not acknowledge, in their order.
 #[derive(Debug, Default)]
 pub struct Unacknowledged {
     queue: ByteQueue,
+    /// Of the first so many bytes the peer may have seen all.
+    doubtful: usize,
 }
 
 impl Unacknowledged {
-    /// The next message into `out`, which is cleared; `false` when there is none.
-    pub fn next_into(&mut self, out: &mut Vec<u8>) -> bool {
+    /// The next message into `out`, which is cleared; `None` when there is none. Those that the peer may have seen come
+    /// first.
+    pub fn next_into(&mut self, out: &mut Vec<u8>) -> Option<Seen> {
         out.clear();
-        let Some((head, len)) = message_head(&self.queue, 0) else {
-            return false;
-        };
+        let (head, len) = message_head(&self.queue, 0)?;
         self.queue.copy(head, len, out);
         self.queue.release(head + len);
-        true
+        // Of a message that was cut off it can have made nothing.
+        let seen = if head + len <= self.doubtful {
+            Seen::Perhaps
+        } else {
+            Seen::Never
+        };
+        self.doubtful = self.doubtful.saturating_sub(head + len);
+        Some(seen)
     }
 
     /// Bytes of all of them.
@@ -263,8 +313,8 @@ mod tests {
         assert_eq!(sender.send(0, &[&[3; 100]]), Err(Full));
         let end = sender.queued_bytes() as u64;
         let mut out = Vec::new();
-        sender.put_data(5, 100, &mut out);
-        sender.put_data(6, 10_000, &mut out);
+        sender.put_data(5, 0, 100, &mut out);
+        sender.put_data(6, 0, 10_000, &mut out);
         assert_eq!((sender.ready_bytes(), sender.in_flight_bytes()), (0, end));
         assert_eq!(sender.waits_since(), Some(5));
         let credit = |received| Credit {
@@ -288,7 +338,7 @@ mod tests {
                 .unwrap();
         }
         let mut out = Vec::new();
-        sender.put_data(0, 60_000, &mut out);
+        sender.put_data(0, 0, 60_000, &mut out);
         // Acknowledged within a message: that one is still unacknowledged.
         let credit = Credit {
             received: 50_000,
@@ -297,7 +347,7 @@ mod tests {
         sender.acknowledged(0, credit).unwrap();
         let mut left = sender.restart();
         let (mut got, mut message) = (Vec::new(), Vec::new());
-        while left.next_into(&mut message) {
+        while left.next_into(&mut message).is_some() {
             assert!(message.iter().all(|byte| *byte == message[0]));
             assert_eq!(message.len(), 1 + usize::from(message[0]) * 100);
             got.push(message[0]);
@@ -312,7 +362,7 @@ mod tests {
         let mut sender = Sender::new(1 << 20);
         sender.send(0, &[&[7; 1000]]).unwrap();
         let mut out = Vec::new();
-        sender.put_data(0, 600, &mut out);
+        sender.put_data(0, 0, 600, &mut out);
         let credit = Credit {
             received: 200,
             limit: 5000,
@@ -320,5 +370,58 @@ mod tests {
         sender.resume(1, credit).unwrap();
         assert_eq!(sender.ready_bytes(), sender.queued_bytes() - 200);
         assert_eq!(sender.in_flight_bytes(), 0);
+    }
+
+    #[test]
+    fn what_a_silent_peer_cannot_have_seen_is_told_from_the_rest() {
+        const DOUBT_US: Micros = 100;
+        let mut sender = Sender::new(1 << 20);
+        let send = |sender: &mut Sender, now, message: u8| {
+            sender.send(0, &[&[message; 9]]).unwrap();
+            sender.put_data(now, DOUBT_US, 1_000, &mut Vec::new());
+        };
+        send(&mut sender, 1_000, 1);
+        let credit = Credit {
+            received: 11,
+            limit: 10_000,
+        };
+        sender.acknowledged(1_001, credit).unwrap();
+        // It owes nothing for a long time; then an answer to this, and whatever it says tells that it still lives.
+        send(&mut sender, 9_000, 2);
+        send(&mut sender, 9_100, 3);
+        sender.heard(9_101);
+        send(&mut sender, 9_150, 4);
+        send(&mut sender, 9_202, 5);
+        sender.interrupt();
+        sender.send(0, &[&[6; 9]]).unwrap();
+        let mut left = sender.restart();
+        let mut message = Vec::new();
+        let mut seen = Vec::new();
+        while let Some(whether) = left.next_into(&mut message) {
+            seen.push((message[0], whether));
+        }
+        assert_eq!(
+            seen,
+            [
+                (2, Seen::Perhaps),
+                (3, Seen::Perhaps),
+                (4, Seen::Perhaps),
+                (5, Seen::Never),
+                (6, Seen::Never)
+            ]
+        );
+    }
+
+    #[test]
+    fn nothing_was_seen_of_a_message_whose_end_was_never_sent() {
+        let mut sender = Sender::new(1 << 20);
+        sender.send(0, &[&[1; 9]]).unwrap();
+        sender.send(0, &[&[2; 900]]).unwrap();
+        sender.put_data(0, 100, 60, &mut Vec::new());
+        let mut left = sender.restart();
+        let mut message = Vec::new();
+        assert_eq!(left.next_into(&mut message), Some(Seen::Perhaps));
+        assert_eq!(left.next_into(&mut message), Some(Seen::Never));
+        assert_eq!(left.next_into(&mut message), None);
     }
 }

@@ -7,11 +7,11 @@
 
 use super::super::conn::{Local, Side};
 use super::super::error::{MeshError, Reason};
-use super::super::frame::{Credit, Frame, Frames};
+use super::super::frame::{Credit, Former, Frame, Frames};
 use super::super::hello::{Address, Hello};
-use super::super::lane::INITIAL_CREDIT_BYTES;
 use super::super::lane::receive::Receiver;
 use super::super::lane::send::{Full, Sender, Unacknowledged};
+use super::super::lane::{DOUBT_US, INITIAL_CREDIT_BYTES};
 use super::super::seal::PLAINTEXT_BYTES_MAX;
 use super::super::{CloseCause, Lane, Level, LinkId, Micros};
 use super::DATA_HEAD_BYTES_MAX;
@@ -54,7 +54,11 @@ pub(super) struct Core {
     pub(super) stopped: bool,
     version: u8,
     epoch: u64,
-    former: VecDeque<u64>,
+    /// The last epoch in which a connection served a lane.
+    served_epoch: Option<u64>,
+    /// What came before this node last gave the peer up.
+    former: Former,
+    former_lives: VecDeque<u64>,
     dials: u64,
     round_trip_us: Option<Micros>,
     /// What the node was last told of the peer.
@@ -135,7 +139,9 @@ impl Core {
             stopped: false,
             version: 0,
             epoch: 0,
-            former: VecDeque::new(),
+            served_epoch: None,
+            former: Former::default(),
+            former_lives: VecDeque::new(),
             dials: 0,
             round_trip_us: None,
             told: Told::Nothing,
@@ -181,16 +187,16 @@ impl Core {
         if hello.node != self.name {
             return Err(MeshError::OtherNode(hello.node.clone()));
         }
-        if self.former.contains(&hello.incarnation) {
+        if self.former_lives.contains(&hello.incarnation) {
             return Err(MeshError::FormerLife);
         }
         let former = self.incarnation.replace(hello.incarnation);
         if let Some(former) = former.filter(|former| *former != hello.incarnation) {
-            self.former.push_back(former);
-            while self.former.len() > FORMER_MAX {
-                self.former.pop_front();
+            self.former_lives.push_back(former);
+            while self.former_lives.len() > FORMER_MAX {
+                self.former_lives.pop_front();
             }
-            self.epoch = 0;
+            (self.epoch, self.served_epoch, self.former) = (0, None, Former::default());
             for lane in &mut self.lanes {
                 lane.decision = 0;
             }
@@ -233,6 +239,7 @@ impl Core {
             epoch: self.epoch,
             knows: state.knows,
             credit,
+            former: self.former,
         });
         self.want(state);
         Ok(())
@@ -343,6 +350,7 @@ impl Core {
     /// One record came over a line.
     pub(super) fn record(&mut self, now: Micros, state: &mut LineState, plaintext: &[u8]) -> Result<(), MeshError> {
         state.heard_at = now;
+        self.lanes.iter_mut().for_each(|lane| lane.sender.heard(now));
         for frame in Frames::new(plaintext) {
             self.frame(now, state, frame?)?;
         }
@@ -356,7 +364,7 @@ impl Core {
         match frame {
             Frame::Data { offset, bytes } if state.is_serving() => {
                 let lane = &mut self.lanes[state.lane.index()];
-                self.counters.bytes_repeated += lane.receiver.received(now, offset, bytes)? as u64;
+                self.counters.bytes_repeated += lane.receiver.received(offset, bytes)? as u64;
                 Ok(())
             }
             Frame::Ack(credit) if state.is_serving() => {
@@ -367,7 +375,19 @@ impl Core {
                 self.push(PeerEvent::Datagram(bytes.to_vec()));
                 Ok(())
             }
-            Frame::Join { epoch, knows, credit } => self.join(now, state, epoch, knows, credit),
+            Frame::Join {
+                epoch,
+                knows,
+                credit,
+                former,
+            } => {
+                if former.epoch == self.epoch && epoch > self.epoch {
+                    for (lane, received) in self.lanes.iter_mut().zip(former.received) {
+                        lane.sender.was_given_up(now, received)?;
+                    }
+                }
+                self.join(now, state, epoch, knows, credit)
+            }
             Frame::Take {
                 epoch,
                 decision,
@@ -487,6 +507,7 @@ impl Core {
     /// From now on this line serves its lane.
     fn serve(&mut self, now: Micros, state: &mut LineState, credit: Credit) -> Result<(), MeshError> {
         let lane = &mut self.lanes[state.lane.index()];
+        self.served_epoch = Some(self.epoch);
         lane.serving = Some(state.link);
         let reach = std::mem::replace(&mut lane.reach, state.reach);
         lane.unconfirmed_since = Some(now);
@@ -569,9 +590,20 @@ impl Core {
     }
 
     pub(super) fn declare_dead(&mut self, now: Micros) -> [Unacknowledged; Lane::ALL.len()] {
-        self.epoch += 1;
+        self.next_epoch();
         self.told = Told::Nothing;
         self.restart(now)
+    }
+
+    /// What was received so far is all that will have been.
+    fn next_epoch(&mut self) {
+        if self.served_epoch == Some(self.epoch) {
+            self.former = Former {
+                epoch: self.epoch,
+                received: self.lanes.each_ref().map(|lane| lane.receiver.credit().received),
+            };
+        }
+        self.epoch += 1;
     }
 
     pub(super) fn send(&mut self, lane: Lane, parts: &[&[u8]]) -> Result<(), Full> {
@@ -590,7 +622,7 @@ impl Core {
     pub(super) fn next_message(&mut self, now: Micros, lane: Lane) -> Option<Range<usize>> {
         let control_given = self.lanes[Lane::Control.index()].receiver.messages();
         let state = &mut self.lanes[lane.index()];
-        match state.receiver.next(now, control_given) {
+        match state.receiver.next(control_given) {
             Ok(found) => {
                 self.counters.messages_received += u64::from(found.is_some());
                 found
@@ -598,7 +630,7 @@ impl Core {
             Err(error) => {
                 // The stream itself is broken, and no connection mends it. Only a faulty peer does this.
                 self.push(PeerEvent::Alarm(format!("peer {}: {error}", self.name)));
-                self.epoch += 1;
+                self.next_epoch();
                 self.anew(now, AnewCause::Broken);
                 None
             }
@@ -624,7 +656,8 @@ impl Core {
         }
         let room = PLAINTEXT_BYTES_MAX - out.len();
         if lane.sender.ready_bytes() > 0 && room > 2 * DATA_HEAD_BYTES_MAX {
-            lane.sender.put_data(now, room, out);
+            let doubt_us = DOUBT_US + 2 * self.round_trip_us.unwrap_or(0);
+            lane.sender.put_data(now, doubt_us, room, out);
         }
     }
 
@@ -636,9 +669,8 @@ impl Core {
     }
 
     /// Whether the line has something to say that should not wait.
-    pub(super) fn is_pressing(&self, now: Micros, state: &LineState) -> bool {
-        let receiver = &self.lanes[state.lane.index()].receiver;
-        let news = state.is_serving() && receiver.tell_at().is_some_and(|at| now >= at);
+    pub(super) fn is_pressing(&self, state: &LineState) -> bool {
+        let news = state.is_serving() && self.lanes[state.lane.index()].receiver.has_news();
         news || (state.phase != Phase::Greeting && self.has_frames(state))
     }
 
@@ -683,9 +715,7 @@ impl Core {
 
     fn dial_again_later(&mut self, now: Micros, lane: Lane) {
         let addresses = self.addresses.len();
-        self.lanes[lane.index()]
-            .dialler
-            .failed(now, addresses, &mut self.rng);
+        self.lanes[lane.index()].dialler.failed(now, addresses, &mut self.rng);
     }
 
     /// The peer's machine answered, and its process did not.
@@ -761,8 +791,7 @@ impl Core {
         let state = &line.state;
         let lane = &self.lanes[state.lane.index()];
         let stalls = self.stalls_at(state).filter(|_| !lane.stuck);
-        let tells = lane.receiver.tell_at().filter(|_| state.is_serving() && !state.wanted);
-        [state.deadline(&line.conn), stalls, tells].into_iter().flatten().min()
+        [state.deadline(&line.conn), stalls].into_iter().flatten().min()
     }
 
     /// Dials each lane that needs it.

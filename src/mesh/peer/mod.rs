@@ -13,7 +13,7 @@ pub use dial::{DIAL_US_MAX, DialFailure, DialId, PAUSE_US_MAX};
 pub use event::{AnewCause, LaneStatus, Loss, PeerCounters, PeerEvent, PeerStatus};
 pub use line::{HEARTBEAT_US, Reach, STALL_US};
 
-pub use super::lane::send::{Full, Unacknowledged};
+pub use super::lane::send::{Full, Seen, Unacknowledged};
 
 use self::core::Core;
 use super::conn::{Conn, Local, Scratch};
@@ -30,6 +30,8 @@ use std::sync::Arc;
 pub const OUTPUT_BYTES_MAX: usize = 256 * 1024;
 /// Most connections of a peer at a time: two a lane, and as many that are on their way out.
 const LINES_MAX: usize = 4 * Lane::ALL.len();
+/// A process that runs so much later than it wanted was stopped: the peer may have given it up meanwhile, microseconds.
+const STOPPED_US: Micros = 1_000_000;
 /// Longest membership message, bytes: the identities of some 64 members.
 pub const DATAGRAM_BYTES_MAX: usize = 8 * 1024;
 /// Most membership messages that wait for a connection's next write.
@@ -39,6 +41,8 @@ const DATAGRAMS_MAX: usize = 64;
 pub struct Peer {
     core: Core,
     lines: Vec<Line>,
+    /// When it wanted to be called again.
+    due: Option<Micros>,
     scratch: Scratch,
     plaintext: Vec<u8>,
 }
@@ -66,6 +70,7 @@ impl Peer {
         let mut peer = Peer {
             core: Core::new(now, local, name, addresses, bytes_max, rng),
             lines: Vec::new(),
+            due: None,
             scratch: Scratch::default(),
             plaintext: Vec::with_capacity(PLAINTEXT_BYTES_MAX),
         };
@@ -137,6 +142,7 @@ impl Peer {
 
     /// Bytes came over a link.
     pub fn received(&mut self, now: Micros, link: LinkId, bytes: &[u8]) {
+        self.wake(now);
         let Some(index) = self.index_of(link) else { return };
         let Line { conn, state } = &mut self.lines[index];
         if state.phase == Phase::Closing {
@@ -227,6 +233,7 @@ impl Peer {
 
     /// Time has passed: to be called when [`Peer::deadline`] is reached.
     pub fn tick(&mut self, now: Micros) {
+        self.wake(now);
         for index in 0..self.lines.len() {
             let Line { conn, state } = &mut self.lines[index];
             if state.beat(now) {
@@ -294,6 +301,17 @@ impl Peer {
         self.core.status(side)
     }
 
+    /// What waits in the connections may be somebody else's by now, if this process was stopped: nothing of it is read.
+    /// Over new connections the peer says whether it gave this node up; if not, all of it comes again.
+    fn wake(&mut self, now: Micros) {
+        if self.due.is_none_or(|due| now <= due + STOPPED_US) {
+            return;
+        }
+        for index in 0..self.lines.len() {
+            self.doom(index, Reason::Superseded, "this process did not run");
+        }
+    }
+
     fn index_of(&self, link: LinkId) -> Option<usize> {
         self.lines.iter().position(|line| line.state.link == link)
     }
@@ -345,11 +363,12 @@ impl Peer {
             }
         }
         for line in &mut self.lines {
-            if line.conn.has_output() || self.core.is_pressing(now, &line.state) {
+            if line.conn.has_output() || self.core.is_pressing(&line.state) {
                 self.core.want(&mut line.state);
             }
         }
         self.core.watch(now, &self.lines);
         self.core.dial(now, &self.lines);
+        self.due = self.deadline().map(|at| at.max(now));
     }
 }

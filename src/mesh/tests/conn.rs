@@ -319,7 +319,7 @@ proptest! {
         feed(&mut conn, &bytes, &mut scratch).unwrap();
         bytes.clear();
         let mut join = Vec::new();
-        super::super::frame::put_frame(&mut join, &super::super::frame::Frame::Join { epoch: 0, knows: 0, credit: Default::default() });
+        super::super::frame::put_frame(&mut join, &super::super::frame::Frame::Join { epoch: 0, knows: 0, credit: Default::default(), former: Default::default() });
         conn.seal(&join, &mut bytes).unwrap();
         conn.seal(&plaintext, &mut bytes).unwrap();
         acceptor.received_early(&bytes, &mut scratch).unwrap();

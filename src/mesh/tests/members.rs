@@ -221,7 +221,10 @@ fn nobody_is_dead_for_whom_it_is_connected_to() {
         assert_eq!(cluster.state(0, 1), Some(MemberState::Dead));
         let cut = std::mem::take(&mut cluster.cut);
         cluster.connect(0, 1);
-        cluster.cut = cut.into_iter().filter(|pair| *pair != (0, 1) && *pair != (1, 0)).collect();
+        cluster.cut = cut
+            .into_iter()
+            .filter(|pair| *pair != (0, 1) && *pair != (1, 0))
+            .collect();
         for _ in 0..2_000 {
             cluster.step();
             for (node, of) in [(1, 2), (2, 1), (1, 3), (3, 1), (2, 3), (3, 2)] {

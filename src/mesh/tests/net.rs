@@ -45,6 +45,8 @@ pub(crate) struct Node {
     pub(crate) alive: bool,
     /// It takes no messages.
     pub(crate) lazy: bool,
+    /// Its process does not run; its kernel takes what comes, and keeps what came when a connection ends.
+    pub(crate) stopped: bool,
     /// (from, lane, message).
     pub(crate) got: Vec<(String, Lane, Vec<u8>)>,
     /// (from, text).
@@ -67,6 +69,12 @@ pub(crate) struct Net {
     pub(crate) dials_seen: usize,
 }
 
+impl Node {
+    fn runs(&self) -> bool {
+        self.alive && !self.stopped
+    }
+}
+
 fn name(node: usize) -> String {
     format!("n{node}.test")
 }
@@ -80,6 +88,7 @@ impl Net {
             accepting: BTreeMap::new(),
             alive: true,
             lazy: false,
+            stopped: false,
             got: Vec::new(),
             events: Vec::new(),
             rng: rng(seed * 1000 + index as u64),
@@ -174,7 +183,7 @@ impl Net {
         }
         let now = self.now;
         for node in 0..self.nodes.len() {
-            if self.nodes[node].alive {
+            if self.nodes[node].runs() {
                 for peer in self.nodes[node].peers.values_mut() {
                     if peer.deadline().is_some_and(|at| at <= now) {
                         peer.tick(now);
@@ -203,7 +212,7 @@ impl Net {
         let now = self.now;
         let (due, later) = std::mem::take(&mut self.dials)
             .into_iter()
-            .partition(|dial| dial.0 <= now);
+            .partition(|dial| dial.0 <= now && !self.nodes[dial.1].stopped);
         self.dials = later;
         let due: Vec<(Micros, usize, String, DialId, Option<usize>)> = due;
         for (_, from, peer, dial, to) in due {
@@ -259,7 +268,7 @@ impl Net {
             let cable = &mut self.cables[index];
             let to = cable.ends[1 - side];
             let due = cable.wires[side].pieces.front().is_some_and(|piece| piece.0 <= now);
-            if cut || !due {
+            if cut || !due || self.nodes[to.0].stopped {
                 break;
             }
             let Some((_, bytes)) = cable.wires[side].pieces.pop_front() else {
@@ -272,7 +281,8 @@ impl Net {
             }
         }
         let cable = &self.cables[index];
-        let ended = cable.closed[side] && cable.wires[side].pieces.is_empty();
+        let ended =
+            cable.closed[side] && cable.wires[side].pieces.is_empty() && !self.nodes[cable.ends[1 - side].0].stopped;
         if ended && !cable.closed[1 - side] && !self.stops(index, side) {
             self.break_side(index, 1 - side, CloseCause::Eof);
         }
@@ -315,7 +325,7 @@ impl Net {
         let now = self.now;
         let cable = &mut self.cables[index];
         let (node, link) = cable.ends[side];
-        if cable.closed[side] || cable.wires[side].bytes > ROOM_BYTES {
+        if cable.closed[side] || cable.wires[side].bytes > ROOM_BYTES || self.nodes[node].stopped {
             return;
         }
         if std::mem::take(&mut cable.wants[side]) {
@@ -363,7 +373,7 @@ impl Net {
         let names: Vec<String> = self.nodes[node].peers.keys().cloned().collect();
         for peer_name in names {
             let this = &mut self.nodes[node];
-            if !this.alive {
+            if !this.runs() {
                 return;
             }
             let peer = this.peers.get_mut(&peer_name).unwrap();
@@ -389,7 +399,12 @@ impl Net {
                     .position(|cable| cable.ends.contains(&(node, link)))
                     .unwrap();
                 let side = usize::from(self.cables[index].ends[1] == (node, link));
-                self.cables[index].wires[side] = Wire::default();
+                let other = self.cables[index].ends[1 - side].0;
+                let arrived = self.nodes[other].stopped && !self.cut.contains(&(node, other));
+                let now = self.now;
+                self.cables[index].wires[side]
+                    .pieces
+                    .retain(|piece| arrived && piece.0 <= now);
                 self.break_side(index, side, CloseCause::Local);
             }
             PeerEvent::Dial { dial, address } => {

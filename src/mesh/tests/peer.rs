@@ -1,6 +1,6 @@
 //! Two and more peers: nothing lost, nothing doubled, order kept, whatever happens to the connections.
 
-use super::super::peer::{AnewCause, Loss, PeerEvent};
+use super::super::peer::{AnewCause, Loss, PeerEvent, Seen, Unacknowledged};
 use super::super::{Lane, Micros};
 use super::net::{Net, PEER_BYTES_MAX};
 use proptest::prelude::*;
@@ -42,6 +42,27 @@ fn pair(seed: u64) -> Net {
     net.introduce(0, 1);
     net.introduce(1, 0);
     net
+}
+
+/// Numbers of messages that were not acknowledged, and whether they were seen.
+fn fates(left: &mut Unacknowledged) -> Vec<(u64, Seen)> {
+    let mut message = Vec::new();
+    let next = || left.next_into(&mut message).map(|seen| (number_of(&message), seen));
+    std::iter::from_fn(next).collect()
+}
+
+fn number_of(message: &[u8]) -> u64 {
+    message.first_chunk().map_or(0, |number| u64::from_be_bytes(*number))
+}
+
+/// What node 0 has left of its data when its peer is a new process.
+fn left_by_former_life(net: &mut Net) -> Vec<(u64, Seen)> {
+    let mut events = net.nodes[0].events.drain(..);
+    let left = events.find_map(|(_, event)| match event {
+        PeerEvent::Anew { unacknowledged, .. } => Some(unacknowledged),
+        _ => None,
+    });
+    fates(&mut left.unwrap()[1])
 }
 
 fn losses(net: &Net, node: usize) -> Vec<Loss> {
@@ -289,14 +310,116 @@ fn a_lost_process_is_told_from_silence_and_a_new_one_from_the_old() {
         })
         .unwrap();
     assert_eq!((cause, incarnation), (AnewCause::NewIncarnation, 77));
-    let mut message = Vec::new();
-    assert!(left[0].next_into(&mut message) && message.len() == 26 && !left[0].next_into(&mut message));
-    assert!(left[1].next_into(&mut message) && !left[1].next_into(&mut message));
+    assert_eq!(fates(&mut left[0]), [(0, Seen::Never)]);
+    assert_eq!(fates(&mut left[1]), [(0, Seen::Never)]);
     assert!(net.nodes[1].got.is_empty(), "the new process gets none of it");
     assert!(net.peer(0, 1).is_up());
     let mut numbers = Numbers::default();
     numbers.send(&mut net, 0, 1, Lane::Data, 10);
     net.run(100_000);
+    numbers.check(&net, 0, 1);
+}
+
+#[test]
+fn what_a_dead_process_may_have_handled_is_told_from_what_it_cannot_have_seen() {
+    let mut net = pair(17);
+    net.run(500_000);
+    let mut numbers = Numbers::default();
+    numbers.send(&mut net, 0, 1, Lane::Data, 10);
+    net.run(10_000);
+    numbers.send(&mut net, 0, 1, Lane::Data, 10);
+    while net.nodes[1].got.len() < 2 {
+        net.step();
+    }
+    // The last words of a process may be lost with it.
+    net.kill(1);
+    net.run(100_000);
+    numbers.send(&mut net, 0, 1, Lane::Data, 10);
+    net.restart(1, 77);
+    net.run(3_000_000);
+    assert_eq!(left_by_former_life(&mut net), [(1, Seen::Perhaps), (2, Seen::Never)]);
+}
+
+#[test]
+fn what_is_said_to_a_silent_node_was_not_seen_but_for_the_beginning() {
+    let mut net = pair(18);
+    net.run(500_000);
+    let mut numbers = Numbers::default();
+    net.cut_both(0, 1);
+    for _ in 0..40 {
+        net.run(50_000);
+        numbers.send(&mut net, 0, 1, Lane::Data, 10);
+    }
+    net.run(2_000_000);
+    let now = net.now;
+    let left = fates(&mut net.peer(0, 1).declare_dead(now)[1]);
+    let doubtful = left.iter().filter(|(_, seen)| *seen == Seen::Perhaps).count();
+    assert!(left.len() == 40 && (2..=4).contains(&doubtful), "{left:?}");
+}
+
+#[test]
+fn one_who_was_given_up_is_told_what_had_come() {
+    let mut net = pair(19);
+    net.run(500_000);
+    let mut numbers = Numbers::default();
+    numbers.send(&mut net, 1, 0, Lane::Data, 10);
+    while net.nodes[0].got.is_empty() {
+        net.step();
+    }
+    // Node 0 hears nothing any more, nor is its last acknowledgement heard.
+    net.cut_both(0, 1);
+    numbers.send(&mut net, 1, 0, Lane::Data, 10);
+    net.run(3_000_000);
+    let now = net.now;
+    net.peer(0, 1).declare_dead(now);
+    net.cut.clear();
+    net.run(3_000_000);
+    let (_, event) = net.nodes[1]
+        .events
+        .drain(..)
+        .find(|(_, event)| matches!(event, PeerEvent::Anew { .. }))
+        .unwrap();
+    let PeerEvent::Anew { mut unacknowledged, .. } = event else {
+        unreachable!()
+    };
+    assert_eq!(fates(&mut unacknowledged[1]), [(1, Seen::Never)]);
+}
+
+#[test]
+fn a_node_that_was_stopped_reads_nothing_of_what_came_meanwhile() {
+    let mut net = pair(20);
+    net.run(500_000);
+    let mut numbers = Numbers::default();
+    net.nodes[1].stopped = true;
+    for _ in 0..10 {
+        numbers.send(&mut net, 0, 1, Lane::Data, 10);
+        net.run(500_000);
+    }
+    let now = net.now;
+    let mut left = net.peer(0, 1).declare_dead(now);
+    let fates = fates(&mut left[1]);
+    assert!(
+        fates.len() == 10 && fates[1..].iter().all(|(_, seen)| *seen == Seen::Never),
+        "{fates:?}"
+    );
+    net.nodes[1].stopped = false;
+    net.run(3_000_000);
+    assert!(net.nodes[1].got.is_empty(), "it is too late for them");
+    assert!(net.peer(0, 1).is_up() && net.peer(1, 0).is_up());
+}
+
+#[test]
+fn a_node_that_was_stopped_and_not_given_up_gets_all() {
+    let mut net = pair(21);
+    net.run(500_000);
+    let mut numbers = Numbers::default();
+    net.nodes[1].stopped = true;
+    for _ in 0..20 {
+        numbers.send(&mut net, 0, 1, Lane::Data, 10);
+        net.run(500_000);
+    }
+    net.nodes[1].stopped = false;
+    net.run(3_000_000);
     numbers.check(&net, 0, 1);
 }
 
@@ -313,9 +436,7 @@ fn declared_dead_and_alive_it_starts_anew_by_itself() {
     net.run(5_000_000);
     let now = net.now;
     let mut left = net.peer(0, 1).declare_dead(now);
-    let mut message = Vec::new();
-    let count = std::iter::from_fn(|| left[1].next_into(&mut message).then_some(())).count();
-    assert_eq!(count, 10);
+    assert_eq!(fates(&mut left[1]).len(), 10);
     net.run(55_000_000);
     net.cut.clear();
     net.run(4_000_000);

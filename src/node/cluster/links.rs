@@ -4,6 +4,7 @@
 //! other side has proved that it knows the secret, its link moves to its home. From then on the peer's own transport
 //! dials what it needs.
 
+use super::refusals::Refusals;
 use super::relay::{self, Tunnels};
 use super::{Cluster, Lane, MemberNews};
 use crate::config::Mesh;
@@ -12,7 +13,7 @@ use crate::mesh::conn::{Conn, Local, Scratch};
 use crate::mesh::error::{MeshError, Reason};
 use crate::mesh::hello::{Address, policies_digest};
 use crate::mesh::members::Members;
-use crate::mesh::peer::{DialFailure, DialId, Loss, Peer, PeerEvent, Reach, Unacknowledged};
+use crate::mesh::peer::{DialFailure, DialId, Loss, Peer, PeerEvent, Reach, Seen, Unacknowledged};
 use crate::node::Shard;
 use crate::node::api::{Action, CloseCause, Level, LinkId, Micros, ShardId};
 use crate::node::counters::Counter;
@@ -25,6 +26,8 @@ use std::sync::Arc;
 
 /// Pause between two dials of a configured address whose node is not known, microseconds.
 const PROBE_US: Micros = 1_000_000;
+/// The same after a refusal that only an operator can mend.
+const PROBE_LASTING_US: Micros = 10_000_000;
 
 /// Messages of one peer handled before others have their turn.
 const MESSAGES_MAX: usize = 4_096;
@@ -74,6 +77,7 @@ pub(super) struct Links {
     dying: Vec<(PeerId, Micros)>,
     pub(super) tunnels: Tunnels,
     pub(super) probes: Vec<Probe>,
+    refusals: Refusals,
     pub(super) scratch: Scratch,
     message: Vec<u8>,
     /// A connection of this node to itself was just refused.
@@ -118,6 +122,7 @@ impl Shard {
                 dying: Vec::new(),
                 tunnels: Tunnels::default(),
                 probes: probes.unwrap_or_default(),
+                refusals: Refusals::default(),
                 scratch: Scratch::default(),
                 message: Vec::new(),
                 met_oneself: false,
@@ -215,10 +220,10 @@ impl Shard {
             Ok(()) => self.actions.push(Action::Output(id)),
             Err(error) => {
                 if !self.is_oneself(id, &error) {
-                    self.count(Counter::PeerRefused);
-                    self.log(Level::Warning, Some(remote), format!("mesh: refused: {error}"));
+                    self.stranger_refused(now, remote, &error.to_string());
                 }
-                self.drop_stranger(now, id, &error.to_string());
+                let delay_us = if error.is_lasting() { PROBE_LASTING_US } else { PROBE_US };
+                self.drop_stranger(now, id, &error.to_string(), delay_us);
             }
         }
     }
@@ -245,13 +250,24 @@ impl Shard {
         }
     }
 
-    /// Closes a link whose other side is not who it should be.
-    fn drop_stranger(&mut self, now: Micros, id: LinkId, why: &str) {
+    fn stranger_refused(&mut self, now: Micros, remote: SocketAddr, why: &str) {
+        self.count(Counter::PeerRefused);
+        if self
+            .links()
+            .is_some_and(|links| links.refusals.is_news(now, remote.ip(), why))
+        {
+            self.log(Level::Warning, Some(remote), format!("mesh: refused: {why}"));
+        }
+    }
+
+    /// Closes a link whose other side is not who it should be. An address that was dialled is tried again after
+    /// `delay_us`, microseconds.
+    fn drop_stranger(&mut self, now: Micros, id: LinkId, why: &str, delay_us: Micros) {
         let Some(link) = self.link_mut(id) else { return };
         if let Stage::Stranger(conn, probe) = &mut link.stage {
             let probe = *probe;
             conn.take_output(&mut link.out);
-            self.probe_over(now, probe, why);
+            self.probe_over(now, probe, why, delay_us);
         }
         self.close_link(now, id);
     }
@@ -370,19 +386,19 @@ impl Shard {
                     CloseCause::Error(text) => text,
                     CloseCause::Eof | CloseCause::Local => "no answer",
                 };
-                self.probe_over(now, Some(at), why);
+                self.probe_over(now, Some(at), why, PROBE_US);
             }
-            Stage::Stranger(_, Some(at)) => self.probe_over(now, Some(at), "it closed the connection"),
+            Stage::Stranger(_, Some(at)) => self.probe_over(now, Some(at), "it closed the connection", PROBE_US),
             _ => {}
         }
     }
 
-    fn probe_over(&mut self, now: Micros, probe: Option<usize>, why: &str) {
+    fn probe_over(&mut self, now: Micros, probe: Option<usize>, why: &str, delay_us: Micros) {
         if let Some(probe) = probe.and_then(|at| self.links()?.probes.get_mut(at)) {
             probe.why = why.into();
-            probe.next = now + PROBE_US;
+            probe.next = now + delay_us;
             probe.rests = probe.own;
-            self.wake_by(now + PROBE_US);
+            self.wake_by(now + delay_us);
         }
     }
 
@@ -622,14 +638,11 @@ impl Shard {
             })
             .collect();
         for id in late {
-            self.count(Counter::PeerRefused);
-            let remote = self.link(id).map(|link| link.remote);
-            self.log(
-                Level::Warning,
-                remote,
-                "mesh: refused: the handshake took too long".into(),
-            );
-            self.drop_stranger(now, id, "the handshake took too long");
+            let why = "the handshake took too long";
+            if let Some(remote) = self.link(id).map(|link| link.remote) {
+                self.stranger_refused(now, remote, why);
+            }
+            self.drop_stranger(now, id, why, PROBE_US);
         }
     }
 
@@ -649,11 +662,11 @@ impl Shard {
     }
 }
 
-fn data_of(mut lanes: [Unacknowledged; 2]) -> Vec<Vec<u8>> {
+fn data_of(mut lanes: [Unacknowledged; 2]) -> Vec<(Seen, Vec<u8>)> {
     let mut all = Vec::new();
     let mut message = Vec::new();
-    while lanes[usize::from(mesh::Lane::Data.number())].next_into(&mut message) {
-        all.push(message.clone());
+    while let Some(seen) = lanes[usize::from(mesh::Lane::Data.number())].next_into(&mut message) {
+        all.push((seen, message.clone()));
     }
     all
 }

@@ -29,6 +29,7 @@ mod members;
 mod message;
 mod packets;
 mod peers;
+mod refusals;
 mod relay;
 mod report;
 mod rows;

@@ -370,7 +370,32 @@ impl Shard {
         self.data[usize::from(owner)].push(Verb::Marker(None, hops, marker), SELF, bare.as_bytes());
     }
 
-    /// The home of a peer that is gone: a packet that it may not have got.
+    /// The home of a peer that is gone: a packet that it may have handled. What somebody may have read is given to nobody
+    /// else; its sender is told that it may be lost.
+    pub(super) fn packet_in_doubt(&mut self, now: Micros, peer: PeerId, packet: Packet<'_>) {
+        let (source, frame) = match packet {
+            Packet::ToUser {
+                origin, source, frame, ..
+            } if !origin.is_empty() => (self.source_of(peer, origin, source).0, frame),
+            Packet::ToUser { source, frame, .. } | Packet::ToSeat { source, frame, .. } => (source, frame),
+            // Twice does no harm.
+            _ => return self.packet_again(now, peer, packet),
+        };
+        let kind = match header::read(frame) {
+            Ok(Frame::Route(Route {
+                payload: Some(payload), ..
+            })) => payload.kind,
+            _ => return self.count(Counter::DropGone),
+        };
+        match kind {
+            PayloadKind::Session => return self.packet_again(now, peer, packet),
+            PayloadKind::Message | PayloadKind::Iq => self.bounce(now, source, frame, "503"),
+            _ => {}
+        }
+        self.count(Counter::InDoubt);
+    }
+
+    /// The home of a peer that is gone: a packet that it cannot have handled.
     pub(super) fn packet_again(&mut self, now: Micros, peer: PeerId, packet: Packet<'_>) {
         match packet {
             Packet::ToUser {

@@ -3,6 +3,7 @@
 use super::message::{Note, Packet};
 use super::seats::strip_node;
 use super::{Lane, Place};
+use crate::mesh::peer::Seen;
 use crate::node::Shard;
 use crate::node::api::{Level, Micros};
 use crate::node::lane::{Message, PeerState};
@@ -99,9 +100,9 @@ impl Shard {
         }
     }
 
-    /// Its home: a peer is gone for good: dead, or another process than before. `unacknowledged` are the packets that
-    /// it may not have got, in order.
-    pub fn peer_gone(&mut self, now: Micros, peer: PeerId, unacknowledged: &[Vec<u8>]) {
+    /// Its home: a peer is gone for good: dead, or another process than before. `under_way` are the packets that it did
+    /// not acknowledge, in order.
+    pub fn peer_gone(&mut self, now: Micros, peer: PeerId, under_way: &[(Seen, Vec<u8>)]) {
         let Some(cluster) = &mut self.cluster else { return };
         if cluster.homes.remove(&peer).is_none() {
             return;
@@ -120,8 +121,12 @@ impl Shard {
                 state: PeerState::Leaving,
             },
         );
-        for packet in unacknowledged.iter().filter_map(|bytes| Packet::read(bytes)) {
-            self.packet_again(now, peer, packet);
+        for (seen, bytes) in under_way {
+            match (Packet::read(bytes), seen) {
+                (Some(packet), Seen::Never) => self.packet_again(now, peer, packet),
+                (Some(packet), Seen::Perhaps) => self.packet_in_doubt(now, peer, packet),
+                (None, _) => {}
+            }
         }
         self.tell_all(
             now,
@@ -310,7 +315,7 @@ impl Shard {
     }
 
     /// The id that a component of this node has here, when the name is the one others use for it.
-    pub(super) fn id_at_home<'a>(&self, name: &'a str) -> Option<&'a str> {
+    pub(in crate::node) fn id_at_home<'a>(&self, name: &'a str) -> Option<&'a str> {
         strip_node(name, &self.cluster.as_ref()?.own)
     }
 

@@ -97,7 +97,6 @@ impl Tunnels {
     pub(super) fn has_strangers(&self) -> bool {
         self.open.iter().any(|tunnel| tunnel.stranger.is_some())
     }
-
 }
 
 /// Whether a link is a tunnel.
@@ -118,7 +117,9 @@ impl Shard {
     /// The peer's home: this dial of it failed. True when a tunnel takes its place.
     pub(super) fn tunnel_instead(&mut self, now: Micros, far: PeerId, dial: DialId) -> bool {
         let number = self.rng.next_u64();
-        let Some(relay) = self.next_relay(far) else { return false };
+        let Some(relay) = self.next_relay(far) else {
+            return false;
+        };
         let Some(links) = self.links() else { return false };
         let Some(transport) = links.transports.get_mut(&far) else {
             return false;
@@ -192,7 +193,10 @@ impl Shard {
         let (relay, lane) = (tunnel.relay, tunnel.lane);
         let passage = Passage {
             passed_on: false,
-            node: cluster.peers.get(usize::from(tunnel.far.0)).map_or("", |view| &view.name),
+            node: cluster
+                .peers
+                .get(usize::from(tunnel.far.0))
+                .map_or("", |view| &view.name),
             number: tunnel.number,
             from_opener: tunnel.opened_here,
             step: if opens { Step::Open } else { step },
@@ -225,7 +229,10 @@ impl Shard {
     pub(super) fn relay_lost(&mut self, now: Micros, relay: PeerId) {
         let Some(links) = self.links() else { return };
         let tunnels = links.tunnels.open.iter();
-        let broken: Vec<LinkId> = tunnels.filter(|tunnel| tunnel.relay == relay).map(|tunnel| tunnel.link).collect();
+        let broken: Vec<LinkId> = tunnels
+            .filter(|tunnel| tunnel.relay == relay)
+            .map(|tunnel| tunnel.link)
+            .collect();
         for link in broken {
             self.tunnel_over(now, link, &CloseCause::Error("the node between is gone".into()));
         }
@@ -238,7 +245,13 @@ impl Shard {
             let until = tunnel.stranger.as_ref().and_then(|conn| conn.deadline());
             until.is_some_and(|until| until <= now)
         };
-        let late: Vec<LinkId> = links.tunnels.open.iter().filter(is_late).map(|tunnel| tunnel.link).collect();
+        let late: Vec<LinkId> = links
+            .tunnels
+            .open
+            .iter()
+            .filter(is_late)
+            .map(|tunnel| tunnel.link)
+            .collect();
         for link in late {
             self.close_tunnel(now, link);
         }
@@ -257,7 +270,10 @@ impl Shard {
     /// The node's home: the same. Where it cannot go on, the end that it came from hears so.
     pub(in crate::node) fn post_passage(&mut self, now: Micros, to: PeerId, lane: Lane, message: &[u8]) {
         let Some(passage) = Passage::read(message) else { return };
-        let reached = self.cluster.as_ref().is_some_and(|cluster| cluster.reaches_itself(to, passage.step));
+        let reached = self
+            .cluster
+            .as_ref()
+            .is_some_and(|cluster| cluster.reaches_itself(to, passage.step));
         if reached && self.post(to, lane, message.to_vec()) {
             if passage.passed_on {
                 self.counters.add(Counter::RelayedBytes, passage.bytes.len() as u64);
@@ -292,7 +308,9 @@ impl Shard {
 
     /// A peer's home: a message of it, if it is a passage. It is passed on, or goes to the tunnel whose end is here.
     pub(super) fn passage(&mut self, now: Micros, peer: PeerId, lane: Lane, message: &[u8]) -> bool {
-        let Some(passage) = Passage::read(message) else { return false };
+        let Some(passage) = Passage::read(message) else {
+            return false;
+        };
         if passage.passed_on {
             self.passage_here(now, peer, lane, message);
             return true;
@@ -308,7 +326,10 @@ impl Shard {
             Some(to) => self.send_passage(now, to, lane, &onwards.to_bytes()),
             None => {
                 self.count(Counter::RelayRefused);
-                let refusal = Passage { passed_on: true, ..passage.refusal() };
+                let refusal = Passage {
+                    passed_on: true,
+                    ..passage.refusal()
+                };
                 self.send_passage(now, peer, lane, &refusal.to_bytes());
             }
         }

@@ -284,7 +284,9 @@ impl Shard {
 
     /// sm tells a contact that a session is offline which gave way to a newer claim: he has seen those of this side only.
     pub(in crate::node) fn note_moved(&mut self, now: Micros, payload: &Payload<'_>) {
-        let Some((full, _)) = self.lost_session(payload) else { return };
+        let Some((full, _)) = self.lost_session(payload) else {
+            return;
+        };
         let to = payload.to.and_then(|to| to.unescape());
         let Some(contact) = to.as_deref().filter(|to| !to.contains('/')).and_then(jid::bare_key) else {
             return;

@@ -24,10 +24,14 @@ const ASK_US: Micros = 3_000_000;
 
 impl Shard {
     /// The owner's part: which node serves a user from now on. `None`: this one.
-    pub(in crate::node) fn choose_site(&self, bare: &str, c2s: SeatId) -> Site {
+    fn choose_site(&self, bare: &str, start: &Start) -> Site {
         let domain = domain_of(bare);
         let sites = self.sites(domain);
-        let near = self.names.seat(c2s).map(|view| view.peer);
+        let wished = start.wish.and_then(|sm| self.names.seat(sm)).map(|view| view.peer);
+        if let Some(wished) = wished.filter(|wished| sites.iter().any(|(site, _)| site == wished)) {
+            return wished;
+        }
+        let near = self.names.seat(start.c2s).map(|view| view.peer);
         let spread = self.placement_of(domain) == Placement::Spread;
         if !spread
             && let Some(near) = near
@@ -48,17 +52,14 @@ impl Shard {
 
     /// The owner's decision about a user whom nobody serves. True when it is this node that takes him on.
     pub(in crate::node) fn take_on(&mut self, now: Micros, bare: &str) -> bool {
-        let first = self.users.get(bare).and_then(|user| {
-            let flux = user.flux.as_ref()?;
-            flux.starts
-                .iter()
-                .find(|start| start.stage == Stage::Waiting)
-                .map(|start| start.c2s)
-        });
         if self.asks_former_owner(now, bare) {
             return false;
         }
-        let Some(peer) = first.and_then(|c2s| self.choose_site(bare, c2s)) else {
+        let first = self.users.get(bare).and_then(|user| {
+            let mut starts = user.flux.as_ref()?.starts.iter();
+            starts.find(|start| start.stage == Stage::Waiting)
+        });
+        let Some(peer) = first.and_then(|start| self.choose_site(bare, start)) else {
             self.claim_user(now, bare, Clock::default());
             return true;
         };

@@ -2,6 +2,7 @@
 
 use super::world::{End, SESS, World, control, from_client, message, route, start, started};
 use crate::config::Mesh;
+use crate::mesh::peer::Seen;
 use crate::node::cluster::{ANSWER_US, Answer, Question};
 use crate::node::counters::Counter;
 use crate::node::report::WhereReport;
@@ -92,14 +93,18 @@ impl Site {
         self.carry();
     }
 
-    /// Node `there` is dead, as node `here` sees it.
+    /// Node `there` is dead, as node `here` sees it, and cannot have seen what is still under way.
     fn dies(&mut self, here: usize, there: usize) {
+        self.dies_having(Seen::Never, here, there);
+    }
+
+    fn dies_having(&mut self, seen: Seen, here: usize, there: usize) {
         let (number, home) = self.peer(here, there);
-        let lost: Vec<Vec<u8>> = self
+        let lost: Vec<(Seen, Vec<u8>)> = self
             .kept
             .extract_if(.., |(from, to, ..)| (*from, *to) == (here, there))
             .filter(|(_, _, lane, _)| *lane == crate::node::cluster::Lane::Data)
-            .map(|(.., bytes)| bytes)
+            .map(|(.., bytes)| (seen, bytes))
             .collect();
         let world = &mut self.nodes[here];
         world.shards[home].peer_gone(world.now, number, &lost);
@@ -497,7 +502,11 @@ fn who_saw_the_sessions_that_gave_way_is_shown_the_others() {
     }
     site.kept.clear();
     site.cut.clear();
-    for (number, jid) in [(5, "w@example.net/r"), (6, "u@example.net/same"), (7, "u@example.net/one")] {
+    for (number, jid) in [
+        (5, "w@example.net/r"),
+        (6, "u@example.net/same"),
+        (7, "u@example.net/one"),
+    ] {
         assert_eq!(site.login(0, number, jid, number), 0);
     }
     site.pass(5_000);
@@ -516,7 +525,11 @@ fn who_saw_the_sessions_that_gave_way_is_shown_the_others() {
         }
     }
     site.answer_fences();
-    assert_eq!(site.count(Counter::HealingProbes), 0, "the others may not have heard yet");
+    assert_eq!(
+        site.count(Counter::HealingProbes),
+        0,
+        "the others may not have heard yet"
+    );
     site.pass(2_000_000);
     let heard = site.took_sm(1);
     let probe = "type='probe' from='w@example.net' to='u@example.net'";
@@ -829,6 +842,29 @@ fn nothing_is_lost_when_the_way_led_to_a_node_that_died() {
             ["under way", "after"].map(|text| all.match_indices(text).map(|(at, _)| at).collect::<Vec<_>>());
         assert_eq!((way.len(), after.len()), (1, 1), "{jid} with {shards} shards: {all}");
         assert!(way < after, "{all}");
+    }
+}
+
+#[test]
+fn what_a_dead_node_may_have_handled_goes_back_to_its_sender() {
+    for shards in [1, 2] {
+        let mut site = Site::new(3, shards);
+        let jid = format!("u@{DOMAIN}");
+        assert_eq!(site.login(2, 7, &format!("{jid}/r"), 1), 2);
+        assert_eq!(site.login(0, 8, &format!("{jid}/far"), 2), 2);
+        site.cut.extend([(0, 2), (2, 0)]);
+        site.say(0, &jid, "perhaps");
+        let presence = format!("<presence xmlns='jabber:client' from='x@peer0' to='{jid}'/>");
+        site.nodes[0].send(site.peer[0], &route("peer0", DOMAIN, &presence));
+        site.carry();
+        site.dies_having(Seen::Perhaps, 0, 2);
+        site.dies(1, 2);
+        site.pass(12_000_000);
+        let all: String = site.answer_fences().concat();
+        assert!(!all.contains("perhaps") && !all.contains("from='x@peer0'"), "{all}");
+        let back = site.nodes[0].take(site.peer[0]);
+        assert!(back.contains("perhaps") && back.contains("error='503'"), "{back}");
+        assert_eq!(site.count(Counter::InDoubt), 2);
     }
 }
 

@@ -6,6 +6,7 @@ mod binding;
 mod cluster;
 mod express;
 mod grace;
+mod names;
 mod placement;
 mod question;
 mod relay;

@@ -1,6 +1,7 @@
 //! Sessions, placement, fences: one machine with one or two sm.
 
 use super::world::{End, SESS, World, control, from_client, message, route, start, started};
+use crate::config::filter::{Filter, Rule, What};
 use crate::node::counters::Counter;
 
 const TOKEN: &str = "2fcc5f2b10f3c41120a3db9ee7620e93931e073c";
@@ -15,7 +16,10 @@ struct Site {
 
 impl Site {
     fn new(shards: u16, sms: usize) -> Site {
-        let mut world = World::new(shards);
+        Site::in_world(World::new(shards), sms)
+    }
+
+    fn in_world(mut world: World, sms: usize) -> Site {
         let sms = (1..=sms)
             .map(|n| world.component(&[&format!("sm{n}"), "*example.net"]))
             .collect();
@@ -359,4 +363,68 @@ fn contacts_are_told_of_a_session_that_was_ending_when_its_sm_was_lost() {
     site.world.cut(site.sms[sm]);
     site.world.pass(10_000_000);
     assert_eq!(site.got("jidmesh-tell-"), Some(1 - sm));
+}
+
+/// `<rule what="session?action=start" redirect="TO"/>`
+fn redirects_starts(to: &str) -> Filter {
+    Filter {
+        rules: vec![Rule {
+            from: None,
+            to: None,
+            what: What::parse("session?action=start"),
+            redirect: Some(to.into()),
+            error: None,
+            error_code: None,
+            log: false,
+            dump: None,
+            line: 1,
+        }],
+    }
+}
+
+#[test]
+fn a_start_redirected_to_an_sm_goes_there_unless_its_user_has_another() {
+    for shards in [1, 2, 3] {
+        let mut site = Site::new(shards, 2);
+        let home = site.login(9, "juliet@example.net/balcony", TOKEN);
+        for wished in [0, 1] {
+            site.world
+                .reload(|config| config.filter = redirects_starts(&format!("sm{}", wished + 1)));
+            for user in 0..5 {
+                let jid = format!("u{wished}{user}@example.net/r");
+                assert_eq!(site.start(20, &jid, "id"), Some(wished), "{jid}");
+            }
+            let again = site.start(
+                10 + u32::try_from(wished).unwrap(),
+                "juliet@example.net/chamber",
+                &format!("again{wished}"),
+            );
+            assert_eq!(again, Some(home), "never on two sm");
+        }
+        // Whoever says it: a component that addresses the sm itself is no other case.
+        site.world.reload(|_| {});
+        let other = &format!("sm{}", 2 - home);
+        site.world.send(
+            site.c2s,
+            &route("c2s", other, &start(12, "juliet@example.net/hall", "id3")),
+        );
+        assert_eq!(site.got("action='start'"), Some(home));
+        site.world.send(
+            site.c2s,
+            &route("c2s", other, &start(13, "romeo@example.net/hall", "id4")),
+        );
+        assert_eq!(site.got("action='start'"), Some(1 - home));
+    }
+}
+
+#[test]
+fn a_start_redirected_to_an_sm_that_is_lost_is_placed_elsewhere() {
+    for shards in [1, 2] {
+        let mut site = Site::new(shards, 2);
+        site.world.reload(|config| config.filter = redirects_starts("sm1"));
+        assert_eq!(site.start(9, "juliet@example.net/balcony", "id1"), Some(0));
+        site.world.cut(site.sms[0]);
+        site.world.pass(20_000_000);
+        assert_eq!(site.got("target='juliet@example.net/balcony'"), Some(1));
+    }
 }

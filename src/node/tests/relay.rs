@@ -43,7 +43,11 @@ impl Net {
                 node: NODES[n].into(),
                 local: Vec::new(),
                 secrets: vec![Secret("a secret of the tests".into())],
-                peers: NODES[..count].iter().filter(|peer| **peer != NODES[n]).map(peer).collect(),
+                peers: NODES[..count]
+                    .iter()
+                    .filter(|peer| **peer != NODES[n])
+                    .map(peer)
+                    .collect(),
                 domains: Vec::new(),
                 exit_pins: Vec::new(),
                 exits: Default::default(),
@@ -54,7 +58,8 @@ impl Net {
             let local = Arc::new(Local::new(&mesh, 1 + n as u64, 0));
             config.mesh = Some(mesh);
             let config = Arc::new(config);
-            let shard = |id| Shard::new(id, shards, config.clone(), [n as u8 * 16 + id as u8; 32]).meshed(&local, 1_000_000);
+            let shard =
+                |id| Shard::new(id, shards, config.clone(), [n as u8 * 16 + id as u8; 32]).meshed(&local, 1_000_000);
             (0..shards).map(shard).collect()
         };
         Net {
@@ -109,7 +114,9 @@ impl Net {
         }
         loop {
             let now = self.now;
-            let Some((node, shard, link)) = self.sockets[at][1 - side].end else { return };
+            let Some((node, shard, link)) = self.sockets[at][1 - side].end else {
+                return;
+            };
             let from = &mut self.sockets[at][side];
             let shard = &mut self.nodes[node][usize::from(shard)];
             match from.sent.front() {
@@ -142,7 +149,11 @@ impl Net {
             for to in 0..self.nodes[node].len() {
                 let (mut control, mut data) = (Vec::new(), Vec::new());
                 for from in 0..self.nodes[node].len() {
-                    data.extend(self.nodes[node][from].take_data(to as ShardId).map(|batch| (from as ShardId, batch)));
+                    data.extend(
+                        self.nodes[node][from]
+                            .take_data(to as ShardId)
+                            .map(|batch| (from as ShardId, batch)),
+                    );
                 }
                 for from in 0..self.nodes[node].len() {
                     control.push((from as ShardId, self.nodes[node][from].take_control(to as ShardId)));
@@ -219,7 +230,11 @@ impl Net {
         let mut state = "unknown";
         let mut relays = Vec::new();
         for shard in 0..self.nodes[node].len() {
-            let found = self.mesh(node, shard).members.into_iter().find(|member| member.name == NODES[of]);
+            let found = self
+                .mesh(node, shard)
+                .members
+                .into_iter()
+                .find(|member| member.name == NODES[of]);
             let Some(member) = found else { continue };
             state = member.state;
             let lanes = member.link.into_iter().flat_map(|link| link.lanes);
@@ -229,7 +244,11 @@ impl Net {
     }
 
     fn assert_members(&self, node: usize, of: usize, state: &str, relay: &str) {
-        assert_eq!(self.member(node, of), (self.member(node, of).0, vec![relay.to_owned(); 2]), "{node} of {of}");
+        assert_eq!(
+            self.member(node, of),
+            (self.member(node, of).0, vec![relay.to_owned(); 2]),
+            "{node} of {of}"
+        );
         assert_eq!(self.member(node, of).0, state, "{node} of {of}");
     }
 
@@ -250,7 +269,10 @@ impl Net {
     }
 
     fn count(&self, node: usize, counter: Counter) -> u64 {
-        self.nodes[node].iter().map(|shard| shard.report().counters.get(counter)).sum()
+        self.nodes[node]
+            .iter()
+            .map(|shard| shard.report().counters.get(counter))
+            .sum()
     }
 
     fn tunnels(&self) -> usize {
@@ -282,7 +304,11 @@ fn a_pair_that_is_cut_goes_on_through_the_third_until_it_is_healed() {
         let probes = net.probes(0);
         assert!(probes.iter().all(|probe| probe.round_trip_us.is_some()), "{probes:?}");
         let home = |probe: &&ProbeReport| probe.from == NODES[1] && probe.to == NODES[0];
-        let relays: Vec<_> = probes.iter().filter(home).filter_map(|probe| probe.relay.as_deref()).collect();
+        let relays: Vec<_> = probes
+            .iter()
+            .filter(home)
+            .filter_map(|probe| probe.relay.as_deref())
+            .collect();
         assert_eq!(relays, vec![NODES[2]; usize::from(shards)], "{probes:?}");
         net.cut.clear();
         net.run(4.0);

@@ -182,6 +182,17 @@ impl World {
         end
     }
 
+    /// All shards read a changed configuration.
+    pub(super) fn reload(&mut self, change: impl FnOnce(&mut Config)) {
+        let mut config = Config::embedded();
+        change(&mut config);
+        let config = Arc::new(config);
+        for shard in &mut self.shards {
+            shard.reload(self.now, config.clone());
+        }
+        self.settle();
+    }
+
     /// Plays the shards until nothing more follows.
     pub(super) fn rest(&mut self) {
         self.settle();
