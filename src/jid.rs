@@ -153,7 +153,7 @@ pub struct TableHasher(ahash::RandomState);
 static TABLE_STATE: OnceLock<ahash::RandomState> = OnceLock::new();
 
 /// The state that simulations and unit tests run with.
-#[cfg(any(test, feature = "sim"))]
+#[cfg(test)]
 pub(crate) const SIM_SEED: [u64; 4] = [0x6a69, 0x646d, 0x6573, 0x68];
 
 fn table_state() -> ahash::RandomState {

@@ -7,13 +7,14 @@ mod relay;
 
 use jidmesh::config::{Access, Io, Network, Rate};
 use jidmesh::node::api::CloseCause;
-use jidmesh::shell::{DriverKind, Running, Setup, Stderr, load_pem, start};
+use jidmesh::shell::{CONTROL_MESSAGES, DriverKind, Running, Setup, Stderr, load_pem, start};
 use relay::{Relay, Witness};
 use std::cell::Cell;
 use std::io::{Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -57,6 +58,7 @@ on_both_drivers! {
     tls_carries_the_bytes_and_moves_with_its_link,
     rubbish_instead_of_tls_ends_the_link_and_says_why,
     lanes_keep_order_and_lose_nothing_when_they_are_full,
+    control_lanes_are_bounded_and_two_flooded_shards_get_on,
     a_stop_flushes_closes_and_ends_the_threads,
     a_stop_without_trouble_is_quick,
     a_flood_does_not_starve_a_polite_link,
@@ -420,6 +422,50 @@ fn lanes_keep_order_and_lose_nothing_when_they_are_full() {
             });
         }
     });
+}
+
+/// Each shard floods the next one, which is slower than the links are, while data fills the lanes too.
+fn control_lanes_are_bounded_and_two_flooded_shards_get_on() {
+    const MESSAGES: usize = 100_000;
+    let server = Server::new(2);
+    thread::scope(|scope| {
+        for source in [0, 1] {
+            let server = &server;
+            let flood = move || {
+                let mut link = server.connect_at(source, "flood\n");
+                let mut writer = link.try_clone().unwrap();
+                let writes = thread::spawn(move || writer.write_all(&vec![b'x'; MESSAGES * 64]).unwrap());
+                let mut answers = vec![0; MESSAGES];
+                link.read_exact(&mut answers).unwrap();
+                assert!(answers.iter().all(|&byte| byte == b'.'));
+                writes.join().unwrap();
+            };
+            scope.spawn(flood);
+            scope.spawn(flood);
+            scope.spawn(move || {
+                let name = format!("n{source}");
+                let mut named = server.connect_at(1 - source, &format!("name {name}\n"));
+                expect(&mut named, b"named\n");
+                thread::sleep(Duration::from_millis(100));
+                let mut sender = server.connect_at(source, &format!("to {name}\n"));
+                let bytes = pattern(u64::from(source), 6 << 20);
+                let copy = bytes.clone();
+                let writes = thread::spawn(move || {
+                    copy.chunks(1_111).for_each(|piece| sender.write_all(piece).unwrap());
+                    sender
+                });
+                let mut got = vec![0; bytes.len()];
+                named.read_exact(&mut got).unwrap();
+                assert!(got == bytes);
+                drop(writes.join().unwrap());
+            });
+        }
+    });
+    assert_eq!(server.witness.flying.load(Ordering::Relaxed), 0);
+    // Asked and answered, both ways, and what a turn reads beyond the limit.
+    let most = server.witness.flying_most.load(Ordering::Relaxed);
+    assert!(most < 6 * CONTROL_MESSAGES, "{most} were under way at once");
+    assert!(most > CONTROL_MESSAGES, "{most}: no flood at all");
 }
 
 fn a_stop_flushes_closes_and_ends_the_threads() {

@@ -25,6 +25,8 @@ counters! {
     FramesOut "jidmesh_frames_sent_total" "" "Frames queued for component links.";
     BytesOut "jidmesh_bytes_sent_total" "" "Bytes written to component links.";
     LaneFrames "jidmesh_lane_frames_total" "" "Frames handed to another shard.";
+    StallsData "jidmesh_lane_stalls_total" "lane=\"data\"" "Turns that ended with another shard's lane full; the next reads no link.";
+    StallsControl "jidmesh_lane_stalls_total" "lane=\"control\"" "Turns that ended with another shard's lane full; the next reads no link.";
     LinksOpened "jidmesh_links_opened_total" "" "Component connections accepted.";
     LinksClosed "jidmesh_links_closed_total" "" "Component connections closed.";
     LinksReturned "jidmesh_links_returned_total" "" "Components that came back within their grace period.";
@@ -52,6 +54,7 @@ counters! {
     DropStanza "jidmesh_dropped_total" "reason=\"unaddressed-stanza\"" "Frames dropped, by reason.";
     DropHops "jidmesh_bounced_total" "code=\"hops\"" "Frames sent back to their sender with an error.";
     DropFarewell "jidmesh_dropped_total" "reason=\"untrue-farewell\"" "Frames dropped, by reason.";
+    FarewellsUnknown "jidmesh_untrue_farewells_unknown_total" "" "Sessions of a lost sm whose farewells could not be remembered.";
     InDoubt "jidmesh_in_doubt_total" "" "Stanzas that a lost node may have handled: not repeated, and sent back unless presence.";
     Turns "jidmesh_turns_total" "" "Users whose way changed while something may have been under way to them.";
     HealingProbes "jidmesh_healing_probes_total" "" "Probes sent for users who were out of reach and are back.";

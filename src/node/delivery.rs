@@ -86,6 +86,7 @@ impl Shard {
             return true;
         }
         if !payload.failed {
+            self.is_delivered_again(frame, payload);
             return true;
         }
         if !self.is_given_back(route, payload) {

@@ -168,13 +168,13 @@ impl Shard {
             Reads::LongWay => false,
             Reads::Nothing => is_stanza(frame, at),
             Reads::NoIq => {
-                // A presence of sm may be a farewell that is not true, but only among nodes.
+                // A presence of sm may be a farewell that is not true, or one that other nodes must be told of.
                 frame[at..].starts_with(b"<message ")
-                    || self.cluster.is_none() && frame[at..].starts_with(b"<presence ")
+                    || self.cluster.is_none() && self.farewells.is_empty() && frame[at..].starts_with(b"<presence ")
             }
             Reads::Delivery => {
-                let payload = header::stanza(frame, at)?;
-                is_delivery(&payload) && !self.is_untrue_farewell(&payload)
+                // One that was returned may be on its way anew.
+                self.returned.is_empty() && is_delivery(&header::stanza(frame, at)?)
             }
             Reads::Client => {
                 let Stage::Seated { seat, .. } = link.stage else {

@@ -224,9 +224,14 @@ impl Shard {
     ) -> bool {
         if payload.kind == PayloadKind::Session {
             self.answered(seat, payload);
+            self.farewells_may_follow(seat, payload);
         }
+<<<<<<< HEAD
         self.note_moved(now, payload);
         if self.is_untrue_farewell(payload) {
+=======
+        if self.is_untrue_farewell(seat, header, payload) {
+>>>>>>> main
             self.count(Counter::DropFarewell);
             return false;
         }
@@ -371,42 +376,6 @@ impl Shard {
         }
     }
 
-    /// What sm wanted delivered to a session, and can't be. sm itself would only answer the sender with an error, so a
-    /// message goes to the user once more: to another resource, or to his offline store. `gone`: the c2s is no more;
-    /// else it takes too much time, and the sender gets an error.
-    fn undelivered(&mut self, now: Micros, sm: SeatId, frame: &[u8], route: &Route<'_>, gone: bool) {
-        let Some(payload) = route.payload.as_ref().filter(|payload| is_answerable(payload)) else {
-            return self.count(Counter::DropGone);
-        };
-        if gone
-            && let Some(to) = route
-                .to
-                .filter(|to| self.names.find(*to).is_none() && to.0 != self.names.own().as_bytes())
-                .and_then(|to| to.unescape())
-        {
-            // sm still counts on a c2s that is not there: it must end those sessions first, or it delivers to them again.
-            self.tell_gone(sm, &to, false);
-        }
-        let mut stanza = Vec::with_capacity(frame.len());
-        if gone && payload.kind == PayloadKind::Message {
-            if self.returned_before(now, frame, payload) || !edit::without_session(frame, payload, &mut stanza) {
-                return self.count(Counter::DropGone);
-            }
-            self.count(Counter::Returned);
-        } else {
-            let mut plain = Vec::with_capacity(frame.len());
-            if !edit::without_session(frame, payload, &mut plain) {
-                return self.count(Counter::DropGone);
-            }
-            let Ok(Frame::Stanza(payload)) = header::read(&plain) else {
-                return;
-            };
-            foreign::stanza_error(&plain, &payload, "503", &mut stanza);
-            self.count(Counter::BounceQueue);
-        }
-        self.send_own(now, &stanza);
-    }
-
     /// Routes a stanza to the domain it is addressed to, from jidmesh itself.
     pub(super) fn send_own(&mut self, now: Micros, stanza: &[u8]) {
         let Ok(Frame::Stanza(payload)) = header::read(stanza) else {
@@ -421,28 +390,6 @@ impl Shard {
         if let Ok(Frame::Route(route)) = header::read(&frame) {
             self.send_on(now, SELF, &frame, &route, Path::LOCAL);
         }
-    }
-
-    /// One message to a bare JID may have been on its way to several of his resources.
-    fn returned_before(&mut self, now: Micros, frame: &[u8], payload: &Payload<'_>) -> bool {
-        let bare = payload.to.and_then(|to| to.unescape());
-        let bare = bare.as_deref().and_then(crate::jid::bare_key).unwrap_or_default();
-        let content =
-            memchr::memchr(b'>', &frame[payload.insert_at..]).map_or(&[][..], |at| &frame[payload.insert_at + at..]);
-        let key = crate::jid::table_hash_of((
-            &*bare,
-            payload.from.map(|from| from.0),
-            payload.id.map(|id| id.0),
-            content,
-        ));
-        while self.returned.front().is_some_and(|(at, _)| at + RETURNED_US <= now)
-            || self.returned.len() >= RETURNED_MAX
-        {
-            self.returned.pop_front();
-        }
-        let before = self.returned.iter().any(|(_, other)| *other == key);
-        self.returned.push_back((now, key));
-        before
     }
 
     /// Back to its sender with an error, unless it is itself an error or jidmesh's own.
@@ -587,21 +534,6 @@ impl Shard {
         }
     }
 }
-
-/// What can be returned or answered: messages and questions of somebody else.
-fn is_answerable(payload: &Payload<'_>) -> bool {
-    let kind = payload.kind_attr.map(|kind| kind.0);
-    let answerable = match payload.kind {
-        PayloadKind::Message => kind != Some(b"error"),
-        PayloadKind::Iq => matches!(kind, Some(b"get" | b"set")),
-        _ => false,
-    };
-    answerable && payload.from.is_some() && payload.to.is_some()
-}
-
-/// How long a returned message is remembered, and how many of them.
-const RETURNED_US: Micros = 10_000_000;
-const RETURNED_MAX: usize = 1_024;
 
 /// Shortest time between two log lines about one component's wrong `from`, microseconds.
 const COMPLAINT_US: Micros = 1_000_000;

@@ -118,6 +118,7 @@ impl Shard {
     /// Every shard: a seat is no more.
     pub(super) fn seat_gone(&mut self, now: Micros, seat: SeatId) {
         let (kind, home) = self.names.seat(seat).map(|view| (view.kind, view.home)).unzip();
+        let id = self.names.seat(seat).map(|view| view.id.clone());
         let s2s_of = self
             .names
             .seat(seat)
@@ -131,7 +132,7 @@ impl Shard {
         match kind {
             _ if abroad && kind != Some(SeatKind::C2s) => self.end_clients_at(now, seat),
             Some(SeatKind::Sm) => {
-                self.sm_lost(now, seat, false);
+                self.sm_lost(now, seat, id);
                 self.fences.remove(&seat);
             }
             Some(SeatKind::C2s) => self.c2s_lost(now, seat),
@@ -172,7 +173,7 @@ impl Shard {
         let abroad = self.names.seat(seat).is_some_and(|view| view.peer.is_some());
         match kind {
             SeatKind::Sm if abroad => self.end_clients_at(now, seat),
-            SeatKind::Sm => self.sm_lost(now, seat, true),
+            SeatKind::Sm => self.sm_lost(now, seat, None),
             SeatKind::C2s => self.end_sessions_of(&name),
             _ => {}
         }

@@ -9,6 +9,7 @@ use crate::table::ways::Path;
 use crate::table::{PeerId, SeatId, SeatKind, ShardId, Token};
 use crate::wire::copy::append;
 use smallvec::SmallVec;
+use std::sync::Arc;
 
 /// What the receiving shard does with a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -327,10 +328,18 @@ pub(super) enum Message {
         peer: PeerId,
         news: MemberNews,
     },
+<<<<<<< HEAD
     /// A session that this node lost to a newer claim.
     Superseded {
         full: Box<str>,
         lives: bool,
+=======
+    /// These sessions (hashes of full JIDs) were taken from the sm of this id: it was given up, or lost them to a newer
+    /// claim of another node.
+    SessionsTaken {
+        sm: Box<str>,
+        sessions: Arc<[u64]>,
+>>>>>>> main
     },
 }
 

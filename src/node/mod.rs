@@ -30,6 +30,7 @@ mod binding;
 pub mod cluster;
 mod delivery;
 mod express;
+mod farewell;
 mod forward;
 mod grace;
 mod input;
@@ -38,6 +39,7 @@ mod message_log;
 mod negotiate;
 mod placement;
 mod question;
+mod returned;
 mod seat;
 mod surrogate;
 #[cfg(test)]
@@ -114,11 +116,11 @@ pub struct Shard {
     /// With `<mesh>` only.
     cluster: Option<Box<cluster::Cluster>>,
     surrogates: surrogate::Surrogates,
+    farewells: farewell::Farewells,
     inquiries: cluster::Inquiries,
     /// Questions asked so far: makes their ids.
     questions: u64,
-    /// Messages lately given to their user once more: when, and what.
-    returned: std::collections::VecDeque<(Micros, u64)>,
+    returned: returned::Returned,
     /// The link whose frames are in hand goes to another shard.
     leaving: Option<(LinkId, Box<link::Luggage>, ShardId)>,
     departing: Option<(Box<link::Luggage>, ShardId)>,
@@ -173,9 +175,10 @@ impl Shard {
                 .as_ref()
                 .map(|mesh| Box::new(cluster::Cluster::new(mesh, 0))),
             surrogates: surrogate::Surrogates::default(),
+            farewells: farewell::Farewells::default(),
             inquiries: cluster::Inquiries::default(),
             questions: 0,
-            returned: std::collections::VecDeque::new(),
+            returned: returned::Returned::default(),
             leaving: None,
             departing: None,
             next_tick: None,
@@ -246,7 +249,7 @@ impl Shard {
         let links = self.tick_links(now);
         let seats = self.tick_seats(now);
         let waiting = self.tick_waiting(now);
-        let surrogates = self.tick_surrogates(now);
+        let surrogates = self.tick_surrogates(now) | self.tick_returned(now);
         let turning = self.tick_turns(now);
         let asked = self.tick_asked(now);
         let exits = self.tick_exits(now) | self.tick_healing(now);
@@ -409,7 +412,11 @@ impl Shard {
             Message::Member { peer, news } => self.member_news(now, peer, news),
             Message::Telling { full } => self.telling(now, full),
             Message::Absent { absent, pair } => self.note_absent(&absent, pair),
+<<<<<<< HEAD
             Message::Superseded { full, lives } => self.superseded(now, full, lives),
+=======
+            Message::SessionsTaken { sm, sessions } => self.sessions_taken(&sm, &sessions),
+>>>>>>> main
         }
     }
 }

@@ -7,6 +7,7 @@
 use super::api::{Level, Micros};
 use super::cluster::Place;
 use super::counters::Counter;
+use super::farewell::full_hash;
 use super::forward::{FENCE_PREFIX, is_request, token};
 use super::lane::{Message, SessionKey};
 use super::{SELF, Shard, TICK_US};
@@ -551,13 +552,15 @@ impl Shard {
         }
     }
 
-    /// An sm is gone or was restarted: its sessions are over, what it was asked is asked again elsewhere.
-    pub(super) fn sm_lost(&mut self, now: Micros, sm: SeatId, restarted: bool) {
+    /// An sm is gone or was restarted: its sessions are over, what it was asked is asked again elsewhere. `given_up`: its
+    /// id, when it may live all the same.
+    pub(super) fn sm_lost(&mut self, now: Micros, sm: SeatId, given_up: Option<Box<str>>) {
         if let Some(fences) = self.fences.get_mut(&sm) {
             fences.clear();
         }
         self.returning.push(sm);
         self.surrogates_lost(now, sm);
+        let mut taken = Vec::new();
         for bare in self.users.keys_where(|user| user.sm == Some(sm)) {
             let ended = self.users.change(&bare, |user| {
                 let sessions = std::mem::take(&mut user.sessions);
@@ -571,6 +574,8 @@ impl Shard {
                 }
                 sessions
             });
+            let shown = ended.iter().filter(|session| session.shown);
+            taken.extend(shown.map(|session| full_hash(&bare, &session.resource)));
             for session in ended {
                 let Some(home) = self.names.seat(session.c2s).map(|view| view.home) else {
                     continue;
@@ -580,9 +585,14 @@ impl Shard {
                     number: session.number,
                     token: session.token,
                 };
+                let restarted = given_up.is_none();
                 self.tell(now, home, Message::EndClient { key, restarted });
             }
             self.settle(now, &bare);
+        }
+        if let Some(sm) = given_up.filter(|_| !taken.is_empty()) {
+            let sessions = taken.into();
+            self.tell_all(now, &Message::SessionsTaken { sm, sessions });
         }
         self.unfence(now, sm, |wait| matches!(wait, Wait::Fence { .. }));
     }

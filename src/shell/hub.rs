@@ -10,6 +10,8 @@ use super::lanes::{Arrived, Lanes, Message};
 use super::link::{Fate, Handover, Link};
 use crate::node::api::{Action, CloseCause, Level, LinkId, Micros, ShardId};
 use crate::node::cluster::Answer;
+use crate::node::counters::Counter;
+use crate::node::report::ShardReport;
 use crossbeam_channel::Sender;
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap, VecDeque};
@@ -52,8 +54,10 @@ pub(crate) struct Hub<B: Brain> {
     pub(super) plain: Vec<u8>,
     /// When a stopping shard closes what is left.
     pub(super) stop_at: Option<Micros>,
-    /// A batch waits for another shard: nothing is read meanwhile.
+    /// Another shard has no room for what this one has for it: nothing is read meanwhile.
     stalled: bool,
+    /// How often that was so when a turn ended: for data, for control messages.
+    stalls: (u64, u64),
 }
 
 /// What a shard shares with the process.
@@ -112,6 +116,7 @@ impl<B: Brain> Hub<B> {
             plain: Vec::new(),
             stop_at: None,
             stalled: false,
+            stalls: (0, 0),
         };
         hub.look_at_clock();
         hub.act();
@@ -140,7 +145,7 @@ impl<B: Brain> Hub<B> {
         self.turn.2 += bytes as u64;
     }
 
-    /// Whether links may be read: not while a batch waits for another shard.
+    /// Whether links may be read: not while another shard has no room.
     pub(crate) fn reads(&self) -> bool {
         !self.stalled
     }
@@ -188,7 +193,7 @@ impl<B: Brain> Hub<B> {
         while let Ok(command) = self.commands.queue.try_recv() {
             match command {
                 // An asker that has gone away does not matter.
-                Command::Report(to) => drop(to.try_send(self.brain.report())),
+                Command::Report(to) => drop(to.try_send(self.report())),
                 Command::Ask(question, to) => {
                     self.tickets += 1;
                     self.asked.insert(self.tickets, to);
@@ -241,6 +246,7 @@ impl<B: Brain> Hub<B> {
         self.give_brain(&mut control, &mut arrived.data);
         arrived.data.clear();
         self.arrived = arrived;
+        self.lanes.handled();
     }
 
     fn give_brain(&mut self, control: &mut Vec<(ShardId, Vec<B::Control>)>, data: &mut Vec<(ShardId, B::Data)>) {
@@ -254,15 +260,25 @@ impl<B: Brain> Hub<B> {
     /// Sends what else the turn produced for other shards: control to all of them, then data.
     fn give_lanes(&mut self) {
         self.give_control();
-        self.stalled = self.lanes.push_stuck();
+        self.lanes.push_stuck();
         for target in self.lanes.targets() {
             if self.lanes.free(target)
                 && let Some(batch) = self.brain.take_data(target)
             {
                 self.lanes.send_data(target, batch);
-                self.stalled |= !self.lanes.free(target);
             }
         }
+        let (data, control) = self.lanes.waits();
+        self.stalled = data || control;
+        self.stalls.0 += u64::from(data);
+        self.stalls.1 += u64::from(control);
+    }
+
+    fn report(&self) -> ShardReport {
+        let mut report = self.brain.report();
+        report.counters.add(Counter::StallsData, self.stalls.0);
+        report.counters.add(Counter::StallsControl, self.stalls.1);
+        report
     }
 
     pub(super) fn give_control(&mut self) {

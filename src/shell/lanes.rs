@@ -4,8 +4,15 @@
 //! a turn are sent to all shards before any data of that turn, and a receiver empties the data queues *before* the
 //! control queues and gives both to the brain together: so a control message that was sent before a batch is handled
 //! before it. They are also sent before the turn's output is written, and looked for before bytes of a link are handled:
-//! what a component does after an answer meets shards that know what the answer was about. Control messages are few by their nature (names, registrations, placements, moves), must never be
-//! dropped nor block a shard, so that queue alone has no bound; data waits in the sender when its queue is full.
+//! what a component does after an answer meets shards that know what the answer was about.
+//!
+//! Full queues lose nothing. Data waits in the sender, which reads no link meanwhile. Control messages are always sent;
+//! but a shard for which more than [`CONTROL_MESSAGES`] wait is *flooded*: who sends to it takes in no work, neither
+//! from links nor from data lanes, until it has caught up. So a control queue holds at most that many, what one turn's
+//! input makes, and what the handling of control messages makes, which is bounded by what they are about.
+//!
+//! Nobody waits for ever: every shard empties its control queues in every turn, whatever is full, so each flood ends;
+//! and who floods nobody empties its data queues too.
 
 use super::brain::Brain;
 use super::link::Handover;
@@ -13,10 +20,13 @@ use super::sys::Doorbell;
 use crate::node::api::ShardId;
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded, unbounded};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering, fence};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering, fence};
 
 /// Batches that wait for one shard from one other.
 pub(crate) const LANE_BATCHES: usize = 64;
+
+/// Control messages and links that may wait for one shard from one other before the sender takes in no more work.
+pub const CONTROL_MESSAGES: usize = 16_384;
 
 /// What travels beside the data.
 pub(crate) enum Message<B: Brain> {
@@ -26,10 +36,23 @@ pub(crate) enum Message<B: Brain> {
     Link(Box<Handover<B::Cargo>>),
 }
 
+impl<B: Brain> Message<B> {
+    fn count(&self) -> usize {
+        match self {
+            Message::Control(messages) => messages.len(),
+            Message::Link(_) => 1,
+        }
+    }
+}
+
 /// The sending end of a lane.
 struct To<B: Brain> {
     data: Sender<B::Data>,
     control: Sender<Message<B>>,
+    /// Control messages that were sent and are not handled.
+    waiting: Arc<AtomicUsize>,
+    /// It was too much when last looked at.
+    flooded: bool,
     /// A batch that did not fit.
     stuck: Option<B::Data>,
     starved: Arc<AtomicBool>,
@@ -42,7 +65,10 @@ struct From<B: Brain> {
     source: ShardId,
     data: Receiver<B::Data>,
     control: Receiver<Message<B>>,
-    /// Set by the sender while a batch of its waits for room.
+    waiting: Arc<AtomicUsize>,
+    /// Of these, those that are being handled.
+    taken: usize,
+    /// Set by the sender while it waits for room.
     starved: Arc<AtomicBool>,
     bell: Arc<Doorbell>,
 }
@@ -86,9 +112,12 @@ pub(crate) fn mesh<B: Brain>(bells: &[Arc<Doorbell>]) -> Vec<Lanes<B>> {
             let (data, data_out) = bounded(LANE_BATCHES);
             let (control, control_out) = unbounded();
             let starved = Arc::new(AtomicBool::new(false));
+            let waiting = Arc::new(AtomicUsize::new(0));
             all[source].to.push(Some(To {
                 data,
                 control,
+                waiting: Arc::clone(&waiting),
+                flooded: false,
                 stuck: None,
                 starved: Arc::clone(&starved),
                 bell: Arc::clone(&bells[target]),
@@ -98,6 +127,8 @@ pub(crate) fn mesh<B: Brain>(bells: &[Arc<Doorbell>]) -> Vec<Lanes<B>> {
                 source: source as ShardId,
                 data: data_out,
                 control: control_out,
+                waiting,
+                taken: 0,
                 starved,
                 bell: Arc::clone(&bells[source]),
             });
@@ -121,7 +152,11 @@ impl<B: Brain> Lanes<B> {
             return Err(message);
         };
         to.rings = true;
-        to.control.send(message).map_err(|error| error.0)
+        to.waiting.fetch_add(message.count(), Ordering::Relaxed);
+        to.control.send(message).map_err(|error| {
+            to.waiting.fetch_sub(error.0.count(), Ordering::Relaxed);
+            error.0
+        })
     }
 
     /// Whether a batch may be taken for `target`.
@@ -137,14 +172,25 @@ impl<B: Brain> Lanes<B> {
         }
     }
 
-    /// Tries again with the batches that did not fit; true if one still waits.
-    pub(crate) fn push_stuck(&mut self) -> bool {
-        let mut waits = false;
+    /// Tries again with the batches that did not fit.
+    pub(crate) fn push_stuck(&mut self) {
+        self.to.iter_mut().flatten().for_each(To::push);
+    }
+
+    /// What there is no room for: (a batch of data, control messages). To be asked when all was sent.
+    pub(crate) fn waits(&mut self) -> (bool, bool) {
+        let mut waits = (false, false);
         for to in self.to.iter_mut().flatten() {
-            to.push();
-            waits |= to.stuck.is_some();
+            to.look();
+            waits.0 |= to.stuck.is_some();
+            waits.1 |= to.flooded;
         }
         waits
+    }
+
+    /// A shard has too much to do with what this one told it.
+    fn floods(&self) -> bool {
+        self.to.iter().flatten().any(|to| to.flooded)
     }
 
     /// Wakes those that were sent something, once each.
@@ -156,23 +202,32 @@ impl<B: Brain> Lanes<B> {
         }
     }
 
-    /// Takes what has come: data first, then the rest.
+    /// Takes what has come: data first, unless that would make a flood worse, then the rest. To be followed by
+    /// [`Lanes::handled`].
     pub(crate) fn drain(&mut self, into: &mut Arrived<B>) {
-        for from in &self.from {
+        let floods = self.floods();
+        for from in self.from.iter().filter(|_| !floods) {
             for _ in 0..from.data.len() {
                 let Ok(batch) = from.data.try_recv() else { break };
                 into.data.push((from.source, batch));
             }
-            fence(Ordering::SeqCst);
-            if from.starved.load(Ordering::Relaxed) && from.starved.swap(false, Ordering::Relaxed) {
-                from.bell.ring();
-            }
+            from.wake_starved();
         }
-        for from in &self.from {
+        for from in &mut self.from {
             for _ in 0..from.control.len() {
                 let Ok(message) = from.control.try_recv() else { break };
+                from.taken += message.count();
                 into.messages.push((from.source, message));
             }
+        }
+    }
+
+    /// What was taken has been dealt with.
+    pub(crate) fn handled(&mut self) {
+        for from in self.from.iter_mut().filter(|from| from.taken > 0) {
+            from.waiting
+                .fetch_sub(std::mem::take(&mut from.taken), Ordering::Relaxed);
+            from.wake_starved();
         }
     }
 
@@ -181,20 +236,41 @@ impl<B: Brain> Lanes<B> {
         self.from.iter().any(|from| !from.control.is_empty())
     }
 
-    /// Whether nothing has come and nothing that waits can be sent.
+    /// Whether nothing has come that may be taken, and nothing that waits can be sent.
     pub(crate) fn quiet(&self) -> bool {
-        self.from
-            .iter()
-            .all(|from| from.data.is_empty() && from.control.is_empty())
-            && self
-                .to
-                .iter()
-                .flatten()
-                .all(|to| to.stuck.is_none() || to.data.is_full())
+        let floods = self.floods();
+        let mut from = self.from.iter();
+        let mut to = self.to.iter().flatten();
+        from.all(|from| (floods || from.data.is_empty()) && from.control.is_empty())
+            && to.all(|to| (to.stuck.is_none() || to.data.is_full()) && (!to.flooded || to.has_too_much()))
+    }
+}
+
+impl<B: Brain> From<B> {
+    /// To be called when there is more room than before.
+    fn wake_starved(&self) {
+        fence(Ordering::SeqCst);
+        if self.starved.load(Ordering::Relaxed) && self.starved.swap(false, Ordering::Relaxed) {
+            self.bell.ring();
+        }
     }
 }
 
 impl<B: Brain> To<B> {
+    fn has_too_much(&self) -> bool {
+        self.waiting.load(Ordering::Relaxed) > CONTROL_MESSAGES
+    }
+
+    /// Looks whether the receiver has too much; if so, its next turn wakes this shard.
+    fn look(&mut self) {
+        self.flooded = self.has_too_much();
+        if self.flooded {
+            self.starved.store(true, Ordering::Relaxed);
+            fence(Ordering::SeqCst);
+            self.flooded = self.has_too_much();
+        }
+    }
+
     fn push(&mut self) {
         let Some(batch) = self.stuck.take() else { return };
         if self.data.is_full() {

@@ -8,7 +8,7 @@
 //! * No link is read more than one budget at a time ([`driver::READ_BYTES`]); links take turns.
 //! * One write at a time for each link; what comes meanwhile waits in the brain.
 //! * Everything the shell holds is bounded: links by `max_fds`, those that peers opened by [`accept::PEER_LINKS_MAX`],
-//!   dials by [`dial`]'s limit, lanes by [`lanes::LANE_BATCHES`], timers by links.
+//!   dials by [`dial`]'s limit, lanes by [`lanes::LANE_BATCHES`] and [`CONTROL_MESSAGES`], timers by links.
 //! * A socket is closed by its shard, explicitly, before the shard's executor ends.
 //! * An idle shard sleeps in the kernel; only the heartbeat wakes it.
 //!
@@ -40,6 +40,7 @@ pub use brain::Brain;
 pub use control::Control;
 pub use driver::DriverKind;
 pub use journal::{Journal, Stderr};
+pub use lanes::CONTROL_MESSAGES;
 pub use run::{Given, run};
 pub use start::{Running, Setup, StartError, start};
 pub(crate) use sys::Signals;

@@ -179,6 +179,12 @@ impl Book {
         self.lost_starts.contains(id)
     }
 
+    /// What `viewer` has been told about `about` so far may be wrong, and nobody will tell him.
+    pub(super) fn blinded(&mut self, viewer: &str, about: &str) {
+        self.lost_presence
+            .insert((viewer.to_owned(), about.to_owned()), self.now);
+    }
+
     /// Presence about `about` for `viewer` was lost after this time.
     pub(super) fn is_blind(&self, viewer: &str, about: &str, since: Micros) -> bool {
         self.lost_presence

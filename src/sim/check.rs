@@ -4,7 +4,7 @@ use super::lanes::Machine;
 use super::part::Body;
 use super::people::State;
 use super::plan::Fault;
-use super::sm::{Session, user_of};
+use super::sm::Session;
 use super::text::{ROUTER, bare, name_everywhere};
 use super::world::{Broken, World};
 use crate::node::counters::{Counter, Counters};
@@ -211,7 +211,7 @@ impl World {
             if !matches!(it.state, State::On { .. }) || !it.available || !self.sm_sessions().any(heard) {
                 continue;
             }
-            let contact = |jid: &&String| **jid != it.jid && self.plan.is_near(user_of(jid), user_of(&it.jid));
+            let contact = |jid: &&String| **jid != it.jid;
             let expected: BTreeSet<String> = truth.iter().filter(contact).cloned().collect();
             let seen: BTreeSet<String> = it.picture.iter().filter(|jid| **jid != it.jid).cloned().collect();
             for jid in expected.symmetric_difference(&seen) {

@@ -127,7 +127,7 @@ impl Machine {
 /// The configuration of a node.
 fn config(plan: &Plan, node: usize) -> Config {
     let mut config = Config::embedded();
-    if plan.nodes == 1 || plan.islands {
+    if plan.nodes == 1 {
         return config;
     }
     let others = (1..if plan.mesh.full { plan.nodes } else { 2 }).map(|step| (node + step) % plan.nodes);

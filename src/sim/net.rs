@@ -46,7 +46,7 @@ impl World {
     /// Whether one node has been able to talk to the other for long enough that both know the same.
     pub(super) fn reaches(&self, one: usize, other: usize) -> bool {
         let calm = |from: usize, to: usize| self.net.disturbed_until[from * self.net.nodes + to] + SETTLE_US < self.now;
-        one == other || (!self.plan.islands && calm(one, other) && calm(other, one))
+        one == other || (calm(one, other) && calm(other, one))
     }
 
     /// Whether all nodes have been able to talk to each other for long enough.

@@ -42,7 +42,7 @@ impl World {
             return;
         }
         let node = it.node;
-        let (from, to) = (outsider(node), user_jid(self.someone(node)));
+        let (from, to) = (outsider(node), user_jid(self.someone()));
         let number = self.book.message(&from, &to);
         self.summary.messages += 1;
         self.part_writes(part, route("s2s", DOMAIN, &message(Some(&from), &to, number, "chat")));

@@ -14,6 +14,9 @@ use crate::wire::scan::{Item, Scanner};
 /// jabberd2's components sleep so long before each attempt to come back, whole process and all.
 const RETRY_US: Micros = 2_000_000;
 
+/// So long may a component take to authenticate.
+const LOGIN_US: Micros = 10_000_000;
+
 /// A component that was away for so long may have been given up.
 const GIVEN_UP_US: Micros = 8_000_000;
 
@@ -48,6 +51,8 @@ pub(super) struct Part {
     pub(super) gone: bool,
     pub(super) life: u32,
     pub(super) conn: Option<usize>,
+    /// When it last connected.
+    connected_at: Micros,
     phase: Phase,
     /// Its first bind is answered.
     pub(super) online: bool,
@@ -71,6 +76,7 @@ impl Part {
             gone: false,
             life: 0,
             conn: None,
+            connected_at: 0,
             phase: Phase::Down,
             online: false,
             buf: Vec::new(),
@@ -136,6 +142,7 @@ impl World {
         self.parts[part].down_since = None;
         let it = &mut self.parts[part];
         it.conn = Some(conn);
+        it.connected_at = self.now;
         it.phase = Phase::LoggingIn(login);
         it.online = false;
         it.buf.clear();
@@ -171,6 +178,10 @@ impl World {
         }
         if let Some(later) = self.part_is_busy(part) {
             return self.at(later, Event::PartEnd(conn));
+        }
+        if self.sm_has_work(part) {
+            // What it has read it serves first: only the next read shows it that the link is over.
+            return self.after(self.plan.service_us, Event::PartEnd(conn));
         }
         self.note(|| format!("part {part} lost conn {conn}"));
         self.part_closes(conn, false);
@@ -238,6 +249,10 @@ impl World {
                 ConnectStep::Done(scanner) => {
                     it.phase = Phase::In(Box::new(scanner));
                     true
+                }
+                ConnectStep::Failed(_) if it.connected_at + LOGIN_US <= self.now => {
+                    // It was frozen meanwhile.
+                    return it.conn.into_iter().for_each(|conn| self.part_end(conn));
                 }
                 ConnectStep::StartTls | ConnectStep::Failed(_) => {
                     return self.fail(format!("{} can't log in: {step:?}", self.parts[part].name));

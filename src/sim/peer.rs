@@ -34,7 +34,7 @@ impl World {
             return;
         }
         let node = it.node;
-        let user = self.someone(node);
+        let user = self.someone();
         let to = match self.rng.chance(70) {
             true => user_jid(user),
             false => format!("{}/r{}", user_jid(user), self.rng.index(self.plan.resources)),

@@ -109,8 +109,7 @@ impl World {
         let doors: Vec<usize> = (0..self.parts.len())
             .filter(|part| {
                 let it = &self.parts[*part];
-                self.plan.is_near(it.node, self.people[person].user)
-                    && matches!(&it.body, Body::C2s(c2s) if c2s.serves)
+                matches!(&it.body, Body::C2s(c2s) if c2s.serves)
                     && it.running
                     && it.conn.is_some()
                     && self.part_is_busy(*part).is_none()
@@ -175,27 +174,23 @@ impl World {
         }
     }
 
-    /// A user whom those at this node can talk to.
-    pub(super) fn someone(&mut self, node: usize) -> usize {
-        match self.plan.islands {
-            true => self.rng.index(self.plan.users / self.plan.nodes) * self.plan.nodes + node,
-            false => self.rng.index(self.plan.users),
-        }
+    /// Any user.
+    pub(super) fn someone(&mut self) -> usize {
+        self.rng.index(self.plan.users)
     }
 
-    /// A node that can be reached from this one.
-    fn some_node(&mut self, node: usize) -> usize {
-        match self.plan.islands || self.plan.nodes == 1 {
-            true => node,
-            false => self.rng.index(self.plan.nodes),
+    /// Any node.
+    fn some_node(&mut self) -> usize {
+        match self.plan.nodes {
+            1 => 0,
+            nodes => self.rng.index(nodes),
         }
     }
 
     fn says_something(&mut self, client: usize) {
-        let node = self.parts[self.clients[client].c2s].node;
-        let user = self.someone(node);
+        let user = self.someone();
         let to = match self.rng.below(20) {
-            0 => peer_jid(self.plan.nodes, self.some_node(node)),
+            0 => peer_jid(self.plan.nodes, self.some_node()),
             1 if self.plan.nodes > 1 => outsider(user),
             1 => "nobody@nowhere.test".to_owned(),
             2..9 => format!("{}/r{}", user_jid(user), self.rng.index(self.plan.resources)),

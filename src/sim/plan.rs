@@ -120,8 +120,6 @@ pub struct Plan {
     /// The seed it was made from.
     pub seed: u64,
     pub(super) nodes: usize,
-    /// The nodes know nothing of each other, and each has its own users.
-    pub(super) islands: bool,
     pub(super) shards: ShardId,
     pub(super) sms: usize,
     pub(super) c2ss: usize,
@@ -161,7 +159,6 @@ impl Plan {
         let plan = Plan {
             seed,
             nodes,
-            islands: false,
             shards: rng.between(1, 4) as ShardId,
             sms: [1, 1, 2, 2, 3][rng.index(5)],
             c2ss: rng.between(1, 3) as usize,
@@ -189,10 +186,7 @@ impl Plan {
     /// The same for several nodes.
     fn spread_out(mut self) -> Plan {
         self.mesh = MeshPlan::of(self.seed);
-        match self.islands {
-            true => self.users *= self.nodes,
-            false => self.users += 3,
-        }
+        self.users += 3;
         // There are enough of them.
         self.sms = self.sms.min(2);
         self.c2ss = self.c2ss.min(2);
@@ -205,10 +199,5 @@ impl Plan {
     /// Components of a node.
     pub(super) fn parts(&self) -> usize {
         self.sms + self.c2ss + if self.nodes == 1 { 1 } else { 2 }
-    }
-
-    /// Whether users, or a user and a node, have anything to do with each other.
-    pub(super) fn is_near(&self, one: usize, other: usize) -> bool {
-        !self.islands || one % self.nodes == other % self.nodes
     }
 }

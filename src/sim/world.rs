@@ -315,7 +315,7 @@ impl World {
                 self.after(delay, Event::Fault);
             }
         }
-        if !self.plan.mesh.faults.is_empty() && !self.plan.islands {
+        if !self.plan.mesh.faults.is_empty() {
             for _ in 0..self.plan.mesh.faults_per_round {
                 let delay = self.rng.below(self.plan.busy_us);
                 self.after(delay, Event::NodeFault);

@@ -2,6 +2,7 @@
 //!
 //! A link's first line says what it wants: `echo`, `hop` (echo, moving to the next shard again and again), `tls`
 //! (then echo), `ask` (a dot for each question mark), `close N` (N bytes, then close), `name X` (be addressed as X), `to X` (all bytes go to X), `probe`,
+//! `flood` (a control message to the next shard, which answers with another, for each 64 bytes; a dot for each answer),
 //! `dial N HOST PORT` (so many dials; hears what became of each), `drop HOST PORT` (dials and closes before the answer).
 //! A dialled link says `hello` and is then a link like any other; so is one of a peer, which is greeted with `peer`.
 
@@ -11,10 +12,16 @@ use jidmesh::node::report::ShardReport;
 use jidmesh::shell::Brain;
 use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 /// A hopping link moves after so many bytes.
 const HOP_BYTES: usize = 100_000;
+/// One control message for so many bytes of a flood.
+const FLOOD_BYTES: usize = 64;
+/// How long a shard works on each of a flood's messages.
+const WORK: Duration = Duration::from_micros(2);
 /// Bytes given out at once.
 const CHUNK_BYTES: usize = 256 * 1024;
 
@@ -26,6 +33,16 @@ pub type Ending = (CloseCause, usize, usize);
 pub struct Witness {
     pub endings: Mutex<Vec<Ending>>,
     pub moves: Mutex<usize>,
+    /// Messages of floods that are under way between shards, and the most there ever were.
+    pub flying: AtomicUsize,
+    pub flying_most: AtomicUsize,
+}
+
+impl Witness {
+    fn fly(&self) {
+        let flying = self.flying.fetch_add(1, Ordering::Relaxed) + 1;
+        self.flying_most.fetch_max(flying, Ordering::Relaxed);
+    }
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -34,8 +51,17 @@ enum Mode {
     Echo,
     Hop,
     Ask,
+    Flood,
     To(String),
     Sink,
+}
+
+#[derive(Debug)]
+pub enum Control {
+    Name(String, ShardId, LinkId),
+    /// Of a flood: for this link of that shard.
+    Ask(ShardId, LinkId),
+    Answer(LinkId),
 }
 
 #[derive(Debug)]
@@ -70,7 +96,7 @@ pub struct Relay {
     links: Vec<(u32, Option<Cargo>)>,
     actions: Vec<Action<Cargo>>,
     names: HashMap<String, (ShardId, LinkId)>,
-    control: Vec<Vec<(String, ShardId, LinkId)>>,
+    control: Vec<Vec<Control>>,
     data: Vec<Vec<(String, Vec<u8>)>>,
     witness: Arc<Witness>,
 }
@@ -141,11 +167,12 @@ impl Relay {
             "echo" => Mode::Echo,
             "hop" => Mode::Hop,
             "ask" => Mode::Ask,
+            "flood" => Mode::Flood,
             "to" => Mode::To(rest.to_owned()),
             "name" => {
                 self.names.insert(rest.to_owned(), (self.me, id));
                 for control in &mut self.control {
-                    control.push((rest.to_owned(), self.me, id));
+                    control.push(Control::Name(rest.to_owned(), self.me, id));
                 }
                 self.output(id, b"named\n");
                 Mode::Sink
@@ -204,7 +231,7 @@ impl Relay {
 
 impl Brain for Relay {
     type Cargo = Cargo;
-    type Control = (String, ShardId, LinkId);
+    type Control = Control;
     type Data = Vec<(String, Vec<u8>)>;
 
     fn opened(&mut self, _: Micros, _: SocketAddr) -> LinkId {
@@ -257,6 +284,17 @@ impl Brain for Relay {
                 let questions = bytes.iter().filter(|&&byte| byte == b'?').count();
                 if questions > 0 {
                     self.output(id, &vec![b'.'; questions]);
+                }
+            }
+            Mode::Flood => {
+                let next = usize::from((self.me + 1) % self.shards);
+                let link = self.link(id).unwrap();
+                link.since_hop += bytes.len();
+                let messages = link.since_hop / FLOOD_BYTES;
+                link.since_hop %= FLOOD_BYTES;
+                for _ in 0..messages {
+                    self.witness.fly();
+                    self.control[next].push(Control::Ask(self.me, id));
                 }
             }
             Mode::Hop => {
@@ -343,8 +381,19 @@ impl Brain for Relay {
         control: &mut Vec<(ShardId, Vec<Self::Control>)>,
         data: &mut Vec<(ShardId, Self::Data)>,
     ) {
-        for (name, shard, id) in control.drain(..).flat_map(|(_, messages)| messages) {
-            self.names.insert(name, (shard, id));
+        for message in control.drain(..).flat_map(|(_, messages)| messages) {
+            match message {
+                Control::Name(name, shard, id) => drop(self.names.insert(name, (shard, id))),
+                Control::Ask(shard, id) => {
+                    let until = Instant::now() + WORK;
+                    while Instant::now() < until {}
+                    self.control[usize::from(shard)].push(Control::Answer(id));
+                }
+                Control::Answer(id) => {
+                    self.witness.flying.fetch_sub(1, Ordering::Relaxed);
+                    self.output(id, b".");
+                }
+            }
         }
         for (name, bytes) in data.drain(..).flat_map(|(_, batch)| batch) {
             self.route(&name, &bytes);

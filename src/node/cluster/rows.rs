@@ -6,6 +6,7 @@ use crate::jid;
 use crate::node::Shard;
 use crate::node::api::{Level, Micros};
 use crate::node::counters::Counter;
+use crate::node::farewell::full_hash;
 use crate::node::grace::session_payload;
 use crate::node::lane::{Message, SessionKey};
 use crate::table::rows::{Clock, Row, RowSession};
@@ -13,12 +14,7 @@ use crate::table::users::{Session, Stage, User};
 use crate::table::ways::HOPS_MAX;
 use crate::table::{PeerId, SeatId, ShardId, Token};
 use crate::wire::edit;
-use crate::wire::header::{Payload, PayloadKind};
 use smallvec::SmallVec;
-
-/// How long the farewells of a session are muted that this node lost to a newer claim, microseconds; and of how many.
-const LOST_US: Micros = 30_000_000;
-const LOST_MAX: usize = 65_536;
 
 type RowSessions = SmallVec<[RowSession; 1]>;
 
@@ -152,8 +148,11 @@ impl Shard {
         if self.users.get(bare).is_some_and(|user| user.claim != Clock::default()) {
             return true;
         }
-        if cluster.rows.get(bare).is_some() {
+        if let Some(row) = cluster.rows.get(bare) {
             // Meanwhile a newer claim of another node was heard of.
+            let moved = row.sessions.iter().any(|other| other.resource == session.resource);
+            let moved = moved.then(|| full_hash(bare, &session.resource)).into_iter().collect();
+            self.take_sessions(now, Some(sm), moved);
             let key = SessionKey {
                 c2s: session.c2s,
                 number: session.number,
@@ -235,10 +234,16 @@ impl Shard {
         if let Some(cluster) = &mut self.cluster {
             cluster.rows.set(bare, row);
         }
+        let moved = sessions.iter().filter(|session| online.contains(&session.resource));
+        let moved = moved.map(|session| full_hash(bare, &session.resource)).collect();
+        self.take_sessions(now, sm, moved);
         for session in sessions {
+<<<<<<< HEAD
             let full = format!("{bare}/{}", session.resource).into();
             let lives = online.contains(&session.resource);
             self.tell_all(now, &Message::Superseded { full, lives });
+=======
+>>>>>>> main
             let key = SessionKey {
                 c2s: session.c2s,
                 number: session.number,
@@ -267,6 +272,7 @@ impl Shard {
         self.hand(now, sm, crate::node::SELF, &frame);
     }
 
+<<<<<<< HEAD
     /// A session of this node lost against a newer claim. If the winner has one of the same name (it `lives`), what its
     /// sm says of its end is not true.
     pub(in crate::node) fn superseded(&mut self, now: Micros, full: Box<str>, lives: bool) {
@@ -305,6 +311,16 @@ impl Shard {
         let full = jid::full_key(&from)?.into_owned();
         let lost = cluster.lost.iter().rev().find(|(_, lost, _)| **lost == *full)?;
         Some((full, lost.2))
+=======
+    /// What the sm of these sessions says of their end is not true. Known to its home before it hears of their end.
+    fn take_sessions(&mut self, now: Micros, sm: Option<SeatId>, sessions: Vec<u64>) {
+        let view = sm.and_then(|sm| self.names.seat(sm)).filter(|_| !sessions.is_empty());
+        let Some((home, sm)) = view.map(|view| (view.home, view.id.clone())) else {
+            return;
+        };
+        let sessions = sessions.into();
+        self.tell(now, home, Message::SessionsTaken { sm, sessions });
+>>>>>>> main
     }
 
     /// Every slice: a peer is gone, and the sessions of its sm with it. The directory owner of each user tells his

@@ -253,3 +253,41 @@ fn a_component_that_comes_back_without_a_name_gives_it_up() {
     );
     assert!(!read.contains("from='sm'"), "{read}");
 }
+
+#[test]
+fn what_was_returned_and_is_lost_once_more_is_returned_once_more() {
+    for shards in [1, 2] {
+        let mut world = World::new(shards);
+        let sm = world.component(&["sm", "*example.net"]);
+        let c2s = ["c2s1", "c2s2"].map(|name| world.component(&[name]));
+        for (n, name) in ["c2s1", "c2s2"].into_iter().enumerate() {
+            let (jid, token) = (format!("juliet@example.net/r{n}"), format!("{n}").repeat(40));
+            world.send(c2s[n], &route(name, "example.net", &start(9, &jid, "id")));
+            world.send(sm, &route("sm", name, &started(9, &jid, "id", &token)));
+            world.take(c2s[n]);
+        }
+        world.take(sm);
+        let copy = |n: usize| {
+            let body = format!("<message from='x@peer' to='juliet@example.net/r{n}' id='m'><body>hi</body></message>");
+            route(
+                "example.net",
+                &format!("c2s{}", n + 1),
+                &from_client(9, &format!("{n}").repeat(40), &body),
+            )
+        };
+        // Both of its resources get it, and both c2s are lost: her sm gets it once.
+        world.cut(c2s[0]);
+        world.send(sm, &copy(0));
+        world.send(sm, &copy(1));
+        world.take(c2s[1]);
+        world.pass(8_000_000);
+        world.cut(c2s[1]);
+        assert_eq!(world.take(sm).matches(">hi<").count(), 0);
+        world.pass(2_000_000);
+        assert_eq!(world.take(sm).matches(">hi<").count(), 1);
+        // It hands it to the other, which is given up within ten seconds as well.
+        world.send(sm, &copy(1));
+        world.pass(8_000_000);
+        assert_eq!(world.take(sm).matches(">hi<").count(), 1);
+    }
+}

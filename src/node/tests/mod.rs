@@ -5,6 +5,7 @@ mod attack;
 mod binding;
 mod cluster;
 mod express;
+mod farewell;
 mod grace;
 mod names;
 mod placement;

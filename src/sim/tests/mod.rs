@@ -16,7 +16,7 @@ fn number(name: &str) -> Option<u64> {
 }
 
 /// Plays seeds `first..last`, a share of them, until the time is over.
-fn play(nodes: usize, first: u64, last: u64, share: u64, until: Option<Instant>) -> (Vec<Summary>, Vec<Box<Failure>>) {
+fn play(nodes: usize, first: u64, last: u64, share: u64, until: Option<Instant>) -> (Vec<Summary>, Vec<Failure>) {
     let (mut done, mut failures) = (Vec::new(), Vec::new());
     for seed in (first..last).filter(|seed| seed % THREADS == share) {
         if until.is_some_and(|until| Instant::now() > until) {
@@ -24,7 +24,7 @@ fn play(nodes: usize, first: u64, last: u64, share: u64, until: Option<Instant>)
         }
         match run(seed, nodes, false) {
             Ok(summary) => done.push(summary),
-            Err(failure) => failures.push(failure),
+            Err(failure) => failures.push(*failure),
         }
         if until.is_some() && !failures.is_empty() {
             break;
