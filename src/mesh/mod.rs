@@ -109,9 +109,9 @@
 //! ## What a death does to messages
 //!
 //! Between two living nodes every message arrives once. When one dies, or is given up, each message that it did not
-//! acknowledge is one of two kinds. *It was never seen*: never sent in full, or for the first time when the peer had said
-//! nothing for 100 ms and two round trips although it owed an acknowledgement, or the peer lives and says in a Join that
-//! it did not come. These are routed again. *It may have been seen*: all others. These are sent to nobody again, and their
+//! acknowledge is one of two kinds. *It was never seen*: never sent in full, or the peer lives and says in a Join that it
+//! did not come. (Nothing is sent to a peer that owes an acknowledgement and has said nothing for 100 ms and two round
+//! trips: it may be dead, or hear and not be heard.) These are routed again. *It may have been seen*: all others. These are sent to nobody again, and their
 //! senders are told. So nothing is done twice, and what nobody can know is the part of a broken connection that its peer
 //! died with. A node that was stopped for longer than its peers wait before they give it up reads nothing of what came
 //! meanwhile: it drops its connections, and what was not given up comes again over new ones.

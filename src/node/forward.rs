@@ -226,12 +226,8 @@ impl Shard {
             self.answered(seat, payload);
             self.farewells_may_follow(seat, payload);
         }
-<<<<<<< HEAD
         self.note_moved(now, payload);
-        if self.is_untrue_farewell(payload) {
-=======
         if self.is_untrue_farewell(seat, header, payload) {
->>>>>>> main
             self.count(Counter::DropFarewell);
             return false;
         }

@@ -318,6 +318,10 @@ pub(super) enum Message {
     Telling {
         full: Box<str>,
     },
+    /// This session gave way to a newer claim of another node.
+    Moved {
+        full: Box<str>,
+    },
     /// The probe (from, to) that is due when an absent user is back.
     Absent {
         absent: Box<str>,
@@ -328,18 +332,11 @@ pub(super) enum Message {
         peer: PeerId,
         news: MemberNews,
     },
-<<<<<<< HEAD
-    /// A session that this node lost to a newer claim.
-    Superseded {
-        full: Box<str>,
-        lives: bool,
-=======
     /// These sessions (hashes of full JIDs) were taken from the sm of this id: it was given up, or lost them to a newer
     /// claim of another node.
     SessionsTaken {
         sm: Box<str>,
         sessions: Arc<[u64]>,
->>>>>>> main
     },
 }
 

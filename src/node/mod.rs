@@ -411,12 +411,9 @@ impl Shard {
             } => self.post_untold(peer, &bare, &resource, hops),
             Message::Member { peer, news } => self.member_news(now, peer, news),
             Message::Telling { full } => self.telling(now, full),
+            Message::Moved { full } => self.moved(now, full),
             Message::Absent { absent, pair } => self.note_absent(&absent, pair),
-<<<<<<< HEAD
-            Message::Superseded { full, lives } => self.superseded(now, full, lives),
-=======
             Message::SessionsTaken { sm, sessions } => self.sessions_taken(&sm, &sessions),
->>>>>>> main
         }
     }
 }

@@ -643,6 +643,7 @@ impl Core {
         if !state.is_serving() {
             return;
         }
+        let doubt_us = self.doubt_us();
         let lane = &mut self.lanes[state.lane.index()];
         if lane.receiver.has_news() {
             super::put_frame(out, &Frame::Ack(lane.receiver.tell()));
@@ -655,23 +656,28 @@ impl Core {
             self.datagrams.pop_front();
         }
         let room = PLAINTEXT_BYTES_MAX - out.len();
-        if lane.sender.ready_bytes() > 0 && room > 2 * DATA_HEAD_BYTES_MAX {
-            let doubt_us = DOUBT_US + 2 * self.round_trip_us.unwrap_or(0);
-            lane.sender.put_data(now, doubt_us, room, out);
+        if lane.sender.may_send(now, doubt_us) && room > 2 * DATA_HEAD_BYTES_MAX {
+            lane.sender.put_data(now, room, out);
         }
     }
 
-    pub(super) fn has_frames(&self, state: &LineState) -> bool {
+    /// For so long a peer that lives may owe its answer.
+    fn doubt_us(&self) -> Micros {
+        DOUBT_US + 2 * self.round_trip_us.unwrap_or(0)
+    }
+
+    pub(super) fn has_frames(&self, now: Micros, state: &LineState) -> bool {
         let lane = &self.lanes[state.lane.index()];
         let serving = state.is_serving()
-            && (lane.sender.ready_bytes() > 0 || (state.lane == Lane::Control && !self.datagrams.is_empty()));
+            && (lane.sender.may_send(now, self.doubt_us())
+                || (state.lane == Lane::Control && !self.datagrams.is_empty()));
         serving || !state.urgent.is_empty()
     }
 
     /// Whether the line has something to say that should not wait.
-    pub(super) fn is_pressing(&self, state: &LineState) -> bool {
+    pub(super) fn is_pressing(&self, now: Micros, state: &LineState) -> bool {
         let news = state.is_serving() && self.lanes[state.lane.index()].receiver.has_news();
-        news || (state.phase != Phase::Greeting && self.has_frames(state))
+        news || (state.phase != Phase::Greeting && self.has_frames(now, state))
     }
 
     // --- Dials, and the peer's state.

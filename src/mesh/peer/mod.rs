@@ -225,7 +225,7 @@ impl Peer {
             }
             result = conn.seal(&self.plaintext, into);
         }
-        if into.len() - start >= OUTPUT_BYTES_MAX && self.core.has_frames(state) {
+        if into.len() - start >= OUTPUT_BYTES_MAX && self.core.has_frames(now, state) {
             self.core.want(state);
         }
         debug_assert!(result.is_ok(), "only established connections seal");
@@ -363,7 +363,7 @@ impl Peer {
             }
         }
         for line in &mut self.lines {
-            if line.conn.has_output() || self.core.is_pressing(&line.state) {
+            if line.conn.has_output() || self.core.is_pressing(now, &line.state) {
                 self.core.want(&mut line.state);
             }
         }

@@ -27,7 +27,7 @@ impl Numbers {
             if *peer != format!("n{from}.test") {
                 continue;
             }
-            let number = u64::from_be_bytes(message[..8].try_into().unwrap());
+            let number = number(message);
             let control = u64::from_be_bytes(message[8..16].try_into().unwrap());
             assert_eq!(number, next[lane.index()], "{lane:?} from {from} to {to}");
             next[lane.index()] += 1;
@@ -195,6 +195,36 @@ fn one_direction_dead_under_load() {
         9_000 => net.cut.clear(),
         _ => {}
     });
+}
+
+/// The peer hears and is not heard.
+#[test]
+fn what_counts_as_never_seen_never_was() {
+    let mut net = pair(10);
+    net.run(1_000_000);
+    net.cut.push((1, 0));
+    let mut numbers = Numbers::default();
+    for _ in 0..1_500 {
+        numbers.send(&mut net, 0, 1, Lane::Data, 50);
+        net.step();
+    }
+    let now = net.now;
+    let got: Vec<u64> = net.nodes[1].got.iter().map(|(.., message)| number(message)).collect();
+    let [_, mut left] = net.peer(0, 1).declare_dead(now);
+    let (mut message, mut kinds) = (Vec::new(), [0, 0]);
+    while let Some(seen) = left.next_into(&mut message) {
+        kinds[usize::from(seen == Seen::Never)] += 1;
+        assert!(
+            seen == Seen::Perhaps || !got.contains(&number(&message)),
+            "{}",
+            number(&message)
+        );
+    }
+    assert!(kinds[0] > 100 && kinds[1] > 100, "{kinds:?}");
+}
+
+fn number(message: &[u8]) -> u64 {
+    u64::from_be_bytes(message[..8].try_into().unwrap())
 }
 
 #[test]

@@ -90,12 +90,6 @@ pub(super) struct Cluster {
     turning: VecDeque<(Micros, Box<str>, u64)>,
     /// Users with starts that another node was asked about, by when to look again.
     asked: VecDeque<(Micros, Box<str>)>,
-<<<<<<< HEAD
-    /// Full JIDs that this node lost to a newer claim, and whether the winner has them too: then their sm's farewells are
-    /// not true. Oldest first.
-    lost: VecDeque<(Micros, Box<str>, bool)>,
-=======
->>>>>>> main
     /// Other nodes' components: node and its number for it, and the seat that stands here.
     numbers: TableMap<(PeerId, SeatId), SeatId>,
     /// Peers whose home is this shard.

@@ -2,7 +2,6 @@
 
 use super::Place;
 use super::message::Note;
-use crate::jid;
 use crate::node::Shard;
 use crate::node::api::{Level, Micros};
 use crate::node::counters::Counter;
@@ -238,12 +237,8 @@ impl Shard {
         let moved = moved.map(|session| full_hash(bare, &session.resource)).collect();
         self.take_sessions(now, sm, moved);
         for session in sessions {
-<<<<<<< HEAD
             let full = format!("{bare}/{}", session.resource).into();
-            let lives = online.contains(&session.resource);
-            self.tell_all(now, &Message::Superseded { full, lives });
-=======
->>>>>>> main
+            self.tell_all(now, &Message::Moved { full });
             let key = SessionKey {
                 c2s: session.c2s,
                 number: session.number,
@@ -272,46 +267,6 @@ impl Shard {
         self.hand(now, sm, crate::node::SELF, &frame);
     }
 
-<<<<<<< HEAD
-    /// A session of this node lost against a newer claim. If the winner has one of the same name (it `lives`), what its
-    /// sm says of its end is not true.
-    pub(in crate::node) fn superseded(&mut self, now: Micros, full: Box<str>, lives: bool) {
-        let Some(cluster) = &mut self.cluster else { return };
-        while cluster.lost.front().is_some_and(|(at, ..)| at + LOST_US <= now) || cluster.lost.len() >= LOST_MAX {
-            cluster.lost.pop_front();
-        }
-        cluster.lost.push_back((now, full, lives));
-    }
-
-    /// sm says that somebody went offline who in truth moved to a newer session elsewhere.
-    pub(in crate::node) fn is_untrue_farewell(&self, payload: &Payload<'_>) -> bool {
-        self.lost_session(payload).is_some_and(|(_, lives)| lives)
-    }
-
-    /// sm tells a contact that a session is offline which gave way to a newer claim: he has seen those of this side only.
-    pub(in crate::node) fn note_moved(&mut self, now: Micros, payload: &Payload<'_>) {
-        let Some((full, _)) = self.lost_session(payload) else {
-            return;
-        };
-        let to = payload.to.and_then(|to| to.unescape());
-        let Some(contact) = to.as_deref().filter(|to| !to.contains('/')).and_then(jid::bare_key) else {
-            return;
-        };
-        if let Some(moved) = jid::bare_key(&full) {
-            self.ask_for_moved(now, &contact, &moved);
-        }
-    }
-
-    /// The session, if this is the farewell of one that gave way, and whether the winner has it too.
-    fn lost_session(&self, payload: &Payload<'_>) -> Option<(String, bool)> {
-        let cluster = self.cluster.as_ref().filter(|cluster| !cluster.lost.is_empty())?;
-        let is_farewell =
-            payload.kind == PayloadKind::Presence && payload.kind_attr.is_some_and(|kind| kind.0 == b"unavailable");
-        let from = payload.from.filter(|_| is_farewell)?.unescape()?;
-        let full = jid::full_key(&from)?.into_owned();
-        let lost = cluster.lost.iter().rev().find(|(_, lost, _)| **lost == *full)?;
-        Some((full, lost.2))
-=======
     /// What the sm of these sessions says of their end is not true. Known to its home before it hears of their end.
     fn take_sessions(&mut self, now: Micros, sm: Option<SeatId>, sessions: Vec<u64>) {
         let view = sm.and_then(|sm| self.names.seat(sm)).filter(|_| !sessions.is_empty());
@@ -320,7 +275,6 @@ impl Shard {
         };
         let sessions = sessions.into();
         self.tell(now, home, Message::SessionsTaken { sm, sessions });
->>>>>>> main
     }
 
     /// Every slice: a peer is gone, and the sessions of its sm with it. The directory owner of each user tells his
