@@ -226,8 +226,8 @@ impl Shard {
             self.answered(seat, payload);
             self.farewells_may_follow(seat, payload);
         }
-        self.note_moved(now, payload);
         if self.is_untrue_farewell(seat, header, payload) {
+            self.note_moved(now, payload);
             self.count(Counter::DropFarewell);
             return false;
         }

@@ -92,7 +92,7 @@ def test_after_a_partition_there_is_one_truth(mesh, cut, length_s):
                 # Shorter than anybody's patience: the connections are replaced, nothing is lost.
                 await talk.check()
             else:
-                in_order_once(talk.received())
+                in_order_once(talk.received(), "%s to %s" % (talk.sender.label, talk.receiver.label))
         not_disturbed(ann.client, bob.client, cid.client)
         assert len(ann.streams) == len(bob.streams) == len(cid.streams) == 1
         for phone in everybody:

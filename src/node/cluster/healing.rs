@@ -14,7 +14,7 @@ use crate::node::lane::Message;
 use crate::table::names::Multi;
 use crate::wire::NS_CLIENT;
 use crate::wire::edit;
-use crate::wire::header::{Payload, PayloadKind};
+use crate::wire::header::{self, Frame, Payload, PayloadKind, Route};
 use std::collections::VecDeque;
 
 /// Most notes of one shard: beyond it pictures of the longest absent stay wrong until they change.
@@ -84,8 +84,8 @@ impl Shard {
         self.tell(now, owner, Message::Absent { absent, pair });
     }
 
-    /// sm tells a contact that a session is gone which gave way to others: he has seen those of this side only, and asks
-    /// for the rest.
+    /// A contact is about to hear, or would have heard, that a session is gone which gave way to others: he has seen those
+    /// of this side only, and asks for the rest. Not before this frame is on its way: it may be old.
     pub(in crate::node) fn note_moved(&mut self, now: Micros, payload: &Payload<'_>) {
         let cluster = self.cluster.as_ref();
         let Some((absent, contact)) = cluster.and_then(|cluster| farewell_of(&cluster.healing.moved, payload)) else {
@@ -115,21 +115,43 @@ impl Shard {
         if payload.kind != PayloadKind::Presence || tied || !self.is_torn() {
             return;
         }
-        let Some(from) = payload.from.and_then(|from| from.unescape()) else {
-            return;
-        };
-        let Some(contact) = jid::bare_key(&from).filter(|contact| &**contact != absent) else {
-            return;
-        };
-        if !self.is_served(&contact) {
-            return;
+        if let Some(pair) = self.pair_of(payload, absent) {
+            self.note_absent(absent, pair);
         }
-        let pair = match payload.kind_attr.map(|kind| kind.0) {
-            None | Some(b"unavailable") => (absent.into(), (&*contact).into()),
-            Some(b"probe") => ((&*contact).into(), absent.into()),
-            _ => return,
-        };
-        self.note_absent(absent, pair);
+    }
+
+    /// A presence for a user of a node that is gone, which may have come there or not. If he comes back, he is asked.
+    pub(super) fn note_doubtful(&mut self, now: Micros, payload: &Payload<'_>, absent: &str) {
+        if payload.kind == PayloadKind::Presence
+            && let Some(pair) = self.pair_of(payload, absent)
+        {
+            let owner = self.owner(absent);
+            let absent = absent.into();
+            self.tell(now, owner, Message::Absent { absent, pair });
+        }
+    }
+
+    /// The probe that shows what this presence for an absent user would have shown or asked.
+    fn pair_of(&self, payload: &Payload<'_>, absent: &str) -> Option<Pair> {
+        let from = payload.from?.unescape()?;
+        let contact = jid::bare_key(&from).filter(|contact| &**contact != absent && self.is_served(contact))?;
+        match payload.kind_attr.map(|kind| kind.0) {
+            None | Some(b"unavailable") => Some((absent.into(), (&*contact).into())),
+            Some(b"probe") => Some(((&*contact).into(), absent.into())),
+            _ => None,
+        }
+    }
+
+    /// The same for a frame on its way to another node.
+    pub(super) fn note_moved_abroad(&mut self, now: Micros, frame: &[u8]) {
+        let moved = |cluster: &Box<super::Cluster>| !cluster.healing.moved.is_empty();
+        if self.cluster.as_ref().is_some_and(moved)
+            && let Ok(Frame::Route(Route {
+                payload: Some(payload), ..
+            })) = header::read(frame)
+        {
+            self.note_moved(now, &payload);
+        }
     }
 
     /// He is one of this cluster's users.

