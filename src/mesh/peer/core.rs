@@ -314,6 +314,17 @@ impl Core {
         }
     }
 
+    /// The way of one lane is open: what the others dialled in vain so far need not be waited for.
+    fn dial_others(&mut self, now: Micros, reached: Lane) {
+        let delay = if self.decides() { 0 } else { SECOND_DIAL_US };
+        for lane in Lane::ALL.into_iter().filter(|lane| *lane != reached) {
+            let state = &mut self.lanes[lane.index()];
+            if state.serving.is_none() || state.stuck || state.is_relayed() {
+                state.dialler.abandon(now, delay);
+            }
+        }
+    }
+
     /// A served lane is not served any more.
     fn need_dial(&mut self, now: Micros, lane: Lane) {
         let delay = if self.decides() { 0 } else { SECOND_DIAL_US };
@@ -516,6 +527,9 @@ impl Core {
         state.phase = Phase::Serving;
         state.asked_at = None;
         self.counters.connections += 1;
+        if state.reach == Reach::Direct {
+            self.dial_others(now, state.lane);
+        }
         if state.lane == Lane::Control {
             match (reach, state.reach) {
                 (Reach::Direct, Reach::Relayed) => self.log(Level::Warning, "reached through another node only".into()),

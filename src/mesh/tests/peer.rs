@@ -269,6 +269,13 @@ fn a_cut_heals_within_the_longest_pause() {
     }
     let dials = net.dials_seen;
     assert!(dials < 120, "{dials} dials in a minute");
+    // Control and data are up together.
+    net.run(200_000);
+    let lanes = net.peer(0, 1).status().lanes;
+    assert!(
+        lanes.iter().all(|lane| lane.served_by.is_some() && !lane.stuck),
+        "{lanes:?}"
+    );
 }
 
 #[test]
