@@ -34,6 +34,8 @@ enum Command {
     Selftest(StatusArgs),
     /// Measure a router: this one, or a stock jabberd2-router.
     Load(jidmesh::load::Args),
+    /// Compare settings on this machine and write a tuning profile; or check a configuration against the machine.
+    Tune(jidmesh::load::tune::Args),
     /// Say what a cluster needs: memory, CPU and traffic of each node.
     Model(jidmesh::load::model::Args),
 }
@@ -88,6 +90,7 @@ fn main() -> ExitCode {
         }),
         Some(Command::Selftest(args)) => ask(args, jidmesh::operate::inquire::main_selftest),
         Some(Command::Load(args)) => jidmesh::load::main(args),
+        Some(Command::Tune(args)) => jidmesh::load::tune::main(&args),
         Some(Command::Model(args)) => jidmesh::load::model::main(&args),
         Some(Command::Run(args)) => run(&args),
         None => run(&cli.run),

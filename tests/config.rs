@@ -218,7 +218,7 @@ fn own_sections() {
           <name policy='from'>conference.example.net</name></mesh>
         <grace>0</grace><queues><link>16</link><held>32</held><peer>128</peer></queues>
         <uplink><ip>::1</ip><user>jabberd</user><pass>pw</pass></uplink>
-        <tuning shards='3'>big/box.toml</tuning><admin>/run/x.sock</admin><metrics><port>9</port></metrics>
+        <tuning shards='3'>two-cores</tuning><admin>/run/x.sock</admin><metrics><port>9</port></metrics>
         <auth-time>4</auth-time><default-secret allow='yes'/>",
     );
     let mesh = config.mesh.clone().unwrap();
@@ -262,10 +262,7 @@ fn own_sections() {
     };
     assert_eq!(config.uplink, Some(uplink));
     assert_eq!(config.tuning.shards, Shards::Count(3));
-    assert_eq!(
-        config.tuning.profile,
-        Profile::File("/etc/jabberd2/big/box.toml".into())
-    );
+    assert_eq!(config.tuning.profile, "two-cores");
     assert_eq!(config.admin, Some(PathBuf::from("/run/x.sock")));
     assert_eq!(config.metrics, Some(addr("127.0.0.1:9")));
     assert_eq!((config.auth_ms, config.default_secret_allowed), (4_000, true));

@@ -3,7 +3,9 @@
 mod liar;
 
 use liar::{Liar, Lie};
-use std::process::Command;
+use std::net::{TcpListener, TcpStream};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
 
 /// Runs `jidmesh load pipe` against a router that lies so; gives whether it was content, and what it said.
 fn pipe(lie: Lie, more: &[&str]) -> (bool, String) {
@@ -91,4 +93,83 @@ fn a_bounce_and_a_closed_stream_are_caught() {
     caught(Lie::Bounce, "came back as an error");
     // Noticed while reading or while writing, whichever comes first.
     caught(Lie::Close, "the router");
+}
+
+/// A jidmesh on a port of its own, ended with this.
+struct Router {
+    child: Child,
+    addr: std::net::SocketAddr,
+    _folder: tempfile::TempDir,
+}
+
+impl Router {
+    fn start() -> Router {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = |name: &str| folder.path().join(name);
+        let addr = TcpListener::bind("127.0.0.1:0").and_then(|socket| socket.local_addr());
+        let addr = addr.expect("a free port");
+        let users = "<users><user><name>jabberd</name><secret>secret</secret></user></users>";
+        std::fs::write(path("users.xml"), users).expect("written");
+        let (users, admin) = (path("users.xml"), path("admin.sock"));
+        let config = format!(
+            "<router><log type='stdout'/><local><ip>127.0.0.1</ip><port>{}</port><users>{}</users></local>\
+             <aci><acl type='all'><user>jabberd</user></acl></aci><tuning shards='1'/><admin>{}</admin></router>",
+            addr.port(),
+            users.display(),
+            admin.display()
+        );
+        std::fs::write(path("router.xml"), config).expect("written");
+        let mut command = Command::new(env!("CARGO_BIN_EXE_jidmesh"));
+        let command = command.args(["run", "-c"]).arg(path("router.xml"));
+        let child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn();
+        let router = Router {
+            child: child.expect("it starts"),
+            addr,
+            _folder: folder,
+        };
+        let end = Instant::now() + Duration::from_secs(10);
+        while TcpStream::connect(addr).is_err() {
+            assert!(Instant::now() < end, "it does not listen");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        router
+    }
+}
+
+impl Drop for Router {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// What a receiver that reads slowly has not taken when its measurement ends is no part of the next one's figures.
+#[test]
+fn a_measurement_leaves_nothing_behind_for_the_next() {
+    let router = Router::start();
+    let fair = |bully: &str, pressure: &str| {
+        let run = Command::new(env!("CARGO_BIN_EXE_jidmesh"))
+            .args(["load", "fair", bully, "--bytes", "4096", "--pressure", pressure])
+            .args([
+                "--rate",
+                "100",
+                "--seconds",
+                "3",
+                "--warm-up",
+                "0.1",
+                "--json",
+                "--router",
+            ])
+            .arg(router.addr.to_string())
+            .output()
+            .expect("the program runs");
+        let json: serde_json::Value =
+            serde_json::from_slice(&run.stdout).unwrap_or_else(|_| panic!("{}", String::from_utf8_lossy(&run.stderr)));
+        let figures = &json[0]["sides"][0]["runs"][0];
+        (figures["bounced"].as_u64(), figures["undelivered"].as_u64())
+    };
+    let (bounced, undelivered) = fair("slow", "5000");
+    assert_eq!(bounced, Some(0));
+    assert!(undelivered > Some(8_000), "more than the kernel keeps: {undelivered:?}");
+    assert_eq!(fair("stopped", "10").0, Some(0));
 }

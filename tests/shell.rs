@@ -6,8 +6,9 @@
 mod relay;
 
 use jidmesh::config::{Access, Io, Network, Rate};
+use jidmesh::config::{DriverKind, Tuning};
 use jidmesh::node::api::CloseCause;
-use jidmesh::shell::{CONTROL_MESSAGES, DriverKind, Running, Setup, Stderr, load_pem, start};
+use jidmesh::shell::{CONTROL_MESSAGES, Running, Setup, Stderr, load_pem, start};
 use relay::{Relay, Witness};
 use std::cell::Cell;
 use std::io::{Read, Write};
@@ -22,7 +23,7 @@ const TIMEOUT: Duration = Duration::from_secs(20);
 
 thread_local! {
     /// What the servers of this test run on.
-    static DRIVER: Cell<DriverKind> = const { Cell::new(DriverKind::Glommio) };
+    static DRIVER: Cell<DriverKind> = const { Cell::new(DriverKind::Readiness) };
 }
 
 /// Each test, once for each driver.
@@ -109,9 +110,13 @@ impl Server {
         let pem = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/shell/server.pem");
         let setup = Setup {
             shards,
+            cpus: (0..std::thread::available_parallelism().map_or(1, usize::from)).collect(),
             listeners: vec![listener],
             peer_listeners: vec![peer_listener],
-            driver: DRIVER.get(),
+            tuning: Tuning {
+                driver: DRIVER.get(),
+                ..Tuning::default()
+            },
             io,
             tls: Some(load_pem(pem.as_ref()).unwrap()),
             journal: Arc::new(Stderr),

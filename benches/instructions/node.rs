@@ -140,7 +140,7 @@ impl Node {
         match action {
             Action::Output(link) => {
                 let mut chunk = std::mem::take(&mut self.spare);
-                self.shards[shard].take_output(link, &mut chunk);
+                self.shards[shard].take_output(2, link, &mut chunk);
                 self.shards[shard].written(2, link, chunk.len());
                 if self.keeps
                     && let Some(place) = self.places.iter_mut().find(|place| (place.0, place.1) == (here, link))

@@ -86,13 +86,9 @@ impl Config {
                 queues[0], queues[1], queues[2]
             ),
         );
-        line(
-            "shards",
-            match self.tuning.shards {
-                Shards::Auto => "auto".to_owned(),
-                Shards::Count(count) => count.to_string(),
-            },
-        );
+        describe_tuning(&self.tuning)
+            .into_iter()
+            .for_each(|(what, how)| line(what, how));
         match &self.mesh {
             None => line("mesh", "none: a router for this machine alone".to_owned()),
             Some(mesh) => describe_mesh(mesh).into_iter().for_each(|(what, how)| line(what, how)),
@@ -172,6 +168,41 @@ impl Config {
         };
         format!("{} allowed, {} denied, {others}", allow.len(), deny.len())
     }
+}
+
+/// `<tuning>`, one line for each thing.
+fn describe_tuning(tuning: &Tuning) -> Vec<(&'static str, String)> {
+    let basis = match (tuning.profile.as_str(), tuning.basis) {
+        ("auto", _) => "",
+        (_, Basis::Measured) => " (measured)",
+        (_, Basis::Reasoned) => " (reasoned, not measured)",
+    };
+    let shards = match tuning.shards {
+        Shards::Auto => "auto".to_owned(),
+        Shards::Count(count) => count.to_string(),
+    };
+    let cpus = match &tuning.cpus {
+        Cpus::All => "any CPU".to_owned(),
+        Cpus::List(list) => format!(
+            "CPUs {}",
+            list.iter().map(ToString::to_string).collect::<Vec<_>>().join(",")
+        ),
+        Cpus::Numa(node) => format!("the CPUs of NUMA node {node}"),
+    };
+    let driver = match tuning.driver {
+        DriverKind::Readiness => "readiness",
+        DriverKind::Ring => "the completion ring",
+        DriverKind::Auto => "the completion ring where the kernel has it",
+    };
+    let (read, turn) = (tuning.read_bytes >> 10, tuning.turn_bytes >> 10);
+    vec![
+        ("tuning", format!("{}{basis}", tuning.profile)),
+        ("shards", format!("{shards}, pinned to {cpus}, served by {driver}")),
+        (
+            "reading",
+            format!("{read} KiB a link, {turn} KiB a turn, pauses of {} us", tuning.pause_us),
+        ),
+    ]
 }
 
 /// What a node says of its mesh: (what, how).

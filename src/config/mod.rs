@@ -18,6 +18,7 @@ mod problem;
 mod read;
 mod sections;
 mod tree;
+mod tuning;
 
 pub use access::{Access, Network, Order};
 pub use acl::Acl;
@@ -25,3 +26,4 @@ pub use filter::{Filter, Rule};
 pub use glob::Glob;
 pub use model::*;
 pub use problem::{Problem, Severity};
+pub use tuning::{Basis, Cpus, DriverKind, PROFILES, Shards, Tuning, cpu_list, parse_profile};

@@ -5,7 +5,7 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use super::{Access, Acl, Filter, Problem};
+use super::{Access, Acl, Filter, Problem, Tuning};
 
 /// Debian's well-known secret, of its users file and of `<local><secret>`.
 pub const DEFAULT_SECRET: &str = "secret";
@@ -279,37 +279,6 @@ impl Default for Queues {
             peer_bytes: 256 << 20,
         }
     }
-}
-
-/// `<tuning>`.
-#[derive(Clone, Debug, PartialEq, Eq, Default)]
-pub struct Tuning {
-    /// Executors, each pinned to one CPU.
-    pub shards: Shards,
-    /// The element's text: which profile.
-    pub profile: Profile,
-}
-
-/// How many shards.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
-pub enum Shards {
-    /// As many as the machine deserves: one for each CPU the process may use, up to a bound.
-    #[default]
-    Auto,
-    /// So many, at least 1.
-    Count(u16),
-}
-
-/// Which tuning profile.
-#[derive(Clone, Debug, PartialEq, Eq, Default)]
-pub enum Profile {
-    /// The built-in rules.
-    #[default]
-    Auto,
-    /// A profile that comes with jidmesh.
-    Named(String),
-    /// A profile's file.
-    File(PathBuf),
 }
 
 /// `<mesh>`: this node and its peers.

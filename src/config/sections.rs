@@ -7,6 +7,7 @@ use super::mesh;
 use super::model::*;
 use super::read::{Cx, excerpt};
 use super::tree::Node;
+use super::tuning::{self, Elsewhere};
 use crate::jid;
 
 /// Where a file that belongs to the configuration is named.
@@ -382,20 +383,21 @@ fn message_logging(cx: &mut Cx<'_>, root: &Node, config: &mut Config) {
 
 /// The small sections of jidmesh.
 fn own(cx: &mut Cx<'_>, root: &Node, config: &mut Config) {
-    config.grace_ms = 1000 * cx.number_of(root, "grace", 0..=3600, "whole seconds", GRACE_MS_DEFAULT / 1000);
+    let elsewhere = match cx.one(root, "tuning") {
+        Some(node) => {
+            let (tuning, elsewhere) = tuning::tuning(cx, node);
+            config.tuning = tuning;
+            elsewhere
+        }
+        None => Elsewhere::default(),
+    };
+    let grace_s = elsewhere.grace_s.unwrap_or(GRACE_MS_DEFAULT / 1000);
+    config.grace_ms = 1000 * cx.number_of(root, "grace", 0..=3600, "whole seconds", grace_s);
     config.auth_ms = 1000 * cx.number_of(root, "auth-time", 1..=600, "whole seconds", AUTH_MS_DEFAULT / 1000);
     config.admin = cx.path_of(root, "admin");
+    config.queues = elsewhere.queues;
     if let Some(node) = cx.one(root, "queues") {
-        cx.known(node, &["link", "held", "peer"], &[]);
-        let mut bytes = |name, default: u64| cx.number_of(node, name, 1..=65_536, "whole MiB", default >> 20) << 20;
-        let Queues {
-            link_bytes,
-            held_bytes,
-            peer_bytes,
-        } = Queues::default();
-        config.queues.link_bytes = bytes("link", link_bytes);
-        config.queues.held_bytes = bytes("held", held_bytes);
-        config.queues.peer_bytes = bytes("peer", peer_bytes);
+        config.queues = tuning::queues(cx, node, elsewhere.queues);
         if config.queues.link_bytes < config.frame_bytes_max as u64 {
             let text =
                 "<queues>: <link> is smaller than the longest frame (<io><limits><frame>), which never fits then";
@@ -406,31 +408,11 @@ fn own(cx: &mut Cx<'_>, root: &Node, config: &mut Config) {
         cx.known(node, &["ip", "port"], &[]);
         config.metrics = cx.addresses(node, "127.0.0.1", 9347).first().copied();
     }
-    if let Some(node) = cx.one(root, "tuning") {
-        config.tuning = tuning(cx, node);
-    }
     if let Some(node) = cx.one(root, "default-secret") {
         cx.known(node, &[], &["allow"]);
         let allow = node.attr("allow").unwrap_or("");
         config.default_secret_allowed = cx.choice(node, allow, &[("yes", true), ("no", false)]).unwrap_or(false);
     }
-}
-
-fn tuning(cx: &mut Cx<'_>, node: &Node) -> Tuning {
-    cx.known_mixed(node, &["shards"], &["shards"]);
-    let child = cx.text_of(node, "shards");
-    let shards = match node.attr("shards").map(str::to_owned).or(child).as_deref() {
-        None | Some("auto") => Shards::Auto,
-        Some(text) => cx
-            .number(node, text, 1..=1024, "auto, or a number of shards")
-            .map_or(Shards::Auto, Shards::Count),
-    };
-    let profile = match node.text.trim() {
-        "" | "auto" => Profile::Auto,
-        file if file.contains(['/', '.']) => Profile::File(cx.absolute(file)),
-        name => Profile::Named(name.to_owned()),
-    };
-    Tuning { shards, profile }
 }
 
 /// The users file: name, secret and line of each user.

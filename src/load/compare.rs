@@ -16,6 +16,9 @@ pub(super) struct CompareArgs {
     /// jidmesh; this very program if left out.
     #[arg(long)]
     jidmesh: Option<PathBuf>,
+    /// jidmesh's tuning profile: a name, or a file (with its whole path); one shard of the usual settings if left out.
+    #[arg(long, value_name = "PROFILE")]
+    tuning: Option<String>,
     /// Runs of each measurement, routers taking turns.
     #[arg(long, default_value_t = 5)]
     runs: usize,
@@ -82,9 +85,16 @@ fn measure(row: &Row, args: &CompareArgs, folder: &Folder) -> Result<Comparison,
 fn kinds(who: Who, args: &CompareArgs) -> Result<Vec<(Kind, String)>, String> {
     let own = std::env::current_exe().map_err(|e| format!("where is this program? {e}"))?;
     let program = args.jidmesh.clone().unwrap_or_else(|| own.clone());
-    let jidmesh = |shards| Kind::Jidmesh {
+    let jidmesh = |shards: usize| Kind::Jidmesh {
         program: program.clone(),
-        shards,
+        name: match shards {
+            1 => "jidmesh".into(),
+            _ => format!("jidmesh, {shards} shards"),
+        },
+        tuning: match (&args.tuning, shards) {
+            (Some(profile), 1) => format!("<tuning>{profile}</tuning>"),
+            _ => format!("<tuning shards='{shards}'/>"),
+        },
     };
     let there = |kind: Kind| (kind, args.server_cpu.clone());
     let mut kinds = vec![there(Kind::Stock(args.stock.clone())), there(jidmesh(1))];

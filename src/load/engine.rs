@@ -2,7 +2,7 @@
 
 use super::cpu;
 use super::figures::{self, Figures, Latency, Meter};
-use super::link::Link;
+use super::link::{self, Link};
 use super::plan::{Plan, Shared};
 use super::worker::{Span, Worker};
 use std::sync::atomic::Ordering::Relaxed;
@@ -138,6 +138,17 @@ impl Engine {
             Some(why) => Err(why),
             None => Ok(mb_max),
         }
+    }
+}
+
+impl Drop for Engine {
+    fn drop(&mut self) {
+        link::part(
+            self.workers
+                .iter_mut()
+                .flat_map(|worker| &mut worker.links)
+                .map(|(_, link)| link),
+        );
     }
 }
 

@@ -9,9 +9,13 @@ use std::collections::VecDeque;
 use std::io::{self, Read, Write};
 use std::net::TcpStream;
 use std::os::fd::{AsRawFd, RawFd};
+use std::time::{Duration, Instant};
 
 /// Bytes that one read may take.
 const READ_BYTES: usize = 256 << 10;
+/// The longest that the last bytes of streams that were ended are waited for, and how long in silence.
+const PART_TIME: Duration = Duration::from_secs(4);
+const PART_QUIET: Duration = Duration::from_millis(300);
 /// Written bytes are taken out of the buffer when they are so many.
 const COMPACT_BYTES: usize = 1 << 20;
 
@@ -96,6 +100,8 @@ pub(super) struct Link {
     pub(super) out: Out,
     /// In front of any frame.
     pristine: Scanner,
+    /// Its end was sent.
+    ended: bool,
 }
 
 impl Link {
@@ -108,11 +114,21 @@ impl Link {
             guess: 0,
             out: Out::default(),
             pristine: scanner_in_stream(),
+            ended: false,
         }
     }
 
     pub(super) fn fd(&self) -> RawFd {
         self.stream.as_raw_fd()
+    }
+
+    fn end(&mut self) {
+        if !std::mem::replace(&mut self.ended, true) {
+            let mut end = Vec::new();
+            stream::close(&mut end);
+            // What the socket does not take now need not arrive.
+            let _ = self.stream.write(&end);
+        }
     }
 
     /// One write for each frame, as jabberd2's components do it, or as many frames as there are.
@@ -192,10 +208,33 @@ impl Link {
 impl Drop for Link {
     /// Ends the stream in order: a component that only closes its connection is waited for.
     fn drop(&mut self) {
-        let mut end = Vec::new();
-        stream::close(&mut end);
-        // What the socket does not take now need not arrive.
-        let _ = self.stream.write(&end);
+        self.end();
+    }
+}
+
+/// Ends all streams, and reads what still comes until the router has closed them: what a receiver never took would
+/// come back to senders of the same names, which may be those of the next measurement.
+pub(super) fn part<'a>(links: impl Iterator<Item = &'a mut Link>) {
+    let mut open: Vec<&mut Link> = links.collect();
+    open.iter_mut().for_each(|link| link.end());
+    let begun = Instant::now();
+    let mut moved = begun;
+    let mut rest = vec![0; READ_BYTES];
+    while !open.is_empty() && begun.elapsed() < PART_TIME && moved.elapsed() < PART_QUIET {
+        let before = Instant::now();
+        let (mut ended, mut read) = (false, false);
+        open.retain_mut(|link| match link.stream.read(&mut rest) {
+            Ok(n) => {
+                read |= n > 0;
+                ended |= n == 0;
+                n > 0
+            }
+            Err(e) => matches!(e.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted),
+        });
+        match read || ended {
+            true => moved = before,
+            false => std::thread::sleep(Duration::from_millis(1)),
+        }
     }
 }
 

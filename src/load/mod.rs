@@ -8,6 +8,8 @@
 //! A [workload] connects [components](component) and makes a [plan]: a [book] of frames, lanes that
 //! send them, links that read. The [engine] runs it on one or more [threads](worker); a frame carries a
 //! [stamp] by which its receiver knows what it must be and when it was due.
+//!
+//! [`tune`] compares settings of jidmesh in the same way, and writes a profile.
 
 mod answer;
 mod arrive;
@@ -31,6 +33,7 @@ mod rows;
 mod server;
 mod stamp;
 mod table;
+pub mod tune;
 mod worker;
 mod workload;
 

@@ -73,6 +73,19 @@ pub(super) fn all(sessions: usize) -> Vec<Row> {
     rows
 }
 
+/// What settings are compared by: one frame a write on 64 links, users' traffic, and one frame on its way.
+pub(super) fn tuning_scenes() -> [(&'static str, Scene); 3] {
+    let ping = PingArgs {
+        bytes: Vec::new(),
+        pairs: 1,
+    };
+    [
+        ("64 links, one frame a write", pipe(32, 265, true)),
+        ("20 000 users", users(20_000, true)),
+        ("one frame on its way", Scene::Ping(ping, 265)),
+    ]
+}
+
 fn pipe(pairs: usize, bytes: usize, single: bool) -> Scene {
     let args = PipeArgs {
         bytes: Vec::new(),

@@ -17,23 +17,21 @@ const PASS: &str = "only for this measurement";
 pub(super) enum Kind {
     /// jabberd2's own.
     Stock(PathBuf),
+    /// With this `<tuning>` element.
     Jidmesh {
         program: PathBuf,
-        shards: usize,
+        name: String,
+        tuning: String,
     },
     /// The dumb relay, for so many pairs of components.
-    Relay {
-        program: PathBuf,
-        pairs: usize,
-    },
+    Relay { program: PathBuf, pairs: usize },
 }
 
 impl Kind {
     pub(super) fn name(&self) -> String {
         match self {
             Kind::Stock(_) => "jabberd2-router".into(),
-            Kind::Jidmesh { shards: 1, .. } => "jidmesh".into(),
-            Kind::Jidmesh { shards, .. } => format!("jidmesh, {shards} shards"),
+            Kind::Jidmesh { name, .. } => name.clone(),
             Kind::Relay { .. } => "relay".into(),
         }
     }
@@ -73,6 +71,15 @@ impl Folder {
         let made = fs::DirBuilder::new().mode(0o700).create(&path);
         made.map_err(|e| format!("{}: {e}", path.display()))?;
         Ok(Folder(path))
+    }
+}
+
+impl Folder {
+    /// Writes a file there; its path.
+    pub(super) fn write(&self, name: &str, text: &str) -> Result<PathBuf, String> {
+        let path = self.0.join(name);
+        fs::write(&path, text).map_err(|e| format!("{}: {e}", path.display()))?;
+        Ok(path)
     }
 }
 
@@ -183,9 +190,9 @@ fn configure(kind: &Kind, folder: &Path, addr: SocketAddr) -> std::io::Result<Pa
     // What only jidmesh knows stands in its own file.
     let own = match kind {
         Kind::Stock(_) | Kind::Relay { .. } => String::new(),
-        Kind::Jidmesh { shards, .. } => format!(
-            "<tuning shards='{shards}'/><admin>{}</admin>",
-            folder.join("admin.sock").display()
+        Kind::Jidmesh { tuning, .. } => format!(
+            "{tuning}<admin>{}</admin>",
+            folder.join(format!("{name}.sock")).display()
         ),
     };
     fs::write(

@@ -78,7 +78,7 @@ pub(super) struct Spread {
 
 impl Spread {
     /// All 0 without a value.
-    fn of(values: impl Iterator<Item = f64>) -> Spread {
+    pub(super) fn of(values: impl Iterator<Item = f64>) -> Spread {
         let mut values: Vec<f64> = values.collect();
         values.sort_by(f64::total_cmp);
         let (Some(&min), Some(&max)) = (values.first(), values.last()) else {
@@ -93,7 +93,7 @@ impl Spread {
         Spread { median, min, max }
     }
 
-    fn text(self) -> String {
+    pub(super) fn text(self) -> String {
         if self.max == 0.0 {
             return "-".into();
         }

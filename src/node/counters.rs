@@ -31,6 +31,7 @@ counters! {
     LinksClosed "jidmesh_links_closed_total" "" "Component connections closed.";
     LinksReturned "jidmesh_links_returned_total" "" "Components that came back within their grace period.";
     LinksLost "jidmesh_links_lost_total" "" "Components that did not come back in time, or came back without their sessions.";
+    LinksStalled "jidmesh_links_stalled_total" "" "Component connections closed because they took nothing for too long.";
     PeerLinksOpened "jidmesh_peer_links_opened_total" "" "Connections accepted on the mesh's port.";
     PeerRefused "jidmesh_peer_links_refused_total" "" "Connections on the mesh's port that were refused.";
     TunnelsAccepted "jidmesh_relay_connections_total" "" "Connections accepted from nodes that another node relays, as they cannot be reached.";

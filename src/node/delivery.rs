@@ -7,7 +7,7 @@ use super::lane::{Message, SessionKey};
 use super::{SELF, Shard};
 use crate::jid;
 use crate::table::names::Multi;
-use crate::table::users::Session;
+use crate::table::users::{Recall, Session};
 use crate::table::{SeatId, SeatKind};
 use crate::wire::copy::append;
 use crate::wire::header::{self, Frame, Payload, PayloadKind, Route};
@@ -216,6 +216,7 @@ impl Shard {
             shown: false,
             priority: 0,
             ending: false,
+            recall: Recall::default(),
         });
         self.tell(
             now,

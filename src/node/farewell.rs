@@ -16,6 +16,9 @@ use std::collections::HashSet;
 /// Most sessions that one shard remembers so (8 bytes each). Of more the farewells pass.
 const TAKEN_MAX: usize = 262_144;
 
+/// Stands for all sm of this node: they may hold sessions of a former life of it.
+pub(super) const ANY_SM: &str = "";
+
 /// Sessions that were taken from their sm: the hashes of their full JIDs, by the sm's id.
 #[derive(Debug, Default)]
 pub(super) struct Farewells {
@@ -40,11 +43,18 @@ impl Farewells {
     }
 
     fn forget(&mut self, sm: &str, full: u64) {
-        let Some(taken) = self.taken.get_mut(sm) else { return };
-        self.count -= usize::from(taken.remove(&full));
-        if taken.is_empty() {
-            self.taken.remove(sm);
+        for sm in [sm, ANY_SM] {
+            let Some(taken) = self.taken.get_mut(sm) else { continue };
+            self.count -= usize::from(taken.remove(&full));
+            if taken.is_empty() {
+                self.taken.remove(sm);
+            }
         }
+    }
+
+    fn was_taken(&self, sm: &str, full: u64) -> bool {
+        let from = |sm| self.taken.get(sm).is_some_and(|taken| taken.contains(&full));
+        from(sm) || from(ANY_SM)
     }
 }
 
@@ -80,13 +90,12 @@ impl Shard {
         if self.farewells.is_empty() || payload.kind != PayloadKind::Presence || payload.c2s.is_some() {
             return false;
         }
-        let taken = self.names.seat(sm).and_then(|view| self.farewells.taken.get(&view.id));
         let service = |to| self.names.find(to).is_some_and(|(_, name)| name.multi != Multi::To);
-        let (Some(taken), Some(from)) = (taken, payload.from.and_then(|from| from.unescape())) else {
+        let (Some(sm), Some(from)) = (self.names.seat(sm), payload.from.and_then(|from| from.unescape())) else {
             return false;
         };
         payload.kind_attr.is_some_and(|kind| kind.0 == b"unavailable")
             && !route.to.is_some_and(service)
-            && jid::full_key(&from).is_some_and(|full| taken.contains(&jid::table_hash(&full)))
+            && jid::full_key(&from).is_some_and(|full| self.farewells.was_taken(&sm.id, jid::table_hash(&full)))
     }
 }

@@ -374,6 +374,10 @@ impl Shard {
 
     /// Routes a stanza to the domain it is addressed to, from jidmesh itself.
     pub(super) fn send_own(&mut self, now: Micros, stanza: &[u8]) {
+        self.send_own_by(now, stanza, Path::LOCAL);
+    }
+
+    pub(super) fn send_own_by(&mut self, now: Micros, stanza: &[u8], path: Path) {
         let Ok(Frame::Stanza(payload)) = header::read(stanza) else {
             return;
         };
@@ -384,7 +388,7 @@ impl Shard {
         let mut frame = Vec::with_capacity(stanza.len() + 256);
         edit::route(&mut frame, &domain, self.names.own(), stanza);
         if let Ok(Frame::Route(route)) = header::read(&frame) {
-            self.send_on(now, SELF, &frame, &route, Path::LOCAL);
+            self.send_on(now, SELF, &frame, &route, path);
         }
     }
 

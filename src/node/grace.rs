@@ -258,7 +258,9 @@ impl Shard {
         let mut soon = false;
         let mut wake: Option<Micros> = None;
         let mut due: Vec<(SeatId, Due)> = Vec::new();
-        let keepalive_us = u64::from(self.config.check.keepalive_s) * 1_000_000;
+        // Without an interval there are no checks (jabberd2's router.xml).
+        let check = &self.config.check;
+        let keepalive_us = u64::from(check.keepalive_s * u32::from(check.interval_s > 0)) * 1_000_000;
         for (seat, state) in self.seats.iter() {
             match &state.life {
                 Life::Lost { until } if now >= *until => due.push((seat, Due::Expired)),
@@ -289,7 +291,7 @@ impl Shard {
                 if now >= idle_since + keepalive_us {
                     due.push((seat, Due::Keepalive));
                 }
-                let interval_us = u64::from(self.config.check.interval_s.max(1)) * 1_000_000;
+                let interval_us = u64::from(check.interval_s) * 1_000_000;
                 wake = Some(wake.map_or(now + interval_us, |wake| wake.min(now + interval_us)));
             }
         }

@@ -211,6 +211,10 @@ pub(super) enum Message {
         key: SessionKey,
         restarted: bool,
     },
+    /// What waits for the lost c2s in this session goes to its user once more.
+    Recall {
+        key: SessionKey,
+    },
     // Questions among shards.
     FenceDone {
         sm: SeatId,
@@ -257,12 +261,16 @@ pub(super) enum Message {
     /// A peer's home wants all rows of this node, to tell that peer; and one shard has told its own.
     WantRows {
         peer: PeerId,
+        /// It is another process than before.
+        reborn: bool,
     },
     RowsDone {
         peer: PeerId,
         rows: Vec<(Box<str>, Clock, SmallVec<[RowSession; 1]>)>,
         /// Foreign domains whose exit this node is.
         exits: Vec<(Box<str>, Clock)>,
+        /// Sessions of its former life whose contacts were told that they are gone.
+        told_away: Vec<Box<str>>,
     },
     MarkerDone {
         serial: u64,

@@ -213,7 +213,7 @@ impl Shard {
 
     /// The bytes to write next: `into` must be empty, its capacity is kept for later output. Called only when the
     /// chunk taken before was written to its end.
-    pub fn take_output(&mut self, id: LinkId, into: &mut Vec<u8>) {
+    pub fn take_output(&mut self, now: Micros, id: LinkId, into: &mut Vec<u8>) {
         debug_assert!(into.is_empty());
         match self.link_mut(id).map(|link| &mut link.stage) {
             Some(Stage::Stranger(conn, _)) => return conn.take_output(into),
@@ -228,6 +228,11 @@ impl Shard {
         link.in_flight = into.len();
         if link.out.capacity() > OUT_KEEP_BYTES {
             link.out = Vec::new();
+        }
+        if !into.is_empty() {
+            // However long it had nothing to write: its time begins now.
+            link.progress_at = now;
+            self.wake_by(now + STALL_US);
         }
     }
 
@@ -449,6 +454,7 @@ impl Shard {
         for id in stalled {
             let Some(link) = self.link(id) else { continue };
             let (remote, bytes) = (link.remote, link.out.len() + link.in_flight);
+            self.count(Counter::LinksStalled);
             let text = format!(
                 "closed: took nothing of {bytes} waiting bytes for {} s",
                 stall_us / 1_000_000

@@ -39,6 +39,7 @@ mod message_log;
 mod negotiate;
 mod placement;
 mod question;
+mod recall;
 mod returned;
 mod seat;
 mod surrogate;
@@ -273,6 +274,7 @@ impl Shard {
         self.accept = Arc::new(accept_config(&config, self.limits, false));
         self.accept_remote = Arc::new(accept_config(&config, self.limits, true));
         self.config = config;
+        self.wake_by(now);
         self.align_aliases(now);
     }
 
@@ -370,6 +372,7 @@ impl Shard {
             Message::Presence { bare, key, priority } => self.presence(now, &bare, key, priority),
             Message::StartDone { bare, c2s, request } => self.start_done(now, &bare, c2s, request),
             Message::EndClient { key, restarted } => self.end_client(now, key, restarted),
+            Message::Recall { key } => self.recall(now, from, key),
             Message::FenceDone { sm, number } => self.fence_done(now, sm, number),
             Message::SurrogateStarted {
                 sm,
@@ -387,8 +390,13 @@ impl Shard {
                 clock,
                 sessions,
             } => self.row_in(now, peer, &bare, clock, sessions),
-            Message::WantRows { peer } => self.tell_rows(now, peer),
-            Message::RowsDone { peer, rows, exits } => self.rows_done(peer, rows, exits),
+            Message::WantRows { peer, reborn } => self.tell_rows(now, peer, reborn),
+            Message::RowsDone {
+                peer,
+                rows,
+                exits,
+                told_away,
+            } => self.rows_done(peer, rows, exits, &told_away),
             Message::ExitOut { domain, clock, taken } => self.exit_out(&domain, clock, taken),
             Message::ExitIn {
                 peer,

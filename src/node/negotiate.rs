@@ -18,7 +18,9 @@ impl Shard {
         };
         let accept = Accept::new(config, &mut self.rng);
         self.wake_by(now + super::TICK_US);
-        self.insert_link(now, remote, Stage::Negotiating(Box::new(accept)))
+        let id = self.insert_link(now, remote, Stage::Negotiating(Box::new(accept)));
+        self.wait_for_dawn(id);
+        id
     }
 
     /// The TLS handshake that [`Action::StartTls`] asked for is done.

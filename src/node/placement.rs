@@ -185,6 +185,9 @@ impl Shard {
         if tied_to.is_none() && self.wait_for_fences(now, bare, Some(target)) {
             return;
         }
+        if has_start && self.recalls(now, bare) {
+            return;
+        }
         let (starts, held) = self.users.change(bare, |user| {
             let flux = user.flux();
             let mut starts = Vec::new();
@@ -306,7 +309,7 @@ impl Shard {
         self.wake_by(now + TICK_US);
     }
 
-    fn send_fence(&mut self, now: Micros, sm: SeatId, number: u64, domain: &str) {
+    pub(super) fn send_fence(&mut self, now: Micros, sm: SeatId, number: u64, domain: &str) {
         self.count(Counter::Fences);
         let Some(id) = self.names.seat(sm).map(|view| view.id.clone()) else {
             return;

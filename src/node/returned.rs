@@ -4,6 +4,7 @@ use super::Shard;
 use super::api::Micros;
 use super::counters::Counter;
 use crate::table::SeatId;
+use crate::table::ways::Path;
 use crate::wire::header::{self, Frame, Payload, PayloadKind, Route};
 use crate::wire::{edit, foreign};
 use std::collections::VecDeque;
@@ -63,26 +64,33 @@ impl Shard {
             // sm still counts on a c2s that is not there: it must end those sessions first, or it delivers to them again.
             self.tell_gone(sm, &to, false);
         }
-        let mut stanza = Vec::with_capacity(frame.len());
         if gone && payload.kind == PayloadKind::Message {
-            if !self.returned.note(now, returned_key(frame, payload))
-                || !edit::without_session(frame, payload, &mut stanza)
-            {
-                return self.count(Counter::DropGone);
-            }
-            self.count(Counter::Returned);
-        } else {
-            let mut plain = Vec::with_capacity(frame.len());
-            if !edit::without_session(frame, payload, &mut plain) {
-                return self.count(Counter::DropGone);
-            }
-            let Ok(Frame::Stanza(payload)) = header::read(&plain) else {
-                return;
-            };
-            foreign::stanza_error(&plain, &payload, "503", &mut stanza);
-            self.count(Counter::BounceQueue);
+            return self.once_more(now, frame, route, Path::LOCAL);
         }
+        let (mut plain, mut stanza) = (Vec::with_capacity(frame.len()), Vec::new());
+        if !edit::without_session(frame, payload, &mut plain) {
+            return self.count(Counter::DropGone);
+        }
+        let Ok(Frame::Stanza(payload)) = header::read(&plain) else {
+            return;
+        };
+        foreign::stanza_error(&plain, &payload, "503", &mut stanza);
+        self.count(Counter::BounceQueue);
         self.send_own(now, &stanza);
+    }
+
+    /// A message that sm wanted delivered to a client goes to its user once more.
+    pub(super) fn once_more(&mut self, now: Micros, frame: &[u8], route: &Route<'_>, path: Path) {
+        let mut stanza = Vec::with_capacity(frame.len());
+        let answerable = route.payload.as_ref().filter(|payload| is_answerable(payload));
+        let is_new = answerable.is_some_and(|payload| {
+            self.returned.note(now, returned_key(frame, payload)) && edit::without_session(frame, payload, &mut stanza)
+        });
+        if !is_new {
+            return self.count(Counter::DropGone);
+        }
+        self.count(Counter::Returned);
+        self.send_own_by(now, &stanza, path);
     }
 
     /// sm delivers a message: one that was returned to its user is on its way anew, and may come back anew.

@@ -54,7 +54,7 @@ impl Brain for Recorder {
         LinkId { slot: 0, generation: 1 }
     }
     fn probed(&mut self, _: Micros, _: LinkId, _: bool) {}
-    fn take_output(&mut self, _: LinkId, _: &mut Vec<u8>) {}
+    fn take_output(&mut self, _: Micros, _: LinkId, _: &mut Vec<u8>) {}
     fn written(&mut self, _: Micros, _: LinkId, _: usize) {}
     fn take_actions(&mut self, into: &mut Vec<Action<()>>) {
         into.append(&mut self.actions);
@@ -81,7 +81,7 @@ impl Brain for Recorder {
 fn hubs(move_on: bool) -> (Hub<Recorder>, lanes::Lanes<Recorder>) {
     let bells: Vec<_> = (0..2).map(|_| Arc::new(Doorbell::new().unwrap())).collect();
     let (_, mut commands) = Control::new(&bells);
-    let mut ways = lanes::mesh::<Recorder>(&bells);
+    let mut ways = lanes::mesh::<Recorder>(&bells, 8);
     let second = ways.pop().unwrap();
     let context = Context {
         journal: Arc::new(Stderr),

@@ -29,7 +29,7 @@ pub trait Brain: 'static {
     fn closed(&mut self, now: Micros, link: LinkId, cause: CloseCause, unsent: Vec<u8>, written: usize);
     fn adopt(&mut self, now: Micros, cargo: Box<Self::Cargo>) -> LinkId;
     fn probed(&mut self, now: Micros, link: LinkId, alive: bool);
-    fn take_output(&mut self, link: LinkId, into: &mut Vec<u8>);
+    fn take_output(&mut self, now: Micros, link: LinkId, into: &mut Vec<u8>);
     fn written(&mut self, now: Micros, link: LinkId, bytes: usize);
     fn take_actions(&mut self, into: &mut Vec<Action<Self::Cargo>>);
     fn take_control(&mut self, to: ShardId) -> Vec<Self::Control>;
@@ -78,8 +78,8 @@ impl Brain for Shard {
     fn probed(&mut self, now: Micros, link: LinkId, alive: bool) {
         Shard::probed(self, now, link, alive);
     }
-    fn take_output(&mut self, link: LinkId, into: &mut Vec<u8>) {
-        Shard::take_output(self, link, into);
+    fn take_output(&mut self, now: Micros, link: LinkId, into: &mut Vec<u8>) {
+        Shard::take_output(self, now, link, into);
     }
     fn written(&mut self, now: Micros, link: LinkId, bytes: usize) {
         Shard::written(self, now, link, bytes);

@@ -22,9 +22,6 @@ use crossbeam_channel::{Receiver, Sender, TrySendError, bounded, unbounded};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering, fence};
 
-/// Batches that wait for one shard from one other.
-pub(crate) const LANE_BATCHES: usize = 64;
-
 /// Control messages and links that may wait for one shard from one other before the sender takes in no more work.
 pub const CONTROL_MESSAGES: usize = 16_384;
 
@@ -94,8 +91,8 @@ impl<B: Brain> Arrived<B> {
     }
 }
 
-/// The lanes of all shards, each with its own bell.
-pub(crate) fn mesh<B: Brain>(bells: &[Arc<Doorbell>]) -> Vec<Lanes<B>> {
+/// The lanes of all shards, each with its own bell; at most so many data batches wait in each.
+pub(crate) fn mesh<B: Brain>(bells: &[Arc<Doorbell>], batches: usize) -> Vec<Lanes<B>> {
     let mut all: Vec<Lanes<B>> = bells
         .iter()
         .map(|_| Lanes {
@@ -109,7 +106,7 @@ pub(crate) fn mesh<B: Brain>(bells: &[Arc<Doorbell>]) -> Vec<Lanes<B>> {
                 all[source].to.push(None);
                 continue;
             }
-            let (data, data_out) = bounded(LANE_BATCHES);
+            let (data, data_out) = bounded(batches);
             let (control, control_out) = unbounded();
             let starved = Arc::new(AtomicBool::new(false));
             let waiting = Arc::new(AtomicUsize::new(0));

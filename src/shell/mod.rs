@@ -5,10 +5,10 @@
 //! brain asks, write once for each destination, send the lanes, sleep.
 //!
 //! Invariants:
-//! * No link is read more than one budget at a time ([`driver::READ_BYTES`]); links take turns.
+//! * No link is read more than one budget at a time ([`driver::Budget`]); links take turns.
 //! * One write at a time for each link; what comes meanwhile waits in the brain.
 //! * Everything the shell holds is bounded: links by `max_fds`, those that peers opened by [`accept::PEER_LINKS_MAX`],
-//!   dials by [`dial`]'s limit, lanes by [`lanes::LANE_BATCHES`] and [`CONTROL_MESSAGES`], timers by links.
+//!   dials by [`dial`]'s limit, lanes by `<lane-batches>` and [`CONTROL_MESSAGES`], timers by links.
 //! * A socket is closed by its shard, explicitly, before the shard's executor ends.
 //! * An idle shard sleeps in the kernel; only the heartbeat wakes it.
 //!
@@ -21,6 +21,7 @@ mod adopted;
 mod brain;
 mod checks;
 mod control;
+mod cpus;
 mod dial;
 mod driver;
 mod hub;
@@ -38,10 +39,14 @@ mod tls;
 
 pub use brain::Brain;
 pub use control::Control;
-pub use driver::DriverKind;
 pub use journal::{Journal, Stderr};
 pub use lanes::CONTROL_MESSAGES;
 pub use run::{Given, run};
 pub use start::{Running, Setup, StartError, start};
 pub(crate) use sys::Signals;
 pub use tls::load_pem;
+
+/// Whether a shard can have a completion ring of its own here; else why not.
+pub fn completion_ring() -> Result<(), String> {
+    driver::has_ring().map_err(|error| error.to_string())
+}

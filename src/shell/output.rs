@@ -14,6 +14,8 @@ use std::os::fd::AsFd;
 /// Bytes that are read and thrown away when a socket is closed: unread bytes would make the kernel reset the
 /// connection and take our last words from the peer.
 const CLOSE_DRAIN_BYTES: usize = 1024 * 1024;
+/// And with one call, bytes.
+const DRAIN_READ_BYTES: usize = 64 * 1024;
 
 impl<B: Brain> Hub<B> {
     /// Takes what the brain asks and notes it; the driver's part is done in `settle`.
@@ -139,12 +141,12 @@ impl<B: Brain> Hub<B> {
         chunk.clear();
         let Some(tls) = &mut link.tls else {
             if !last {
-                self.brain.take_output(id, &mut chunk);
+                self.brain.take_output(self.now, id, &mut chunk);
             }
             return Ok(chunk);
         };
         if link.plain_first {
-            self.brain.take_output(id, &mut chunk);
+            self.brain.take_output(self.now, id, &mut chunk);
             if !chunk.is_empty() {
                 return Ok(chunk);
             }
@@ -152,7 +154,7 @@ impl<B: Brain> Hub<B> {
         }
         link.plain.clear();
         if !last && !tls.handshaking() {
-            self.brain.take_output(id, &mut link.plain);
+            self.brain.take_output(self.now, id, &mut link.plain);
         }
         tls.seal(&link.plain, &mut chunk)?;
         if chunk.is_empty() && matches!(link.fate, Fate::Closing { last: false, .. }) {
@@ -276,7 +278,7 @@ impl<B: Brain> Hub<B> {
         }
         sys::shutdown_write(fd.as_fd());
         let mut scratch = std::mem::take(&mut self.plain);
-        scratch.resize(super::driver::READ_BYTES.max(scratch.len()), 0);
+        scratch.resize(DRAIN_READ_BYTES.max(scratch.len()), 0);
         let mut drained = 0;
         while drained < CLOSE_DRAIN_BYTES {
             match sys::receive(fd.as_fd(), &mut scratch) {

@@ -7,8 +7,6 @@
 
 use std::time::Duration;
 
-/// How long a pause is.
-const PAUSE: Duration = Duration::from_micros(60);
 /// A turn that had to wait no longer than this for its first byte came right behind the one before.
 const GAP: Duration = Duration::from_micros(12);
 /// So many turns in a row must have come so before a pause is tried.
@@ -25,6 +23,8 @@ const REST_TURNS: u32 = 256;
 /// What the last turns were like.
 #[derive(Debug, Default)]
 pub(crate) struct Pace {
+    /// How long a pause is; zero: there is none.
+    length: Duration,
     /// Dense turns in a row.
     dense: u32,
     /// Bytes of those turns, without a pause, on average.
@@ -36,10 +36,18 @@ pub(crate) struct Pace {
 }
 
 impl Pace {
+    /// A pause is so long; zero: never any.
+    pub(crate) fn new(length: Duration) -> Pace {
+        Pace {
+            length,
+            ..Pace::default()
+        }
+    }
+
     /// How long to pause before the next turn.
     pub(crate) fn pause(&mut self) -> Option<Duration> {
-        self.paused = self.dense >= DENSE_TURNS && self.rest == 0;
-        self.paused.then_some(PAUSE)
+        self.paused = self.dense >= DENSE_TURNS && self.rest == 0 && !self.length.is_zero();
+        self.paused.then_some(self.length)
     }
 
     /// A turn came after `waited`, and brought so many bytes.
@@ -68,6 +76,7 @@ impl Pace {
 mod tests {
     use super::*;
 
+    const PAUSE: Duration = Duration::from_micros(60);
     const SOON: Duration = Duration::from_micros(2);
     const LATE: Duration = Duration::from_micros(30);
 
@@ -80,7 +89,7 @@ mod tests {
 
     #[test]
     fn frames_one_by_one_are_gathered_while_that_pays() {
-        let mut pace = Pace::default();
+        let mut pace = Pace::new(PAUSE);
         dense(&mut pace, DENSE_TURNS);
         for _ in 0..1000 {
             assert_eq!(pace.pause(), Some(PAUSE));
@@ -94,7 +103,7 @@ mod tests {
 
     #[test]
     fn who_waits_for_an_answer_is_not_kept_waiting() {
-        let mut pace = Pace::default();
+        let mut pace = Pace::new(PAUSE);
         for _ in 0..10_000 {
             assert_eq!(pace.pause(), None);
             pace.turn(LATE, 300);
@@ -103,7 +112,7 @@ mod tests {
 
     #[test]
     fn turns_that_bring_much_need_no_pause() {
-        let mut pace = Pace::default();
+        let mut pace = Pace::new(PAUSE);
         for _ in 0..1000 {
             assert_eq!(pace.pause(), None);
             pace.turn(Duration::ZERO, LITTLE_BYTES + 1);
@@ -111,8 +120,13 @@ mod tests {
     }
 
     #[test]
+    fn without_a_length_there_is_no_pause() {
+        dense(&mut Pace::new(Duration::ZERO), 10 * DENSE_TURNS);
+    }
+
+    #[test]
     fn nothing_for_a_moment_ends_it() {
-        let mut pace = Pace::default();
+        let mut pace = Pace::new(PAUSE);
         dense(&mut pace, DENSE_TURNS);
         assert!(pace.pause().is_some());
         pace.turn(Duration::from_millis(1), 0);

@@ -20,9 +20,8 @@ const TICK: Duration = Duration::from_millis(1);
 const HEARTBEAT: Duration = Duration::from_secs(1);
 
 /// Runs the shard until it was stopped and has closed every link.
-pub(crate) async fn pump<B: Brain, D: Driver>(hub: &mut Hub<B>, driver: &mut D, bell: &Doorbell) {
+pub(crate) async fn pump<B: Brain, D: Driver>(hub: &mut Hub<B>, driver: &mut D, bell: &Doorbell, mut pace: Pace) {
     let mut idle = false;
-    let mut pace = Pace::default();
     hub.after(driver);
     while !hub.ended() {
         let reads = hub.reads();

@@ -2,12 +2,11 @@
 
 use super::accept::PEER_LINKS_MAX;
 use super::control::Control;
-use super::driver::DriverKind;
 use super::journal::{Journal, line};
 use super::start::{Running, Setup, start};
 use super::sys::Signals;
-use super::{checks, sys, tls};
-use crate::config::{ADMIN_DEFAULT, Config, LogTarget, Mesh, Problem, Severity, Shards};
+use super::{checks, cpus, tls};
+use crate::config::{ADMIN_DEFAULT, Config, LogTarget, Mesh, Problem, Severity};
 use crate::mesh::conn::Local;
 use crate::node::Shard;
 use crate::node::api::{Level, LogLine, ShardId};
@@ -21,8 +20,6 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-/// Shards of `auto` at most: each does the work of several stock routers.
-const SHARDS_AUTO_MAX: usize = 8;
 /// How long the last lines may take on their way to the log.
 const LOG_FLUSH: Duration = Duration::from_millis(300);
 /// How often the main thread looks whether all shards still run, seconds.
@@ -109,21 +106,6 @@ fn log_target(config: &Config) -> log::LogTarget {
     }
 }
 
-/// How many shards `auto` means: half of the CPUs, as the components need the other half.
-fn shards(config: &Config) -> u16 {
-    match config.tuning.shards {
-        Shards::Auto => (sys::allowed_cpus().len() / 2).clamp(1, SHARDS_AUTO_MAX) as u16,
-        Shards::Count(count) => count.max(1),
-    }
-}
-
-fn driver() -> Result<DriverKind, String> {
-    match std::env::var("JIDMESH_DRIVER") {
-        Err(_) => Ok(DriverKind::default()),
-        Ok(name) => DriverKind::named(&name).ok_or_else(|| format!("JIDMESH_DRIVER: there is no driver {name:?}")),
-    }
-}
-
 /// A running node.
 struct Process {
     /// What the process was started with: some settings stay in force until the next start.
@@ -138,7 +120,8 @@ struct Process {
 impl Process {
     fn start(config: Config, given: Given, log: LogSender, started: Instant) -> Result<Process, String> {
         checks::kernel()?;
-        let shards = shards(&config);
+        let cpus = cpus::chosen(&config.tuning.cpus)?;
+        let shards = cpus::shards(&config.tuning, &cpus);
         let mesh = config.mesh.as_ref();
         let links = config.io.max_fds.saturating_add(mesh.map_or(0, |_| PEER_LINKS_MAX));
         for warning in checks::limits(shards, links)? {
@@ -156,9 +139,10 @@ impl Process {
         let config = Arc::new(config);
         let setup = Setup {
             shards,
+            cpus,
             listeners,
             peer_listeners: peer_listeners.unwrap_or_default(),
-            driver: driver()?,
+            tuning: config.tuning.clone(),
             io: config.io.clone(),
             tls,
             journal: Arc::new(log.clone()),

@@ -3,12 +3,13 @@
 use super::accept::Door;
 use super::brain::Brain;
 use super::control::Control;
-use super::driver::{Driver, DriverKind, Entrance, Ready, Ring};
+use super::driver::{Budget, Driver, Entrance, Ready, Ring};
 use super::hub::{Context, Hub};
 use super::journal::{Journal, line};
+use super::pace::Pace;
 use super::sys::Doorbell;
 use super::{lanes, pump, sys};
-use crate::config::Io;
+use crate::config::{DriverKind, Io, Tuning};
 use crate::node::api::{Level, ShardId};
 use crossbeam_channel::{Receiver, Sender, bounded};
 use glommio::{ExecutorJoinHandle, LocalExecutorBuilder, Placement};
@@ -29,12 +30,14 @@ const START_TIMEOUT: Duration = Duration::from_secs(10);
 pub struct Setup {
     /// How many; at least one.
     pub shards: u16,
+    /// The CPUs that they are pinned to, in turn; not empty.
+    pub cpus: Vec<usize>,
     /// Where components connect.
     pub listeners: Vec<TcpListener>,
     /// Where other nodes connect.
     pub peer_listeners: Vec<TcpListener>,
-    /// Which driver serves the links.
-    pub driver: DriverKind,
+    /// Driver, budgets, bounds.
+    pub tuning: Tuning,
     /// Limits of links.
     pub io: Io,
     /// For [`Action::StartTls`](crate::node::api::Action::StartTls).
@@ -80,9 +83,10 @@ pub fn start<B: Brain>(
 ) -> Result<Running, StartError> {
     let Setup {
         shards,
+        cpus,
         listeners,
         peer_listeners,
-        driver,
+        tuning,
         io,
         tls,
         journal,
@@ -96,11 +100,10 @@ pub fn start<B: Brain>(
     let (control, commands) = Control::new(&bells);
     let (ready, is_ready) = bounded(usize::from(shards));
     let (ending, ended) = bounded(usize::from(shards));
-    let cpus: Arc<[usize]> = sys::allowed_cpus().into();
     let context = Context {
         journal,
         tls,
-        cpus: Arc::clone(&cpus),
+        cpus: sys::allowed_cpus().into(),
         started,
     };
     if usize::from(shards) > cpus.len() {
@@ -116,10 +119,12 @@ pub fn start<B: Brain>(
     let peers = peer_listeners.into_iter().map(|listener| (listener, Entrance::Peers));
     let components = listeners.into_iter().map(|listener| (listener, Entrance::Components));
     let mut listeners: Option<Vec<_>> = Some(components.chain(peers).collect());
-    for (shard, (lanes, commands)) in (0..shards).zip(lanes::mesh::<B>(&bells).into_iter().zip(commands)) {
+    for (shard, (lanes, commands)) in
+        (0..shards).zip(lanes::mesh::<B>(&bells, tuning.lane_batches).into_iter().zip(commands))
+    {
         let seed = Seed {
             shard,
-            kind: driver,
+            tuning: tuning.clone(),
             bell: Arc::clone(&bells[usize::from(shard)]),
             // Shard 0 negotiates with all new links.
             listeners: listeners.take().unwrap_or_default(),
@@ -148,7 +153,7 @@ pub fn start<B: Brain>(
 /// What a shard's thread begins with.
 struct Seed {
     shard: ShardId,
-    kind: DriverKind,
+    tuning: Tuning,
     bell: Arc<Doorbell>,
     listeners: Vec<(TcpListener, Entrance)>,
     ready: Sender<Result<ShardId, (ShardId, String)>>,
@@ -168,10 +173,14 @@ impl Drop for Farewell {
 impl Seed {
     async fn grow<B: Brain>(self, hub: &mut Hub<B>) {
         let _farewell = Farewell(self.shard, self.ending.clone());
-        if self.kind != DriverKind::Glommio {
-            match Ring::new(Arc::clone(&self.bell)) {
+        let budget = Budget {
+            read_bytes: self.tuning.read_bytes,
+            turn_bytes: self.tuning.turn_bytes,
+        };
+        if self.tuning.driver != DriverKind::Readiness {
+            match Ring::new(Arc::clone(&self.bell), budget, self.tuning.ring_buffers) {
                 Ok(mut driver) => return self.run(hub, &mut driver).await,
-                Err(error) if self.kind == DriverKind::Ring => {
+                Err(error) if self.tuning.driver == DriverKind::Ring => {
                     return drop(self.ready.send(Err((self.shard, format!("completion ring: {error}")))));
                 }
                 Err(error) => {
@@ -180,7 +189,7 @@ impl Seed {
                 }
             }
         }
-        match Ready::new(Arc::clone(&self.bell)) {
+        match Ready::new(Arc::clone(&self.bell), budget) {
             Ok(mut driver) => self.run(hub, &mut driver).await,
             Err(error) => drop(self.ready.send(Err((self.shard, error.to_string())))),
         }
@@ -198,7 +207,8 @@ impl Seed {
         if self.ready.send(state).is_ok() && !failed {
             drop(self.ready);
             sys::sleep_exactly();
-            pump::pump(hub, driver, &self.bell).await;
+            let pace = Pace::new(Duration::from_micros(self.tuning.pause_us));
+            pump::pump(hub, driver, &self.bell, pace).await;
         }
     }
 }

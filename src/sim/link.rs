@@ -279,7 +279,7 @@ impl World {
         }
         let node = self.conns[conn].node;
         let mut chunk = Vec::new();
-        self.machines[node].shards[usize::from(shard)].take_output(link, &mut chunk);
+        self.machines[node].shards[usize::from(shard)].take_output(self.now, link, &mut chunk);
         let it = &mut self.conns[conn];
         it.written = 0;
         it.writing = !chunk.is_empty();

@@ -26,6 +26,20 @@ pub struct Session {
     pub priority: i8,
     /// Its `end` passed.
     pub ending: bool,
+    /// How far what waits for its lost c2s was taken back.
+    pub recall: Recall,
+}
+
+/// What waits for a lost c2s in a session that is about to be replaced is taken back.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Recall {
+    /// Not begun.
+    #[default]
+    No,
+    /// Its sm is fenced.
+    Fenced,
+    /// It is on its way, or done.
+    Done,
 }
 
 /// A `start` or `create` that is not answered yet; kept so that it can be placed again.

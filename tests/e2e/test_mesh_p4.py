@@ -14,7 +14,6 @@ from prosody import Prosody
 from talk import Post, Talk, in_order_once, not_disturbed, run, runs, told, truth_of
 
 pytestmark = [pytest.mark.mesh, pytest.mark.timeout(180)]
-PENDING = pytest.mark.pending
 # P4: a silent machine is found within 5 s, a lost process at the end of its grace period; then 3 s for the first 1000 sessions.
 SILENCE_S, TELL_S = 5.0, 3.0
 # What a busy two-core machine adds: four stacks share it.
@@ -107,7 +106,7 @@ class Cast:
             self.machines["m1"].query("select count(*) from queue"))
 
 
-@pytest.mark.parametrize("what", [pytest.param(what, marks=PENDING) if what == "c2s" else what for what in DEATHS])
+@pytest.mark.parametrize("what", DEATHS)
 def test_a_death_is_told_once_in_time_and_to_nobody_who_is_back(world, what):
     machines, far = world
     kill, detect_s = DEATHS[what]
@@ -163,7 +162,7 @@ RESTARTS = {
 }
 
 
-@pytest.mark.parametrize("what", [pytest.param(what, marks=PENDING) if what == "jidmesh" else what for what in RESTARTS])
+@pytest.mark.parametrize("what", RESTARTS)
 def test_what_returns_within_its_grace_leaves_every_picture_right(world, what):
     """jidmesh, sm or c2s is killed and is there again before its grace ends. Its own clients may have to log in again; no other."""
     machines, far = world

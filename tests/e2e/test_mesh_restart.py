@@ -9,7 +9,7 @@ from bed import GRACE_S
 from mesh import NAMES
 from talk import Phone, Post, in_order_once, run, wrong_pictures
 
-pytestmark = [pytest.mark.mesh, pytest.mark.pending, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.mesh, pytest.mark.timeout(240)]
 # Around a restart of the sender's or receiver's own node messages may be inside it, or their sender not be connected.
 AROUND_S = (1.0, 4.0)
 RATE = 20

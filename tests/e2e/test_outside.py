@@ -298,6 +298,34 @@ def test_a_redirected_route_goes_to_the_new_name(machine):
         assert one.next_route().get("error") == "403"
 
 
+# Message log
+
+
+def test_messages_are_logged_where_the_configuration_says(machine, tmp_path):
+    path = os.path.join(str(tmp_path), "messages.log")
+    stack = machine(extra="<message_logging><enabled/><file>%s</file></message_logging>" % path)
+    stack.add_users("alice", "bob")
+
+    def lines():
+        if not os.path.exists(path):
+            return []
+        with open(path, encoding="utf-8") as file:
+            return file.read().splitlines()
+
+    async def play():
+        alice, bob = [await Client(name + "@example.net/r", label=name).login() for name in ("alice", "bob")]
+        alice.chat("bob@example.net", "said &lt;once&gt; é")
+        await bob.gets("message", body="said <once> é")
+        bed.wait_for("a line of the message", lambda: any("said" in line for line in lines()))
+        alice.send_presence(pstatus="said")
+        await settle([alice, bob])
+
+    run(play())
+    said = [line for line in lines() if "said" in line]
+    assert said[0].endswith("alice@example.net/r bob@example.net said <once> é"), said
+    assert len(said) == 1, said
+
+
 # TLS on the component port
 
 

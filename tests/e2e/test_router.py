@@ -116,6 +116,22 @@ def test_a_user_with_bind_rights_may_not_take_the_default_route(stack):
         assert link.bind("other.test", log=True).get("error") == "403"
 
 
+def test_the_right_to_bind_is_no_right_to_see_everything(stack):
+    with Native(user="binder", password="pw") as link:
+        link.login()
+        assert link.bind("any.test").get("error") is None
+        assert link.bind("log.test", log=True).get("error") == "403"
+
+
+@pytest.mark.parametrize("right, options", [("default-route", {"default": True}), ("log", {"log": True})])
+def test_a_right_may_be_given_alone(machine, right, options):
+    machine(sms=[], c2ss=[], users=[("one", "pw")], acls="<acl type='%s'><user>one</user></acl>" % right)
+    with Native(user="one", password="pw") as link:
+        link.login()
+        assert link.bind("one", **options).get("error") is None
+        assert link.bind("other.test").get("error") == "403"
+
+
 def test_unbind_answers_and_frees_the_name(stack):
     with Native(name="a.test") as one, Native(name="b.test") as two:
         assert two.unbind("a.test").get("error") == "404"

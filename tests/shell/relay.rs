@@ -346,7 +346,7 @@ impl Brain for Relay {
         self.output(id, if alive { b"alive\n" } else { b"dead\n" });
     }
 
-    fn take_output(&mut self, id: LinkId, into: &mut Vec<u8>) {
+    fn take_output(&mut self, _: Micros, id: LinkId, into: &mut Vec<u8>) {
         assert!(into.is_empty());
         let Some(link) = self.link(id) else { return };
         assert_eq!(link.in_flight, 0, "one chunk at a time");

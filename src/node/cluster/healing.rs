@@ -144,8 +144,8 @@ impl Shard {
 
     /// The same for a frame on its way to another node.
     pub(super) fn note_moved_abroad(&mut self, now: Micros, frame: &[u8]) {
-        let moved = |cluster: &Box<super::Cluster>| !cluster.healing.moved.is_empty();
-        if self.cluster.as_ref().is_some_and(moved)
+        let cluster = self.cluster.as_ref();
+        if cluster.is_some_and(|cluster| !cluster.healing.moved.is_empty())
             && let Ok(Frame::Route(Route {
                 payload: Some(payload), ..
             })) = header::read(frame)

@@ -13,7 +13,7 @@ use crate::mesh::conn::{Conn, Local, Scratch};
 use crate::mesh::error::{MeshError, Reason};
 use crate::mesh::hello::{Address, policies_digest};
 use crate::mesh::members::Members;
-use crate::mesh::peer::{DialFailure, DialId, Loss, Peer, PeerEvent, Reach, Seen, Unacknowledged};
+use crate::mesh::peer::{AnewCause, DialFailure, DialId, Loss, Peer, PeerEvent, Reach, Seen, Unacknowledged};
 use crate::node::Shard;
 use crate::node::api::{Action, CloseCause, Level, LinkId, Micros, ShardId};
 use crate::node::counters::Counter;
@@ -52,11 +52,18 @@ pub(super) struct Probe {
     own: bool,
     /// A node was found there.
     found: bool,
+    /// A dial came to nothing.
+    failed: bool,
     /// What the last dial came to.
     why: Box<str>,
 }
 
 impl Probe {
+    /// Who is there is known, or that nobody answers.
+    pub(super) fn was_tried(&self) -> bool {
+        self.found || self.own || self.failed
+    }
+
     /// The address and what the last dial came to, as long as no other node was found there.
     pub(super) fn unreached(&self) -> Option<(&Address, &str)> {
         (!self.found && !self.own).then_some((&self.address, &*self.why))
@@ -102,6 +109,7 @@ impl Shard {
                 rests: false,
                 own: false,
                 found: false,
+                failed: false,
                 why: "not dialled yet".into(),
             };
             mesh.peers.iter().map(probe).collect()
@@ -128,6 +136,7 @@ impl Shard {
                 met_oneself: false,
                 now: 0,
             });
+            cluster.dawn = (self.id == 0).then(Default::default);
             self.next_tick = Some(0);
         }
         if self.id == 0 {
@@ -396,10 +405,12 @@ impl Shard {
     fn probe_over(&mut self, now: Micros, probe: Option<usize>, why: &str, delay_us: Micros) {
         if let Some(probe) = probe.and_then(|at| self.links()?.probes.get_mut(at)) {
             probe.why = why.into();
+            probe.failed = true;
             probe.next = now + delay_us;
             probe.rests = probe.own;
             self.wake_by(now + delay_us);
         }
+        self.look_at_dawn(now);
     }
 
     pub(super) fn stir(&mut self, peer: PeerId) {
@@ -499,8 +510,13 @@ impl Shard {
                 }
             }
             PeerEvent::Lost(loss) => self.peer_lost(now, peer, loss),
-            PeerEvent::Anew { unacknowledged, .. } => {
+            PeerEvent::Anew {
+                cause, unacknowledged, ..
+            } => {
                 self.peer_gone(now, peer, &data_of(unacknowledged));
+                if cause == AnewCause::NewIncarnation {
+                    self.peer_reborn(peer);
+                }
                 if self.transport(peer).is_some_and(|transport| transport.is_up()) {
                     self.peer_joined(now, peer);
                 } else {
@@ -547,6 +563,7 @@ impl Shard {
     pub(in crate::node) fn tick_peers(&mut self, now: Micros) -> bool {
         self.note_time(now);
         self.look_whether_alone(now);
+        self.look_at_dawn(now);
         let Some(links) = self.links() else { return false };
         let due: Vec<PeerId> = links
             .transports

@@ -43,6 +43,8 @@ pub(super) enum Note<'a> {
     Exit { domain: &'a str, clock: Clock },
     /// No longer.
     ExitGone { domain: &'a str, clock: Clock },
+    /// The contacts of this session of the receiver's former life were told that it is gone.
+    ToldAway { full: &'a str },
     /// Everything that the sender had to tell at first has been told.
     Synced,
 }
@@ -109,6 +111,7 @@ const ROW_GONE: u8 = 9;
 const SYNCED: u8 = 10;
 const EXIT: u8 = 11;
 const EXIT_GONE: u8 = 12;
+const TOLD_AWAY: u8 = 13;
 const TO_SEAT: u8 = 64;
 const TO_USER: u8 = 65;
 const BOUNCE: u8 = 66;
@@ -182,6 +185,10 @@ impl<'a> Note<'a> {
                 text(out, domain);
                 number(out, clock.0);
             }
+            Note::ToldAway { full } => {
+                out.push(TOLD_AWAY);
+                text(out, full);
+            }
             Note::Synced => out.push(SYNCED),
         }
     }
@@ -238,6 +245,7 @@ impl<'a> Note<'a> {
                 domain: from.text()?,
                 clock: Clock(from.number()?),
             },
+            TOLD_AWAY => Note::ToldAway { full: from.text()? },
             SYNCED => Note::Synced,
             _ => return None,
         })

@@ -21,6 +21,7 @@
 //! beyond its rows, seats and names.
 
 mod alone;
+mod dawn;
 mod exits;
 mod healing;
 mod inquiry;
@@ -29,6 +30,7 @@ mod members;
 mod message;
 mod packets;
 mod peers;
+mod reborn;
 mod refusals;
 mod relay;
 mod report;
@@ -83,6 +85,12 @@ pub(super) struct Cluster {
     pub(super) rows: Rows,
     /// Rows of a peer that is just leaving.
     leaving: Vec<(Box<str>, Row)>,
+    /// Rows that gave way to a claim of this node, oldest first.
+    outdone: VecDeque<(Micros, Box<str>, Row)>,
+    /// Full JIDs of sessions that ended with their node.
+    told_away: TableMap<PeerId, Vec<Box<str>>>,
+    /// Peers that are about to join as other processes than before.
+    reborn: Vec<PeerId>,
     ways: Ways,
     /// Markers sent so far.
     serial: u64,
@@ -102,6 +110,7 @@ pub(super) struct Cluster {
     exits: exits::Exits,
     healing: healing::Healing,
     links: Option<links::Links>,
+    dawn: Option<dawn::Dawn>,
     alone: alone::Alone,
 }
 
@@ -126,6 +135,9 @@ impl Cluster {
             ready: 0,
             rows: Rows::default(),
             leaving: Vec::new(),
+            outdone: VecDeque::new(),
+            told_away: TableMap::default(),
+            reborn: Vec::new(),
             ways: Ways::default(),
             serial: 0,
             turning: VecDeque::new(),
@@ -138,6 +150,7 @@ impl Cluster {
             exits: exits::Exits::default(),
             healing: healing::Healing::default(),
             links: None,
+            dawn: None,
             alone: alone::Alone::default(),
         }
     }

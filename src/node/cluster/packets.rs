@@ -222,15 +222,7 @@ impl Shard {
                 let (shard, domain) = (self.exit_shard(domain), domain.into());
                 self.tell(now, shard, Message::ExitTold { domain, site });
             }
-            Packet::Untold { bare, hops, resource } => self.tell(
-                now,
-                self.owner(bare),
-                Message::Untold {
-                    bare: bare.into(),
-                    resource: resource.into(),
-                    hops,
-                },
-            ),
+            Packet::Untold { bare, hops, resource } => self.tell_owner_untold(now, bare, resource, hops),
         }
     }
 
@@ -431,15 +423,7 @@ impl Shard {
                 self.count(Counter::DropGone);
             }
             Packet::ToSeat { source, frame, .. } => self.bounce(now, source, frame, "404"),
-            Packet::Untold { bare, hops, resource } => self.tell(
-                now,
-                self.owner(bare),
-                Message::Untold {
-                    bare: bare.into(),
-                    resource: resource.into(),
-                    hops,
-                },
-            ),
+            Packet::Untold { bare, hops, resource } => self.tell_owner_untold(now, bare, resource, hops),
             // Who waits for its exit is told so when the peer's state is.
             Packet::ExitAsk { .. } | Packet::ExitIs { .. } => {}
             Packet::Bounce { .. } | Packet::MarkerDone { .. } | Packet::Ask { .. } | Packet::Answer { .. } => {
@@ -469,6 +453,16 @@ impl Shard {
                 serial: marker.serial,
             },
         );
+    }
+
+    /// To the shard that owns the user.
+    fn tell_owner_untold(&mut self, now: Micros, bare: &str, resource: &str, hops: u8) {
+        let message = Message::Untold {
+            bare: bare.into(),
+            resource: resource.into(),
+            hops,
+        };
+        self.tell(now, self.owner(bare), message);
     }
 
     /// The home of a peer: it shall tell the contacts of a session that died.

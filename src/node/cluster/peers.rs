@@ -84,7 +84,8 @@ impl Shard {
             },
         );
         self.tell_seats(peer);
-        self.tell_all(now, &Message::WantRows { peer });
+        let reborn = self.is_reborn(peer);
+        self.tell_all(now, &Message::WantRows { peer, reborn });
     }
 
     /// Its home: nothing gets through to a ready peer, or it does again.
@@ -157,9 +158,11 @@ impl Shard {
             }
             PeerState::Stalled => self.ask_elsewhere(now, Some(peer)),
             PeerState::Ready if before == PeerState::Joining => self.ask_elsewhere(now, None),
+            PeerState::Ready if before == PeerState::Stalled => self.has_given_way(peer),
             PeerState::Ready | PeerState::Joining => {}
         }
         self.look_whether_alone(now);
+        self.look_at_dawn(now);
     }
 
     /// Its home: a message from a peer.
@@ -202,6 +205,7 @@ impl Shard {
                 };
                 self.tell(now, self.exit_shard(domain), message);
             }
+            Note::ToldAway { full } => self.was_told_away(now, full),
             Note::Synced => {
                 let name = self
                     .cluster
@@ -245,7 +249,9 @@ impl Shard {
         peer: PeerId,
         rows: Vec<(Box<str>, Clock, SmallVec<[RowSession; 1]>)>,
         exits: Vec<(Box<str>, Clock)>,
+        told_away: &[Box<str>],
     ) {
+        self.post_told_away(peer, told_away);
         for (domain, clock) in exits {
             let domain = &*domain;
             self.post_note(peer, &Note::Exit { domain, clock });

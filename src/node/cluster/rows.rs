@@ -14,6 +14,11 @@ use crate::table::ways::HOPS_MAX;
 use crate::table::{PeerId, SeatId, ShardId, Token};
 use crate::wire::edit;
 use smallvec::SmallVec;
+use std::collections::VecDeque;
+
+/// Rows that gave way are remembered for so long beyond the grace period, microseconds; and so many of them.
+const OUTDONE_US: Micros = 10_000_000;
+const OUTDONE_MAX: usize = 65_536;
 
 type RowSessions = SmallVec<[RowSession; 1]>;
 
@@ -35,13 +40,35 @@ impl Shard {
             cluster.witness(stamp);
             stamp
         };
-        if let Some(row) = cluster.rows.get(bare) {
-            let (peer, clock) = (row.peer, row.clock.min(stamp));
-            cluster.rows.remove(bare, peer, clock);
+        if let Some(row) = cluster.rows.get(bare).cloned()
+            && cluster.rows.remove(bare, row.peer, row.clock.min(stamp))
+        {
+            self.outdo(now, bare, row);
         }
         self.users.change(bare, |user| user.claim = user.claim.max(stamp));
         self.is_back(now, bare, false);
         self.announce(now, bare);
+    }
+
+    /// Another node serves this user until it hears of this one's claim, and tells his contacts then. If it dies before,
+    /// this node has to.
+    fn outdo(&mut self, now: Micros, bare: &str, row: Row) {
+        let long = self.config.grace_ms * 1_000 + OUTDONE_US;
+        let Some(cluster) = &mut self.cluster else { return };
+        let outdone = &mut cluster.outdone;
+        while outdone.front().is_some_and(|(at, ..)| at + long <= now) || outdone.len() >= OUTDONE_MAX {
+            outdone.pop_front();
+        }
+        if row.sessions.iter().any(|session| session.available) {
+            outdone.push_back((now, bare.into(), row));
+        }
+    }
+
+    /// A node has heard all claims: what it gave up it has told itself.
+    pub(super) fn has_given_way(&mut self, peer: PeerId) {
+        if let Some(cluster) = &mut self.cluster {
+            cluster.outdone.retain(|(_, _, row)| row.peer != peer);
+        }
     }
 
     /// Tells all nodes what this one knows of a user that it serves.
@@ -165,13 +192,24 @@ impl Shard {
     }
 
     /// Tells a new peer's home all rows of this shard.
-    pub(in crate::node) fn tell_rows(&mut self, now: Micros, peer: PeerId) {
+    pub(in crate::node) fn tell_rows(&mut self, now: Micros, peer: PeerId, reborn: bool) {
+        let told_away = self.cluster.as_mut().map(|cluster| cluster.told_away(peer, reborn));
         let claimed = self.users.iter().filter(|(_, user)| user.claim != Clock::default());
         let rows = claimed
             .map(|(bare, user)| (bare.into(), user.claim, row_sessions(user)))
             .collect();
         let (home, exits) = (self.home_of(peer), self.own_exits());
-        self.tell(now, home, Message::RowsDone { peer, rows, exits });
+        let told_away = told_away.unwrap_or_default();
+        self.tell(
+            now,
+            home,
+            Message::RowsDone {
+                peer,
+                rows,
+                exits,
+                told_away,
+            },
+        );
     }
 
     /// Another node serves a user, or no longer does.
@@ -281,8 +319,17 @@ impl Shard {
     /// contacts; whoever waits for an answer from there asks anew.
     pub(super) fn peer_rows_lost(&mut self, now: Micros, peer: PeerId) {
         let Some(cluster) = &mut self.cluster else { return };
-        for (bare, row) in std::mem::take(&mut cluster.leaving) {
-            if self.belongs_here(&bare) {
+        let (outdone, kept) = std::mem::take(&mut cluster.outdone)
+            .into_iter()
+            .partition::<VecDeque<_>, _>(|(_, _, row)| row.peer == peer);
+        cluster.outdone = kept;
+        let outdone = outdone.into_iter().map(|(_, bare, row)| (bare, row, true));
+        let leaving = std::mem::take(&mut cluster.leaving).into_iter();
+        for (bare, row, outdone) in leaving.map(|(bare, row)| (bare, row, false)).chain(outdone) {
+            if outdone || self.belongs_here(&bare) {
+                if let Some(cluster) = &mut self.cluster {
+                    cluster.note_told_away(&bare, &row);
+                }
                 let lost = row.sessions.into_iter().filter(|session| session.available);
                 self.users.change(&bare, |user| {
                     user.flux().untold.extend(lost.map(|session| session.resource));

@@ -344,6 +344,7 @@ fn a_session_at_an_sm_that_is_gone_is_not_registered() {
         shown: false,
         priority: 0,
         ending: false,
+        recall: Default::default(),
     };
     let register = Message::Register {
         bare: "romeo@example.net".into(),

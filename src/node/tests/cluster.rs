@@ -15,6 +15,28 @@ fn token(n: u32) -> String {
     format!("{n:040x}")
 }
 
+fn node(n: usize, shards: u16) -> World {
+    World::with(shards, |config| {
+        config.mesh = Some(Mesh {
+            node: NODES[n].into(),
+            local: Vec::new(),
+            secrets: Vec::new(),
+            peers: Vec::new(),
+            domains: Vec::new(),
+            exit_pins: Vec::new(),
+            exits: Default::default(),
+            names: Vec::new(),
+            cluster: String::new(),
+            plain_allowed: false,
+        });
+    })
+}
+
+fn components(world: &mut World, n: usize) -> [End; 3] {
+    let names: [&[&str]; 3] = [&["sm", "*example.net"], &["c2s"], &[&format!("peer{n}")]];
+    names.map(|names| world.component(names))
+}
+
 /// Each node with one sm and one c2s, both with the stock ids, and one component to send from.
 struct Site {
     nodes: Vec<World>,
@@ -28,24 +50,7 @@ struct Site {
 
 impl Site {
     fn new(count: usize, shards: u16) -> Site {
-        let nodes = (0..count)
-            .map(|n| {
-                World::with(shards, |config| {
-                    config.mesh = Some(Mesh {
-                        node: NODES[n].into(),
-                        local: Vec::new(),
-                        secrets: Vec::new(),
-                        peers: Vec::new(),
-                        domains: Vec::new(),
-                        exit_pins: Vec::new(),
-                        exits: Default::default(),
-                        names: Vec::new(),
-                        cluster: String::new(),
-                        plain_allowed: false,
-                    });
-                })
-            })
-            .collect();
+        let nodes = (0..count).map(|n| node(n, shards)).collect();
         let mut site = Site {
             nodes,
             sm: Vec::new(),
@@ -55,10 +60,10 @@ impl Site {
             kept: Vec::new(),
         };
         for n in 0..count {
-            let world = &mut site.nodes[n];
-            site.sm.push(world.component(&["sm", "*example.net"]));
-            site.c2s.push(world.component(&["c2s"]));
-            site.peer.push(world.component(&[&format!("peer{n}")]));
+            let [sm, c2s, peer] = components(&mut site.nodes[n], n);
+            site.sm.push(sm);
+            site.c2s.push(c2s);
+            site.peer.push(peer);
         }
         for a in 0..count {
             for b in 0..a {
@@ -93,6 +98,16 @@ impl Site {
         self.carry();
     }
 
+    /// Node `n` is another process; its components are the same as before. Node 0 has given the former one up.
+    fn restart(&mut self, n: usize, shards: u16) {
+        self.nodes[n] = node(n, shards);
+        let (number, home) = self.peer(0, n);
+        self.nodes[0].shards[home].peer_reborn(number);
+        self.connect(0, n);
+        [self.sm[n], self.c2s[n], self.peer[n]] = components(&mut self.nodes[n], n);
+        self.carry();
+    }
+
     /// Node `there` is dead, as node `here` sees it, and cannot have seen what is still under way.
     fn dies(&mut self, here: usize, there: usize) {
         self.dies_having(Seen::Never, here, there);
@@ -108,6 +123,15 @@ impl Site {
             .collect();
         let world = &mut self.nodes[here];
         world.shards[home].peer_gone(world.now, number, &lost);
+        self.carry();
+    }
+
+    /// Nothing gets through to node `there`, as node `here` sees it.
+    fn stalls(&mut self, here: usize, there: usize) {
+        self.cut.extend([(here, there), (there, here)]);
+        let (number, home) = self.peer(here, there);
+        let world = &mut self.nodes[here];
+        world.shards[home].peer_stalled(world.now, number, true);
         self.carry();
     }
 
@@ -844,6 +868,63 @@ fn nothing_is_lost_when_the_way_led_to_a_node_that_died() {
             ["under way", "after"].map(|text| all.match_indices(text).map(|(at, _)| at).collect::<Vec<_>>());
         assert_eq!((way.len(), after.len()), (1, 1), "{jid} with {shards} shards: {all}");
         assert!(way < after, "{all}");
+    }
+}
+
+#[test]
+fn devices_that_died_with_their_node_are_told_though_another_logged_in_before_that_was_known() {
+    let mut claimed = 0;
+    for (user, shards) in (0..8).flat_map(|user| [(user, 1), (user, 2)]) {
+        let mut site = Site::new(2, shards);
+        let jid = format!("u{user}@{DOMAIN}");
+        assert_eq!(site.login(1, 7, &format!("{jid}/dead"), 1), 1);
+        assert_eq!(site.login(1, 8, &format!("{jid}/back"), 2), 1);
+        site.stalls(0, 1);
+        site.send_c2s(0, DOMAIN, &start(9, &format!("{jid}/back"), "early"));
+        let early = site.took_sm(0).contains("id='early'");
+        claimed += u32::from(early);
+        if early {
+            site.send_sm(0, "c2s", &started(9, &format!("{jid}/back"), "early", &token(3)));
+        }
+        site.dies(0, 1);
+        let mut heard = String::new();
+        for _ in 0..3 {
+            heard.extend(site.answer_fences());
+            site.pass(6_000_000);
+        }
+        let told = |resource| heard.contains(&format!("target='{jid}/{resource}' id='jidmesh-tell-"));
+        assert!(told("dead"), "early: {early}: {heard}");
+        assert_eq!(told("back"), !early, "who is back is not told away: {heard}");
+    }
+    assert!(claimed > 0, "some have no owner that can be reached");
+}
+
+#[test]
+fn an_sm_that_outlived_its_router_does_not_say_again_what_others_said_for_it() {
+    for shards in [1, 2] {
+        let mut site = Site::new(2, shards);
+        let users = ["one@example.net/r", "two@example.net/r"];
+        for (number, user) in (7..).zip(users) {
+            assert_eq!(site.login(1, number, user, number), 1);
+        }
+        site.dies(0, 1);
+        site.restart(1, shards);
+        let farewell = |from: &str, to: &str| {
+            format!("<presence xmlns='jabber:client' type='unavailable' from='{from}' to='{to}'/>")
+        };
+        for user in users {
+            site.send_sm(1, DOMAIN, &farewell(user, "contact@example.net"));
+        }
+        assert_eq!(site.count(Counter::DropFarewell), 2);
+        // A room is not in the roster of whom the others started.
+        site.send_sm(1, "peer1", &farewell(users[0], "room@peer1/nick"));
+        assert!(site.nodes[1].take(site.peer[1]).contains("room@peer1/nick"));
+        // Who is there again is believed.
+        site.pass(12_000_000);
+        site.drain();
+        site.login(1, 17, users[1], 17);
+        site.send_sm(1, DOMAIN, &farewell(users[1], "contact@example.net"));
+        assert_eq!(site.count(Counter::DropFarewell), 2);
     }
 }
 

@@ -104,6 +104,46 @@ fn an_sm_that_was_restarted_loses_its_sessions_and_contacts_are_told() {
 }
 
 #[test]
+fn who_logs_in_again_while_his_c2s_is_lost_gets_first_what_waits_there() {
+    for shards in [1, 2, 3] {
+        let (mut world, sm, c2s, peer) = site(shards);
+        let other = world.component(&["c2s2"]);
+        world.cut(c2s);
+        let deliver = |world: &mut World, body: &str| {
+            let stanza = format!("<message from='x@peer' to='{JULIET}'><body>{body}</body></message>");
+            let stanza = from_client(9, TOKEN, &stanza);
+            world.send(sm, &route("example.net", "c2s", &stanza));
+        };
+        deliver(&mut world, "one");
+        let request = start(3, JULIET, "id2");
+        world.send(other, &route("c2s2", "example.net", &request));
+        say(&mut world, peer, "three");
+        let read = world.take(sm);
+        assert!(!read.contains("action='start'") && !read.contains("three"), "{read}");
+        // What it had in hand.
+        deliver(&mut world, "two");
+        let id = read.split("jidmesh-fence-").nth(1).expect("a fence");
+        let id = id.split('\'').next().unwrap();
+        let answer = format!(
+            "<iq xmlns='jabber:client' type='result' from='example.net' to='jidmesh.router' id='jidmesh-fence-{id}'/>"
+        );
+        world.send(sm, &route("sm", "jidmesh.router", &answer));
+        let read = world.take(sm);
+        let found: Vec<Option<usize>> = ["action='start'", ">one<", ">two<", ">three<"]
+            .iter()
+            .map(|text| read.find(text))
+            .collect();
+        assert!(found.is_sorted() && found[0].is_some(), "{found:?}: {read}");
+        let again = "33".repeat(20);
+        world.send(sm, &route("sm", "c2s", &control("replaced", 9, TOKEN)));
+        world.send(sm, &route("sm", "c2s2", &started(3, JULIET, "id2", &again)));
+        world.pass(12_000_000);
+        assert_eq!(world.count(Counter::Returned), 2, "once");
+        assert_eq!(world.sessions(), 1);
+    }
+}
+
+#[test]
 fn a_c2s_that_comes_back_keeps_its_clients() {
     for shards in [1, 2] {
         let (mut world, sm, c2s, _) = site(shards);

@@ -7,6 +7,7 @@ mod cluster;
 mod express;
 mod farewell;
 mod grace;
+mod limits;
 mod names;
 mod placement;
 mod question;

@@ -366,7 +366,7 @@ fn contacts_are_told_of_a_session_that_was_ending_when_its_sm_was_lost() {
 }
 
 /// `<rule what="session?action=start" redirect="TO"/>`
-fn redirects_starts(to: &str) -> Filter {
+pub(super) fn redirects_starts(to: &str) -> Filter {
     Filter {
         rules: vec![Rule {
             from: None,

@@ -181,7 +181,7 @@ impl Net {
         match action {
             Action::Output(link) => {
                 let mut bytes = Vec::new();
-                shard.take_output(link, &mut bytes);
+                shard.take_output(now, link, &mut bytes);
                 shard.written(now, link, bytes.len());
                 if let Some((at, side)) = self.socket((node, id, link)).filter(|_| !bytes.is_empty()) {
                     self.sockets[at][side].sent.push_back((now + DELAY_US, bytes));

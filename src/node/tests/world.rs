@@ -31,6 +31,7 @@ pub(super) struct World {
     pub(super) probes_lost: bool,
     /// This component reads nothing.
     pub(super) stuck: Option<End>,
+    stuck_chunk: Vec<u8>,
 }
 
 impl World {
@@ -57,6 +58,7 @@ impl World {
             moving: Vec::new(),
             probes_lost: false,
             stuck: None,
+            stuck_chunk: Vec::new(),
         }
     }
 
@@ -239,10 +241,14 @@ impl World {
     fn act(&mut self, shard: ShardId, action: Action) {
         match action {
             Action::Output(link) if self.stuck.is_some() && self.by_link.get(&(shard, link)) == self.stuck.as_ref() => {
+                // Its kernel takes nothing either: the first chunk stays in flight.
+                if self.stuck_chunk.is_empty() {
+                    self.shards[usize::from(shard)].take_output(self.now, link, &mut self.stuck_chunk);
+                }
             }
             Action::Output(link) => {
                 let mut chunk = Vec::new();
-                self.shards[usize::from(shard)].take_output(link, &mut chunk);
+                self.shards[usize::from(shard)].take_output(self.now, link, &mut chunk);
                 self.shards[usize::from(shard)].written(self.now, link, chunk.len());
                 if let Some(end) = self.by_link.get(&(shard, link)) {
                     self.inboxes[end.0].push_str(std::str::from_utf8(&chunk).unwrap());
@@ -250,10 +256,15 @@ impl World {
             }
             Action::Close(link) | Action::Abort(link) => {
                 self.act(shard, Action::Output(link));
-                if let Some(end) = self.by_link.remove(&(shard, link)) {
+                let end = self.by_link.remove(&(shard, link));
+                if let Some(end) = end {
                     self.ends[end.0] = None;
                 }
-                self.shards[usize::from(shard)].closed(self.now, link, CloseCause::Local, Vec::new(), 0);
+                let unsent = match end.is_some() && end == self.stuck {
+                    true => std::mem::take(&mut self.stuck_chunk),
+                    false => Vec::new(),
+                };
+                self.shards[usize::from(shard)].closed(self.now, link, CloseCause::Local, unsent, 0);
             }
             action @ Action::Move { .. } if self.hold_moves => self.moving.push((shard, action)),
             Action::Move { link, to, cargo } => {

@@ -1,6 +1,6 @@
 //! What moves the bytes: one interface, completion-shaped, which the rest of the shell sees.
 //!
-//! For: reading and writing sockets. Invariants: a link is read at most [`READ_BYTES`] a turn and links take turns;
+//! For: reading and writing sockets. Invariants: a link is read at most [`Budget::read_bytes`] a turn and links take turns;
 //! one write in flight for each link; after [`Driver::release`] a link causes exactly one more event,
 //! [`Events::released`]. Must never be added: anything that knows what the bytes mean.
 
@@ -19,35 +19,21 @@ use std::net::{SocketAddr, TcpListener};
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::time::Duration;
 
-/// What one link may read before the next link's turn comes.
-pub(crate) const READ_BYTES: usize = 64 * 1024;
-/// What all links together may read before the writes that follow from it are done.
-pub(crate) const TURN_BYTES: usize = 1024 * 1024;
 /// Connections taken from one listener in one turn.
 pub(crate) const TURN_ACCEPTS: usize = 16;
 
-/// Which driver serves the links.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
-pub enum DriverKind {
-    /// Readiness (epoll) with non-blocking calls; the executor sleeps on it. Any kernel that glommio runs on.
-    #[default]
-    Glommio,
-    /// A completion ring of the shard's own, from Linux 6.1 on.
-    Ring,
-    /// The ring where the kernel has it, else readiness.
-    Auto,
+/// How much a driver reads before it lets others have their turn.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Budget {
+    /// One link, before the next link's turn comes, bytes.
+    pub(crate) read_bytes: usize,
+    /// All links together, before the writes that follow from it are done, bytes.
+    pub(crate) turn_bytes: usize,
 }
 
-impl DriverKind {
-    /// The driver of this name.
-    pub fn named(name: &str) -> Option<DriverKind> {
-        match name {
-            "glommio" => Some(DriverKind::Glommio),
-            "ring" => Some(DriverKind::Ring),
-            "auto" => Some(DriverKind::Auto),
-            _ => None,
-        }
-    }
+/// Whether the kernel gives this process the ring that [`Ring`] wants.
+pub(crate) fn has_ring() -> io::Result<()> {
+    ring::available()
 }
 
 /// What an error of a socket means for the link.

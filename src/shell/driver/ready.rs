@@ -7,7 +7,7 @@
 use super::done::{Done, report};
 use super::listeners::{LISTENERS_MAX, Listeners};
 use super::sleeper::Sleeper;
-use super::{Driver, Entrance, Events, READ_BYTES, Released, TURN_BYTES, Token, cause_of};
+use super::{Budget, Driver, Entrance, Events, Released, Token, cause_of};
 use crate::node::api::{CloseCause, LinkId};
 use crate::shell::sys::{self, Doorbell, Epoll};
 use std::collections::VecDeque;
@@ -34,6 +34,7 @@ pub(crate) struct Ready {
     done: VecDeque<Done>,
     listeners: Listeners,
     buffer: Vec<u8>,
+    budget: Budget,
     events: Vec<libc::epoll_event>,
     sleeper: Sleeper,
     _bell: Arc<Doorbell>,
@@ -63,7 +64,7 @@ struct Socket {
 }
 
 impl Ready {
-    pub(crate) fn new(bell: Arc<Doorbell>) -> io::Result<Ready> {
+    pub(crate) fn new(bell: Arc<Doorbell>, budget: Budget) -> io::Result<Ready> {
         let epoll = Epoll::new()?;
         epoll.add(bell.inner(), BELL, libc::EPOLLIN)?;
         epoll.add(bell.outer(), BELL, libc::EPOLLIN)?;
@@ -74,7 +75,8 @@ impl Ready {
             queue: VecDeque::new(),
             done: VecDeque::new(),
             listeners: Listeners::default(),
-            buffer: vec![0; READ_BYTES],
+            buffer: vec![0; budget.read_bytes],
+            budget,
             events: vec![libc::epoll_event { events: 0, u64: 0 }; EVENTS],
             sleeper: Sleeper::default(),
             _bell: bell,
@@ -320,7 +322,7 @@ impl Driver for Ready {
         self.reap(events);
         self.listeners.accept(events);
         let (mut links, mut bytes) = (if reads { self.queue.len() } else { 0 }, 0);
-        while links > 0 && bytes < TURN_BYTES {
+        while links > 0 && bytes < self.budget.turn_bytes {
             let Some(token) = self.queue.pop_front() else { break };
             bytes += self.pull(token, events);
             links -= 1;

@@ -13,8 +13,6 @@ use std::sync::atomic::{AtomicU16, Ordering};
 
 /// Bytes of one buffer: small ones are fairer and cheaper than 64 KiB.
 pub(super) const BUFFER_BYTES: usize = 16 * 1024;
-/// Buffers of a shard at most; a power of two. Their memory is touched only when it is used.
-const BUFFERS_MAX: u16 = 1024;
 /// Below so many buffers the driver is not worth having.
 const BUFFERS_MIN: u16 = 64;
 /// Buffers that are lent when there is little to read.
@@ -68,9 +66,10 @@ pub(super) struct Buffers {
 }
 
 impl Buffers {
-    /// Maps the memory, registers the ring and lends the working set. Takes less when memory is short.
-    pub(super) fn new(ring: &IoUring) -> io::Result<Buffers> {
-        let mut entries = BUFFERS_MAX;
+    /// Maps the memory of `count` buffers (a power of two), registers the ring and lends the working set. Takes less when
+    /// memory is short; what is not used is not touched.
+    pub(super) fn new(ring: &IoUring, count: u16) -> io::Result<Buffers> {
+        let mut entries = count;
         loop {
             match Buffers::with(ring, entries) {
                 Err(error) if error.raw_os_error() == Some(libc::ENOMEM) && entries > BUFFERS_MIN => entries /= 2,

@@ -5,7 +5,7 @@
 //! same call.
 //!
 //! Invariants:
-//! * Completions are first sorted into the links' in-boxes, then the links are served in turn, [`READ_BYTES`] each.
+//! * Completions are first sorted into the links' in-boxes, then the links are served in turn, [`Budget::read_bytes`] each.
 //! * A link has at most one receive and one send in flight; its slot is free for another link when nothing of it is in
 //!   flight any more. So no completion ever meets a stranger; the generation in `user_data` is checked all the same.
 //! * A link that floods is read by plain calls ([`serve`]), so that it takes neither the buffers nor the time of others.
@@ -25,7 +25,7 @@ mod socket;
 use super::done::{Done, report};
 use super::listeners::Listeners;
 use super::sleeper::Sleeper;
-use super::{Driver, Entrance, Events, READ_BYTES, Released, TURN_BYTES, Token, cause_of};
+use super::{Budget, Driver, Entrance, Events, Released, Token, cause_of};
 use crate::node::api::{CloseCause, LinkId};
 use crate::shell::sys::{self, Doorbell};
 use buffers::Buffers;
@@ -67,6 +67,7 @@ pub(crate) struct Ring {
     completions: Vec<cqueue::Entry>,
     /// Where bulk links are read to.
     scratch: Vec<u8>,
+    budget: Budget,
     /// Socket options go through the ring.
     sets_options: bool,
     bell: Arc<Doorbell>,
@@ -87,11 +88,16 @@ fn at(sockets: &mut [Entry], token: Token) -> Option<&mut Socket> {
     }
 }
 
+/// Whether there is a ring to be had.
+pub(super) fn available() -> io::Result<()> {
+    setup::ring().map(drop)
+}
+
 impl Ring {
     /// Makes the ring, in the thread that will use it. An error says what the kernel lacks or refuses.
-    pub(crate) fn new(bell: Arc<Doorbell>) -> io::Result<Ring> {
+    pub(crate) fn new(bell: Arc<Doorbell>, budget: Budget, buffers: u16) -> io::Result<Ring> {
         let ring = setup::ring()?;
-        let buffers = ManuallyDrop::new(Buffers::new(&ring)?);
+        let buffers = ManuallyDrop::new(Buffers::new(&ring, buffers)?);
         ring.submitter().register_eventfd(bell.outer().as_raw_fd())?;
         let mut line = Line::new(ring);
         line.set_signalling(false);
@@ -108,7 +114,8 @@ impl Ring {
             done: VecDeque::new(),
             listeners: Listeners::default(),
             completions: Vec::new(),
-            scratch: vec![0; READ_BYTES],
+            scratch: vec![0; budget.read_bytes],
+            budget,
             sets_options: setup::sets_options(),
             bell,
             sleeper: Sleeper::default(),
@@ -412,7 +419,7 @@ impl Driver for Ring {
         report(&mut self.done, events);
         self.listeners.accept(events);
         let (mut links, mut bytes) = (if reads { self.ready.len() } else { 0 }, 0);
-        while links > 0 && bytes < TURN_BYTES {
+        while links > 0 && bytes < self.budget.turn_bytes {
             let Some(token) = self.ready.pop_front() else { break };
             bytes += self.serve(token, events);
             links -= 1;

@@ -7,7 +7,7 @@
 use super::socket::Receive;
 use super::{Ring, at};
 use crate::node::api::{CloseCause, LinkId};
-use crate::shell::driver::{Events, READ_BYTES, Token, cause_of};
+use crate::shell::driver::{Events, Token, cause_of};
 use crate::shell::sys;
 use std::io;
 use std::os::fd::AsFd;
@@ -23,19 +23,20 @@ impl Ring {
             return 0;
         }
         let link = socket.link;
+        let at_most = self.budget.read_bytes;
         let mut bytes = socket.held.len();
         if bytes > 0 {
             events.received(link, &std::mem::take(&mut socket.held));
         }
-        while bytes < READ_BYTES
-            && let Some(piece) = socket.next_piece(READ_BYTES - bytes)
+        while bytes < at_most
+            && let Some(piece) = socket.next_piece(at_most - bytes)
         {
             bytes += piece.len();
             events.received(link, self.buffers.bytes(&piece));
             self.buffers.give_back(piece);
         }
-        if bytes < READ_BYTES && socket.inbox.is_empty() {
-            bytes += self.pull(token, link, READ_BYTES - bytes, events);
+        if bytes < at_most && socket.inbox.is_empty() {
+            bytes += self.pull(token, link, at_most - bytes, events);
         }
         let Some(socket) = at(&mut self.sockets, token) else {
             return bytes;
