@@ -1,119 +1,113 @@
 //! What was understood, in plain lines for the operator; no secret in clear.
 
 use std::fmt::Write;
+use std::path::PathBuf;
 
 use super::*;
+
+/// What, and how.
+type Line = (&'static str, String);
 
 impl Config {
     /// The settings in plain lines, `what: how`; the last one is the digest.
     pub fn describe(&self) -> String {
+        let mut lines = self.who_may_come();
+        lines.extend(self.where_lines_go());
+        lines.extend(self.what_is_limited());
+        lines.extend(describe_tuning(&self.tuning));
+        lines.extend(self.beyond_this_machine());
+        lines.extend(self.for_the_operator());
         let mut text = String::new();
-        let mut line = |what: &str, how: String| {
+        for (what, how) in lines {
             let _ = writeln!(text, "  {what}: {how}");
+        }
+        text
+    }
+
+    fn who_may_come(&self) -> Vec<Line> {
+        let well_known = self.users.values().any(|secret| secret == DEFAULT_SECRET);
+        let external = match &self.secret {
+            Some(_) => format!("accepted{}", self.default_note(self.is_default_secret(None))),
+            None => "refused (no <local><secret>)".to_owned(),
         };
-        line("router", self.id.clone());
-        line("listens on", list(&self.local));
-        line(
-            "users",
-            format!(
-                "{}{}",
-                self.users.len(),
-                self.default_note(self.users.values().any(|s| s == DEFAULT_SECRET))
+        let tls = match &self.pemfile {
+            Some(path) => format!("offered, with {}", path.display()),
+            None => "not offered (no <local><pemfile>)".to_owned(),
+        };
+        vec![
+            ("router", self.id.clone()),
+            ("listens on", list(&self.local)),
+            (
+                "users",
+                format!("{}{}", self.users.len(), self.default_note(well_known)),
             ),
-        );
-        line("rights", self.rights());
-        line(
-            "XEP-0114 components",
-            match &self.secret {
-                Some(_) => format!("accepted{}", self.default_note(self.is_default_secret(None))),
-                None => "refused (no <local><secret>)".to_owned(),
-            },
-        );
-        line(
-            "TLS",
-            match &self.pemfile {
-                Some(path) => format!("offered, with {}", path.display()),
-                None => "not offered (no <local><pemfile>)".to_owned(),
-            },
-        );
-        line(
-            "log",
-            match &self.log {
-                LogTarget::Syslog { ident, facility } => {
-                    format!("syslog, as {ident}, facility local{}", facility.saturating_sub(16))
-                }
-                LogTarget::File(path) => path.display().to_string(),
-                LogTarget::Stdout => "standard output".to_owned(),
-            },
-        );
-        line(
-            "process id",
-            self.pidfile
-                .as_ref()
-                .map_or("not written".to_owned(), |path| path.display().to_string()),
-        );
-        line(
-            "keepalive",
-            match self.check {
-                Check { interval_s: 0, .. } | Check { keepalive_s: 0, .. } => "none".to_owned(),
-                Check {
-                    interval_s,
-                    keepalive_s,
-                } => format!("after {keepalive_s} s without traffic, looked at every {interval_s} s"),
-            },
-        );
-        line("limits", self.limits());
-        line("access", self.access());
-        line("aliases", self.aliases.len().to_string());
-        line("filter rules", self.filter.rules.len().to_string());
-        line(
-            "message log",
-            self.message_log
-                .as_ref()
-                .map_or("none".to_owned(), |path| path.display().to_string()),
-        );
-        line("grace for a lost component link", format!("{} s", self.grace_ms / 1000));
+            ("rights", self.rights()),
+            ("XEP-0114 components", external),
+            ("TLS", tls),
+        ]
+    }
+
+    fn where_lines_go(&self) -> Vec<Line> {
+        let log = match &self.log {
+            LogTarget::Syslog { ident, facility } => {
+                format!("syslog, as {ident}, facility local{}", facility.saturating_sub(16))
+            }
+            LogTarget::File(path) => path.display().to_string(),
+            LogTarget::Stdout => "standard output".to_owned(),
+        };
+        vec![("log", log), ("process id", path_or(&self.pidfile, "not written"))]
+    }
+
+    fn what_is_limited(&self) -> Vec<Line> {
+        let keepalive = match self.check {
+            Check { interval_s: 0, .. } | Check { keepalive_s: 0, .. } => "none".to_owned(),
+            Check {
+                interval_s,
+                keepalive_s,
+            } => format!("after {keepalive_s} s without traffic, looked at every {interval_s} s"),
+        };
         let Queues {
             link_bytes,
             held_bytes,
             peer_bytes,
         } = self.queues;
-        let queues = [link_bytes >> 20, held_bytes >> 20, peer_bytes >> 20];
-        line(
-            "queues",
-            format!(
-                "{} MiB a link, {} MiB held frames, {} MiB a peer",
-                queues[0], queues[1], queues[2]
+        let [link, held, peer] = [link_bytes, held_bytes, peer_bytes].map(|bytes| bytes >> 20);
+        vec![
+            ("keepalive", keepalive),
+            ("limits", self.limits()),
+            ("access", self.access()),
+            ("aliases", self.aliases.len().to_string()),
+            ("filter rules", self.filter.rules.len().to_string()),
+            ("message log", path_or(&self.message_log, "none")),
+            ("grace for a lost component link", format!("{} s", self.grace_ms / 1000)),
+            (
+                "queues",
+                format!("{link} MiB a link, {held} MiB held frames, {peer} MiB a peer"),
             ),
-        );
-        describe_tuning(&self.tuning)
-            .into_iter()
-            .for_each(|(what, how)| line(what, how));
-        match &self.mesh {
-            None => line("mesh", "none: a router for this machine alone".to_owned()),
-            Some(mesh) => describe_mesh(mesh).into_iter().for_each(|(what, how)| line(what, how)),
-        }
-        line(
-            "uplink",
-            match &self.uplink {
-                Some(uplink) => format!("attached to the router at {}, as {}", uplink.addr, uplink.user),
-                None => "none: takes the router's place".to_owned(),
-            },
-        );
-        line(
-            "admin socket",
-            match &self.admin {
-                Some(path) => path.display().to_string(),
-                None => format!("{ADMIN_DEFAULT}, if it can be made"),
-            },
-        );
-        line(
-            "metrics",
-            self.metrics
-                .map_or("not served".to_owned(), |addr| format!("http://{addr}/metrics")),
-        );
-        line("digest, to compare machines", self.digest());
-        text
+        ]
+    }
+
+    fn beyond_this_machine(&self) -> Vec<Line> {
+        let mut lines = match &self.mesh {
+            None => vec![("mesh", "none: a router for this machine alone".to_owned())],
+            Some(mesh) => describe_mesh(mesh),
+        };
+        let uplink = match &self.uplink {
+            Some(uplink) => format!("attached to the router at {}, as {}", uplink.addr, uplink.user),
+            None => "none: takes the router's place".to_owned(),
+        };
+        lines.push(("uplink", uplink));
+        lines
+    }
+
+    fn for_the_operator(&self) -> Vec<Line> {
+        let metrics = self.metrics.map(|addr| format!("http://{addr}/metrics"));
+        let admin = format!("{ADMIN_DEFAULT}, if it can be made");
+        vec![
+            ("admin socket", path_or(&self.admin, &admin)),
+            ("metrics", metrics.unwrap_or_else(|| "not served".to_owned())),
+            ("digest, to compare machines", self.digest()),
+        ]
     }
 
     fn default_note(&self, default: bool) -> &'static str {
@@ -171,7 +165,7 @@ impl Config {
 }
 
 /// `<tuning>`, one line for each thing.
-fn describe_tuning(tuning: &Tuning) -> Vec<(&'static str, String)> {
+fn describe_tuning(tuning: &Tuning) -> Vec<Line> {
     let basis = match (tuning.profile.as_str(), tuning.basis) {
         ("auto", _) => "",
         (_, Basis::Measured) => " (measured)",
@@ -206,7 +200,7 @@ fn describe_tuning(tuning: &Tuning) -> Vec<(&'static str, String)> {
 }
 
 /// What a node says of its mesh: (what, how).
-fn describe_mesh(mesh: &Mesh) -> Vec<(&'static str, String)> {
+fn describe_mesh(mesh: &Mesh) -> Vec<Line> {
     let peers = mesh.peers.iter().map(|peer| format!("{}:{}", peer.host, peer.port));
     let peers: Vec<String> = peers.collect();
     let peers = if peers.is_empty() {
@@ -254,4 +248,9 @@ fn describe_mesh(mesh: &Mesh) -> Vec<(&'static str, String)> {
 
 fn list<T: ToString>(items: &[T]) -> String {
     items.iter().map(T::to_string).collect::<Vec<_>>().join(", ")
+}
+
+fn path_or(path: &Option<PathBuf>, none: &str) -> String {
+    path.as_ref()
+        .map_or_else(|| none.to_owned(), |path| path.display().to_string())
 }

@@ -32,7 +32,12 @@ pub enum Frame<'a> {
         credit: Credit,
     },
     /// How far the sender has received, and how far its peer may send.
-    Ack(Credit),
+    Ack {
+        /// Its receiving half.
+        credit: Credit,
+        /// The offset before which all bytes have come, also those that wait for the control lane.
+        arrived: u64,
+    },
     /// A piece of the lane's stream.
     Data {
         /// Where in the stream it stands.
@@ -64,7 +69,7 @@ pub enum Frame<'a> {
 /// The state of one direction of a lane, told by its receiver.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub struct Credit {
-    /// All bytes of the stream before this offset have arrived.
+    /// All bytes of the stream before this offset have arrived, and none of them waits for the control lane.
     pub received: u64,
     /// The sender may send the bytes before this offset.
     pub limit: u64,
@@ -108,7 +113,7 @@ pub fn put_frame(out: &mut Vec<u8>, frame: &Frame<'_>) {
         } => {
             put_numbers(out, TAKE, &[epoch, decision, credit.received, credit.limit]);
         }
-        Frame::Ack(credit) => put_numbers(out, ACK, &[credit.received, credit.limit]),
+        Frame::Ack { credit, arrived } => put_numbers(out, ACK, &[credit.received, credit.limit, arrived]),
         Frame::Data { offset, bytes } => {
             put_data_head(out, offset, bytes.len());
             out.extend_from_slice(bytes);
@@ -208,7 +213,10 @@ fn read_body<'a>(kind: u8, mut body: Reader<'a>) -> Result<Option<Frame<'a>>, Me
             decision: body.varint()?,
             credit: read_credit(&mut body)?,
         },
-        ACK => Frame::Ack(read_credit(&mut body)?),
+        ACK => Frame::Ack {
+            credit: read_credit(&mut body)?,
+            arrived: body.varint()?,
+        },
         DATA => Frame::Data {
             offset: body.varint()?,
             bytes: body.rest(),
@@ -266,7 +274,10 @@ mod tests {
                 decision: 201,
                 credit,
             },
-            Frame::Ack(credit),
+            Frame::Ack {
+                credit,
+                arrived: (1 << 40) + 3,
+            },
             Frame::Ping { token: u64::MAX },
             Frame::Pong { token: 1 },
             Frame::Datagram(b"swim"),

@@ -68,7 +68,7 @@
 //! |---|---|---|
 //! | 1 | Join | epoch, knows, received, limit, former epoch, received then in lane 0, in lane 1 |
 //! | 2 | Take | epoch, decision, received, limit |
-//! | 3 | Ack | received, limit |
+//! | 3 | Ack | received, limit, arrived |
 //! | 4 | Data | offset, then bytes of the lane's stream to the end of the body |
 //! | 5 | Ping | u64 token |
 //! | 6 | Pong | u64 token |
@@ -89,8 +89,8 @@
 //! ## Streams
 //!
 //! Each direction of a lane is one stream of bytes, and a message in it is `varint length`, `varint after`, bytes (at
-//! most 64 MiB). `received` is the offset up to which the sender of the frame has received the other side's stream
-//! without a gap, `limit` the offset up to which it will take bytes; neither falls. On a new connection each side goes on
+//! most 64 MiB). `arrived` is the offset up to which the sender of the frame has the other side's stream without a gap;
+//! `received` the same, up to the first message that waits for the control lane; `limit` the offset up to which it will take bytes; neither falls. On a new connection each side goes on
 //! sending at the `received` that the other side's Join or Take told; what comes twice is skipped by its offset. A gap,
 //! or bytes beyond the limit, are errors. A sender may assume a limit of 256 KiB for a fresh stream. A receiver
 //! acknowledges what came with its next write, and writes before it acts on what came; unread messages cost the sender

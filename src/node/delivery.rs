@@ -2,8 +2,9 @@
 
 use super::api::{Action, Micros};
 use super::counters::Counter;
-use super::forward::{client, is_request, number, token};
+use super::forward::client;
 use super::lane::{Message, SessionKey};
+use super::observe::{is_request, session_of, token};
 use super::{SELF, Shard};
 use crate::jid;
 use crate::table::names::Multi;
@@ -98,11 +99,7 @@ impl Shard {
         }
         // A stanza that sm gives back: it does not know this session. c2s would hand it to the client as if it were
         // incoming; an error on the route ends the client instead.
-        let key = payload
-            .sm
-            .and_then(token)
-            .zip(payload.c2s.and_then(number))
-            .map(|(token, number)| SessionKey { c2s, number, token });
+        let key = session_of(payload).map(|(number, token)| SessionKey { c2s, number, token });
         if let Some(key) = key {
             let known = self.forget_client(now, key);
             let Some(state) = self.seats.get_mut(c2s) else {
@@ -137,11 +134,7 @@ impl Shard {
         let target = payload.target.and_then(|target| target.unescape());
         let bare = target.as_deref().and_then(jid::bare_key);
         let request = payload.id.and_then(token);
-        let key = payload
-            .sm
-            .and_then(token)
-            .zip(payload.c2s.and_then(number))
-            .map(|(token, number)| SessionKey { c2s, number, token });
+        let key = session_of(payload).map(|(number, token)| SessionKey { c2s, number, token });
         match (action, payload.failed) {
             (b"started", false) => {
                 let (Some(key), Some(bare), Some(target)) = (key, bare, target.as_deref()) else {

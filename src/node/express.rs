@@ -16,14 +16,13 @@
 use super::Shard;
 use super::api::{Action, LinkId};
 use super::counters::Counter;
-use super::forward::{number, token};
 use super::lane::Verb;
 use super::link::Stage;
-use super::question::QUESTION_PREFIX;
+use super::observe::{changes_presence, concerns_jidmesh, is_question, session_of};
 use crate::table::names::Multi;
 use crate::table::{SeatId, SeatKind, ShardId};
 use crate::wire::copy::append;
-use crate::wire::header::{self, Payload, PayloadKind, Route};
+use crate::wire::header::{self, Payload, Route};
 use std::ops::Range;
 
 /// Courses of one link.
@@ -174,7 +173,7 @@ impl Shard {
             }
             Reads::Delivery => {
                 // One that was returned may be on its way anew.
-                self.returned.is_empty() && is_delivery(&header::stanza(frame, at)?)
+                self.returned.is_empty() && !concerns_jidmesh(&header::stanza(frame, at)?)
             }
             Reads::Client => {
                 let Stage::Seated { seat, .. } = link.stage else {
@@ -188,26 +187,14 @@ impl Shard {
 
     /// A stanza of a client whose session is known. What changes his presence goes the long way.
     fn is_of_client(&mut self, c2s: SeatId, payload: &Payload<'_>) -> bool {
-        let (Some(token), Some(number)) = (payload.sm.and_then(token), payload.c2s.and_then(number)) else {
+        let Some((number, token)) = session_of(payload).filter(|(_, token)| !is_question(token.as_bytes())) else {
             return false;
         };
-        if payload.kind == PayloadKind::Presence && payload.to.is_none()
-            || token.as_bytes().starts_with(QUESTION_PREFIX)
-        {
-            return false;
-        }
-        let client = self
-            .seats
-            .get_mut(c2s)
-            .and_then(|state| state.clients.get_mut(number, &token));
-        match client {
-            Some(client) => {
-                client.active = true;
-                client.doubted = false;
-                true
-            }
-            None => false,
-        }
+        !changes_presence(payload)
+            && self
+                .seats
+                .get_mut(c2s)
+                .is_some_and(|state| state.hear(number, &token).is_some())
     }
 
     /// Bytes that may go straight to the end of a course; `None` while its destination takes none.
@@ -323,12 +310,4 @@ impl Shard {
 fn is_stanza(frame: &[u8], at: usize) -> bool {
     let rest = &frame[at..];
     rest.starts_with(b"<message ") || rest.starts_with(b"<presence ") || rest.starts_with(b"<iq ")
-}
-
-/// What sm delivers to a client; not an answer to a question of jidmesh's, and not sm's own question to the component.
-#[inline]
-fn is_delivery(payload: &Payload<'_>) -> bool {
-    payload.kind != PayloadKind::Iq
-        || payload.kind_attr.is_some_and(|kind| kind.0 == b"result")
-            && !payload.id.is_some_and(|id| id.0.starts_with(QUESTION_PREFIX))
 }

@@ -408,18 +408,10 @@ impl Shard {
             .to
             .and_then(|to| self.names.find(to))
             .map(|(_, name)| name.holders[0]);
-        let token = route
-            .payload
-            .as_ref()
-            .and_then(|payload| payload.sm)
-            .and_then(super::forward::token);
-        let number = route
-            .payload
-            .as_ref()
-            .and_then(|payload| payload.c2s)
-            .and_then(super::forward::number);
+        let session = route.payload.as_ref().and_then(super::observe::session_of);
         to.and_then(|c2s| self.seats.get(c2s))
-            .and_then(|state| state.clients.get(number?, &token?))
+            .zip(session)
+            .and_then(|(state, (number, token))| state.clients.get(number, &token))
             .map_or(name.holders[0], |client| client.sm)
     }
 }

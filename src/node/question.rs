@@ -228,7 +228,7 @@ impl Shard {
             self.proved_alive(now, sm);
             return true;
         }
-        let denied = payload.sm.and_then(super::forward::token);
+        let denied = payload.sm.and_then(super::observe::token);
         let before = inquiry.left.len();
         inquiry
             .left

@@ -8,9 +8,9 @@
 use super::Shard;
 use super::api::Micros;
 use super::counters::Counter;
-use super::forward::{number, token};
 use super::grace::frames_of;
 use super::lane::{Message, SessionKey, Verb};
+use super::observe::session_of;
 use super::seat::Life;
 use crate::jid;
 use crate::table::fence::Need;
@@ -118,8 +118,6 @@ fn is_message_in(frame: &[u8], key: SessionKey) -> bool {
         return false;
     };
     route.payload.is_some_and(|payload| {
-        payload.kind == PayloadKind::Message
-            && payload.sm.and_then(token) == Some(key.token)
-            && payload.c2s.and_then(number) == Some(key.number)
+        payload.kind == PayloadKind::Message && session_of(&payload) == Some((key.number, key.token))
     })
 }

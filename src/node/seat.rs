@@ -6,7 +6,7 @@ use super::link::Who;
 use super::question::{Inquiry, Question};
 use super::report::{NameReport, SeatReport};
 use super::unanswered::Unanswered;
-use crate::table::clients::Clients;
+use crate::table::clients::{Client, Clients};
 use crate::table::names::Multi;
 use crate::table::{PeerId, SeatId, SeatKind, Token};
 use crate::wire::accept::PeerKind;
@@ -139,6 +139,16 @@ impl Seat {
         }
         let Some(text) = from.unescape() else { return false };
         crate::jid::domain_key(&text).is_some_and(|key| self.names.iter().any(|name| **name == *key))
+    }
+
+    /// A client of this c2s says something in a session: it is no ghost, and its c2s has it. `None`: there is no such
+    /// session.
+    #[inline]
+    pub(super) fn hear(&mut self, number: u32, token: &Token) -> Option<&mut Client> {
+        let client = self.clients.get_mut(number, token)?;
+        client.active = true;
+        client.doubted = false;
+        Some(client)
     }
 
     /// c2s is told that this client's session is over: it closes the client, whose number is free at once.

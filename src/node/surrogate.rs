@@ -79,7 +79,7 @@ impl Shard {
 
     /// An sm answered a surrogate's session control; the shard it belongs to is told.
     pub(super) fn surrogate_answer(&mut self, now: Micros, sm: SeatId, payload: &Payload<'_>) {
-        let Some(number) = payload.c2s.and_then(super::forward::number) else {
+        let Some(number) = payload.c2s.and_then(super::observe::number) else {
             return;
         };
         let Ok(shard) = u16::try_from(number >> NUMBER_BITS) else {
@@ -89,7 +89,7 @@ impl Shard {
             return;
         }
         let action = payload.action.map(|action| action.0).unwrap_or_default();
-        let message = match (action, payload.sm.and_then(super::forward::token)) {
+        let message = match (action, payload.sm.and_then(super::observe::token)) {
             (b"started", Some(token)) if !payload.failed => {
                 let target = payload.target.and_then(|target| target.unescape());
                 let bare = target.as_deref().and_then(crate::jid::bare_key).unwrap_or_default();

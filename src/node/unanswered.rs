@@ -110,10 +110,10 @@ impl Seat {
 }
 
 fn asked(payload: &Payload<'_>) -> Option<Key> {
-    let number = || payload.c2s.and_then(super::forward::number);
-    let token = |value: Option<Value<'_>>| value.and_then(super::forward::token);
+    let number = || payload.c2s.and_then(super::observe::number);
+    let token = |value: Option<Value<'_>>| value.and_then(super::observe::token);
     match payload.kind {
-        PayloadKind::Session if super::forward::is_request(payload) => {
+        PayloadKind::Session if super::observe::is_request(payload) => {
             Some(Key::Request(number()?, token(payload.id)?))
         }
         PayloadKind::Session if payload.action?.0 == b"end" => Some(Key::End(number()?, token(payload.sm)?)),
@@ -127,12 +127,12 @@ fn answers(payload: &Payload<'_>) -> Option<Key> {
     if payload.kind != PayloadKind::Session {
         return asked(payload);
     }
-    let number = super::forward::number(payload.c2s?)?;
+    let number = super::observe::number(payload.c2s?)?;
     match payload.action?.0 {
         b"start" | b"started" | b"create" | b"created" => {
-            Some(Key::Request(number, super::forward::token(payload.id?)?))
+            Some(Key::Request(number, super::observe::token(payload.id?)?))
         }
-        b"end" | b"ended" => Some(Key::End(number, super::forward::token(payload.sm?)?)),
+        b"end" | b"ended" => Some(Key::End(number, super::observe::token(payload.sm?)?)),
         _ => None,
     }
 }

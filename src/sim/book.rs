@@ -14,6 +14,8 @@ pub(super) struct Message {
     pub(super) to: String,
     pub(super) delivered: Vec<String>,
     pub(super) stored: bool,
+    /// It is in the store now.
+    is_kept: bool,
     /// Its sender, or the sender's sm, got an error.
     pub(super) bounced: bool,
     /// Inside a broken connection or a dead process.
@@ -97,6 +99,13 @@ impl Book {
 
     pub(super) fn stored(&mut self, number: usize) {
         self.messages[number].stored = true;
+        self.messages[number].is_kept = true;
+        self.messages[number].touched = self.now;
+    }
+
+    /// An sm took a message out of the store, having delivered it.
+    pub(super) fn taken_out(&mut self, number: usize) {
+        self.messages[number].is_kept = false;
         self.messages[number].touched = self.now;
     }
 
@@ -130,7 +139,7 @@ impl Book {
         self.doubt_until = self.doubt_until.max(until);
         let since = self.now.saturating_sub(UNCERTAIN_US);
         for message in &mut self.messages {
-            message.doubtful |= message.touched >= since || message.delivered.is_empty() && !message.stored;
+            message.doubtful |= message.touched >= since || message.delivered.is_empty() && !message.is_kept;
         }
     }
 
@@ -138,7 +147,7 @@ impl Book {
     pub(super) fn uncertain(&mut self) {
         let since = self.now.saturating_sub(UNCERTAIN_US);
         for message in &mut self.messages {
-            let under_way = message.delivered.is_empty() && !message.stored;
+            let under_way = message.delivered.is_empty() && !message.is_kept;
             message.lost |= under_way;
             message.doubtful |= under_way || message.touched >= since;
         }

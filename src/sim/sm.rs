@@ -315,7 +315,9 @@ impl World {
     fn sm_deletes_queue(&mut self, part: usize, token: &str, priority: i8) {
         if let Some(session) = self.sm(part).sessions.get(token) {
             let owner = bare(&session.jid).to_owned();
-            self.database.queues.remove(&owner);
+            for stored in self.database.queues.remove(&owner).unwrap_or_default() {
+                self.book.taken_out(stored.number);
+            }
         }
         self.sm_client_announced(part, token, priority);
     }

@@ -358,6 +358,32 @@ def test_components_connect_over_tls_when_both_sides_have_a_pemfile(machine, tmp
             assert sealed.version() in ("TLSv1.2", "TLSv1.3")
 
 
+@pytest.mark.only("jidmesh", "jidmesh-2-shards")
+def test_a_pemfile_takes_effect_at_sighup(machine, tmp_path):
+    stack = machine(sms=[], c2ss=[])
+    with Native() as link:
+        assert b"starttls" not in link.open().raw
+    with Native(name="a.test") as early:
+        stack.router_settings["pemfile"] = pem_file(str(tmp_path))
+        stack.write_router()
+        stack.router.signal(signal.SIGHUP)
+
+        def handshake():
+            with Native() as link:
+                if b"starttls" not in link.open().raw:
+                    return None
+                link.send("<starttls xmlns='urn:ietf:params:xml:ns:xmpp-tls'/>")
+                assert link.frame().name == "proceed"
+                context = ssl.create_default_context()
+                context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+                return context.wrap_socket(link.socket).version()
+
+        assert bed.wait_for("TLS is offered, and works", handshake).startswith("TLS")
+        with Native(name="b.test") as late:
+            early.route("b.test", frm="a.test")
+            assert late.next_route().get("from") == "a.test", "links from before, and without TLS, go on"
+
+
 def test_a_component_without_a_pemfile_still_connects_to_a_router_with_one(machine, tmp_path):
     stack = machine(pemfile=pem_file(str(tmp_path)))
     stack.add_users("alice")

@@ -16,6 +16,11 @@ pub(crate) struct Receiver {
     buffer: Vec<u8>,
     head: usize,
     received: u64,
+    /// Where the first message stands that is not whole, or waits for control messages; and the sum of `after` before it.
+    clear: u64,
+    clear_after: u64,
+    /// What came before this offset waits for nothing but its rest: it will be given out, whatever becomes of the peer.
+    taken: u64,
     /// Messages given out.
     messages: u64,
     /// How many control messages the next message waits for.
@@ -57,18 +62,51 @@ impl Receiver {
     /// The next message, if it is whole and `control_given` messages of the control lane are enough for it.
     pub(crate) fn next(&mut self, control_given: u64) -> Result<Option<Range<usize>>, MeshError> {
         let Some(next) = self.peek()? else {
+            self.look_ahead(control_given);
             return Ok(None);
         };
         let start = self.head + next.head_bytes;
         let end = start + next.body_bytes;
         if end > self.buffer.len() || self.after > control_given {
+            self.look_ahead(control_given);
             return Ok(None);
         }
         self.head = end;
         self.next = None;
+        let given = self.received - self.waiting_bytes() as u64;
+        if given > self.clear {
+            (self.clear, self.clear_after) = (given, self.after);
+        }
+        self.taken = self.taken.max(given);
         self.messages += 1;
         self.news |= self.credit().limit - self.told.limit >= WINDOW_BYTES as u64 / 4;
         Ok(Some(start..end))
+    }
+
+    /// How far nothing waits for the control lane, of which so many messages were given out. What waits for it is not
+    /// acknowledged: should the peer be given up, nobody would ever give it out.
+    pub(crate) fn look_ahead(&mut self, control_given: u64) {
+        let taken = loop {
+            let rest = &self.buffer[self.buffer.len() - (self.received - self.clear) as usize..];
+            let Some((len, after, head)) = peek_head(rest) else {
+                break self.received;
+            };
+            let (sum, end) = (self.clear_after.saturating_add(after), self.clear + head as u64 + len);
+            if sum > control_given {
+                break self.clear;
+            }
+            if end > self.received {
+                break self.received;
+            }
+            (self.clear, self.clear_after) = (end, sum);
+        };
+        self.taken = self.taken.max(taken);
+        self.news |= self.taken > self.told.received;
+    }
+
+    /// How far the stream has come.
+    pub(crate) fn arrived(&self) -> u64 {
+        self.received
     }
 
     /// The bytes of a message that [`Receiver::next`] found; good until the next piece comes.
@@ -88,11 +126,11 @@ impl Receiver {
 
     /// What the peer should know. A message longer than the window gets the credit it needs.
     pub(crate) fn credit(&self) -> Credit {
-        let taken = self.received - self.waiting_bytes() as u64;
+        let given = self.received - self.waiting_bytes() as u64;
         let message = self.next.map_or(0, |next| next.head_bytes + next.body_bytes);
         Credit {
-            received: self.received,
-            limit: (taken + message.max(WINDOW_BYTES) as u64).max(self.told.limit),
+            received: self.taken,
+            limit: (given + message.max(WINDOW_BYTES) as u64).max(self.told.limit),
         }
     }
 
@@ -147,6 +185,13 @@ impl Receiver {
     }
 }
 
+/// A message's length, its `after`, and the length of both; `None` when they have not come, or are nonsense.
+fn peek_head(bytes: &[u8]) -> Option<(u64, u64, usize)> {
+    let (len, first) = peek_varint(bytes).ok()??;
+    let (after, second) = peek_varint(&bytes[first..]).ok()??;
+    (len <= MESSAGE_BYTES_MAX as u64).then_some((len, after, first + second))
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
@@ -199,6 +244,24 @@ mod tests {
         assert_eq!(take(&mut receiver, 1), [b"a"]);
         assert_eq!(take(&mut receiver, 2), [b"b", b"c"]);
         assert_eq!(take(&mut receiver, 3), [b"d"]);
+    }
+
+    #[test]
+    fn what_waits_for_control_messages_is_not_acknowledged() {
+        let stream = stream(&[(0, vec![1; 10]), (2, vec![2; 10]), (2, vec![3; 10])]);
+        let mut receiver = Receiver::default();
+        receiver.received(0, &stream[..30]).unwrap();
+        receiver.look_ahead(1);
+        assert_eq!((receiver.tell().received, receiver.arrived()), (12, 30));
+        assert_eq!(take(&mut receiver, 1).len(), 1);
+        // After a new connection what was not acknowledged comes again.
+        receiver.received(12, &stream[12..]).unwrap();
+        receiver.look_ahead(1);
+        assert_eq!((receiver.tell().received, receiver.arrived()), (12, 36));
+        receiver.look_ahead(2);
+        assert!(receiver.has_news());
+        assert_eq!(receiver.tell().received, 36);
+        assert_eq!(take(&mut receiver, 2).len(), 2);
     }
 
     #[test]

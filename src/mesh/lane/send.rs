@@ -20,6 +20,8 @@ pub(crate) struct Sender {
     bytes_max: usize,
     base: u64,
     acked: u64,
+    /// What has come to the peer; more than it acknowledged when something waits there.
+    arrived: u64,
     sent: u64,
     /// How far the stream was ever sent, over whatever connection.
     reached: u64,
@@ -44,6 +46,7 @@ impl Sender {
             bytes_max,
             base: 0,
             acked: 0,
+            arrived: 0,
             sent: 0,
             reached: 0,
             doubtful: 0,
@@ -105,9 +108,9 @@ impl Sender {
         self.limit <= self.sent && self.sent < self.base + self.queue.len() as u64
     }
 
-    /// When something under way was last acknowledged; `None` if nothing is under way.
+    /// When something under way last came to the peer; `None` if nothing is under way.
     pub(crate) fn waits_since(&self) -> Option<Micros> {
-        (self.sent > self.acked).then_some(self.progress_at)
+        (self.sent > self.acked.max(self.arrived)).then_some(self.progress_at)
     }
 
     /// Nothing is sent to a peer that owes an answer for longer than `doubt_us`: it may be dead, or hear and not be heard.
@@ -119,7 +122,7 @@ impl Sender {
     pub(crate) fn put_data(&mut self, now: Micros, room: usize, out: &mut Vec<u8>) {
         let len = self.ready_bytes().min(room - super::super::frame::DATA_HEAD_BYTES_MAX);
         assert!(len > 0, "nothing to send");
-        if self.sent == self.acked {
+        if self.sent <= self.acked.max(self.arrived) {
             self.progress_at = now;
             self.alive_at = now;
         }
@@ -152,6 +155,14 @@ impl Sender {
         Ok(())
     }
 
+    /// So much has come to the peer, who may not acknowledge it yet.
+    pub(crate) fn has_arrived(&mut self, now: Micros, arrived: u64) {
+        if arrived > self.arrived {
+            self.arrived = arrived.min(self.reached);
+            self.progress_at = now;
+        }
+    }
+
     /// The peer gave the stream up when it had received so much of it, and says so: nothing is in doubt.
     pub(crate) fn was_given_up(&mut self, now: Micros, received: u64) -> Result<(), MeshError> {
         let limit = self.limit;
@@ -163,13 +174,13 @@ impl Sender {
     /// A new connection serves the lane: what is unacknowledged goes again.
     pub(crate) fn resume(&mut self, now: Micros, credit: Credit) -> Result<(), MeshError> {
         self.acknowledged(now, credit)?;
-        self.sent = self.acked;
+        self.interrupt();
         Ok(())
     }
 
     /// No connection serves the lane.
     pub(crate) fn interrupt(&mut self) {
-        self.sent = self.acked;
+        (self.sent, self.arrived) = (self.acked, self.acked);
     }
 
     /// The lane starts anew: gives what is unacknowledged, message by message.

@@ -374,13 +374,17 @@ impl Core {
         }
         match frame {
             Frame::Data { offset, bytes } if state.is_serving() => {
+                let control_given = self.lanes[Lane::Control.index()].receiver.messages();
                 let lane = &mut self.lanes[state.lane.index()];
                 self.counters.bytes_repeated += lane.receiver.received(offset, bytes)? as u64;
+                lane.receiver.look_ahead(control_given);
                 Ok(())
             }
-            Frame::Ack(credit) if state.is_serving() => {
+            Frame::Ack { credit, arrived } if state.is_serving() => {
                 self.confirm(state);
-                self.lanes[state.lane.index()].sender.acknowledged(now, credit)
+                let sender = &mut self.lanes[state.lane.index()].sender;
+                sender.has_arrived(now, arrived);
+                sender.acknowledged(now, credit)
             }
             Frame::Datagram(bytes) if state.is_serving() && state.lane == Lane::Control => {
                 self.push(PeerEvent::Datagram(bytes.to_vec()));
@@ -422,7 +426,7 @@ impl Core {
                 self.bye(now, state, reason, text);
                 Ok(())
             }
-            Frame::Data { .. } | Frame::Ack(_) | Frame::Datagram(_) => {
+            Frame::Data { .. } | Frame::Ack { .. } | Frame::Datagram(_) => {
                 Err(MeshError::Malformed("a frame on a connection that serves no lane"))
             }
         }
@@ -501,7 +505,8 @@ impl Core {
         let own = lane.receiver.tell();
         self.serve(now, state, credit)?;
         self.confirm(state);
-        state.push(&Frame::Ack(own));
+        let arrived = own.received;
+        state.push(&Frame::Ack { credit: own, arrived });
         self.want(state);
         Ok(())
     }
@@ -660,7 +665,8 @@ impl Core {
         let doubt_us = self.doubt_us();
         let lane = &mut self.lanes[state.lane.index()];
         if lane.receiver.has_news() {
-            super::put_frame(out, &Frame::Ack(lane.receiver.tell()));
+            let (credit, arrived) = (lane.receiver.tell(), lane.receiver.arrived());
+            super::put_frame(out, &Frame::Ack { credit, arrived });
         }
         while state.lane == Lane::Control
             && let Some(datagram) = self.datagrams.front()

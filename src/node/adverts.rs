@@ -1,0 +1,155 @@
+//! Names as every shard learns them from the registrar, and what the components here are told of it.
+
+use super::Shard;
+use super::api::Micros;
+use super::lane::Message;
+use crate::table::names::{Multi, SeatView};
+use crate::table::registrar::new_seat;
+use crate::table::{SeatId, SeatKind};
+use crate::wire::edit;
+
+impl Shard {
+    /// The newcomer hears of every name that is not its own. What a new seat's component may still hold of a former
+    /// life (it outlived a router, or its grace period) is nobody's any more: `unavailable` goes before, on which sm
+    /// ends the sessions of a c2s, and c2s the clients of a domain. A new process holds nothing, and nothing happens.
+    pub(super) fn greet(&mut self, seat: SeatId, fresh: bool) {
+        let Some(state) = self.seats.get_mut(seat) else { return };
+        state.greeted = true;
+        if state.is_foreign() {
+            return;
+        }
+        let (Some(link), own) = (state.link, state.names.clone()) else {
+            return;
+        };
+        let names: Vec<(Box<str>, bool)> = self
+            .names
+            .iter()
+            .map(|(key, name)| (key, !self.is_id_abroad(key, name.holders[0])))
+            .filter(|(name, _)| !own.iter().any(|own| **own == **name))
+            .map(|(name, told)| (name.into(), told))
+            .collect();
+        self.send(link, |out| {
+            for (name, told) in &names {
+                if fresh {
+                    edit::advert(out, name, true);
+                }
+                if *told {
+                    edit::advert(out, name, false);
+                }
+            }
+        });
+    }
+
+    /// Every shard: what the registrar decided.
+    pub(super) fn learn_names(&mut self, now: Micros, message: Message) {
+        match message {
+            Message::SeatNew {
+                seat,
+                home,
+                kind,
+                id,
+                abroad,
+            } => {
+                let peer = abroad.map(|(peer, _)| peer);
+                let view = SeatView {
+                    peer,
+                    ..new_seat(home, kind, &id)
+                };
+                self.names.put_seat(seat, view);
+                self.number_seat(seat, abroad);
+                if let Some(at) = self.early.iter().position(|(_, cargo)| cargo.seat == seat) {
+                    let (link, cargo) = self.early.swap_remove(at);
+                    self.take_seat(now, link, &cargo);
+                }
+            }
+            Message::SeatLive { seat, live } => {
+                self.names.change_seat(seat, |view| view.live = live);
+                if live {
+                    self.sm_available(now, seat);
+                }
+            }
+            Message::Kind { seat, kind } => {
+                self.names.change_seat(seat, |view| view.kind = kind);
+                if let Some(seat) = self.seats.get_mut(seat) {
+                    seat.kind = kind;
+                }
+            }
+            Message::Bound {
+                seat,
+                name,
+                multi,
+                default,
+                log,
+                bound_at,
+            } => {
+                let new = self.names.bind(&name, seat, multi, bound_at);
+                self.names.mark(&name, seat, (default, log));
+                if let Some(state) = self.seats.get_mut(seat)
+                    && !state.names.contains(&name)
+                {
+                    state.names.push(name.clone());
+                }
+                if new && !self.is_id_abroad(&name, seat) {
+                    self.advertise(&name, seat, false, Listeners::All);
+                }
+                if multi == Multi::To {
+                    self.sm_available(now, seat);
+                }
+            }
+            Message::Unbound { seat, name } => {
+                let id_abroad = self.is_id_abroad(&name, seat);
+                let of_users = self.names.get(&name).is_some_and(|(_, name)| name.multi == Multi::To);
+                let gone = self.names.unbind(&name, seat);
+                if let Some(state) = self.seats.get_mut(seat) {
+                    state.names.retain(|own| *own != name);
+                }
+                if gone {
+                    let to = if id_abroad { Listeners::Sm } else { Listeners::All };
+                    self.advertise(&name, seat, true, to);
+                }
+                // c2s closes the clients of a domain that is withdrawn, and tells nobody. Of a lost sm all sessions end.
+                if gone && of_users && self.names.seat(seat).is_some_and(|view| view.live) {
+                    self.doubt_clients_of(now, &name);
+                }
+            }
+            Message::SeatGone { seat } => self.seat_gone(now, seat),
+            _ => unreachable!("the caller gives only what is learnt here"),
+        }
+    }
+
+    /// Tells this shard's native components, all but the one it comes from.
+    fn advertise(&mut self, name: &str, from: SeatId, unavailable: bool, to: Listeners) {
+        let listeners: Vec<SeatId> = self
+            .seats
+            .iter()
+            .filter(|(id, seat)| *id != from && seat.greeted && !seat.is_foreign())
+            .filter(|(_, seat)| to == Listeners::All || seat.kind == SeatKind::Sm)
+            .map(|(id, _)| id)
+            .collect();
+        for listener in listeners {
+            // News of a name is also the end of what its former holder had: see `greet`.
+            self.tell_gone(listener, name, !unavailable);
+        }
+    }
+
+    /// Tells a component that a name was lost; `back`: and that there is a new one of that name.
+    pub(super) fn tell_gone(&mut self, listener: SeatId, name: &str, back: bool) {
+        let mut adverts = Vec::new();
+        edit::advert(&mut adverts, name, true);
+        if back {
+            edit::advert(&mut adverts, name, false);
+        }
+        if let Some(seat) = self.seats.get_mut(listener) {
+            seat.keep_loss(name, &adverts);
+        }
+        self.put(listener, |out| out.extend_from_slice(&adverts));
+    }
+}
+
+/// Who hears an advert.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Listeners {
+    All,
+    /// The end of a c2s of another node is sm's affair alone.
+    Sm,
+}

@@ -1,0 +1,202 @@
+//! What the owner of a user learns: sessions that came to be and ended, and sm and c2s that came and went.
+
+use super::Shard;
+use super::api::Micros;
+use super::farewell::full_hash;
+use super::lane::{Message, SessionKey};
+use crate::table::users::{Session, Stage, Wait};
+use crate::table::{SeatId, Token};
+
+impl Shard {
+    /// `started` passed on its way to a c2s. The control lane may bring this before data that was sent earlier; that
+    /// data then goes to the sm that holds the session already.
+    pub(super) fn register(&mut self, now: Micros, bare: &str, sm: SeatId, request: Option<Token>, session: Session) {
+        if self.names.seat(sm).is_none() {
+            // The news that the sm is gone overtook its last words: nobody else will end this session.
+            let key = SessionKey {
+                c2s: session.c2s,
+                number: session.number,
+                token: session.token,
+            };
+            if let Some(home) = self.names.seat(session.c2s).map(|view| view.home) {
+                self.tell(now, home, Message::EndClient { key, restarted: false });
+            }
+            return;
+        }
+        if !self.is_registered_here(now, bare, sm, request, &session) {
+            return;
+        }
+        self.users.change(bare, |user| {
+            if let Some(flux) = &mut user.flux {
+                flux.starts
+                    .retain(|start| !(start.c2s == session.c2s && Some(start.id) == request));
+            }
+            user.sessions
+                .retain(|old| !(old.c2s == session.c2s && old.number == session.number && old.token == session.token));
+            user.sm = Some(sm);
+            user.sessions.push(session);
+        });
+        self.announce(now, bare);
+        self.settle(now, bare);
+    }
+
+    /// `ended` or `replaced` passed, or the session is lost.
+    pub(super) fn unregister(&mut self, now: Micros, bare: &str, key: SessionKey) {
+        let Some(sm) = self.users.get(bare).and_then(|user| user.sm) else {
+            return;
+        };
+        self.users.change(bare, |user| {
+            user.sessions
+                .retain(|s| !(s.c2s == key.c2s && s.number == key.number && s.token == key.token));
+            if user.sessions.is_empty()
+                && let Some(flux) = &mut user.flux
+                && flux.wait.is_some_and(|(wait, _)| wait == Wait::Ended)
+            {
+                flux.wait = None;
+            }
+        });
+        if self.users.get(bare).is_none_or(|user| !user.is_tied()) {
+            // Frames that passed before this sm handled the end are worked on without a session.
+            self.touch(bare, sm);
+        }
+        self.announce(now, bare);
+        self.settle(now, bare);
+    }
+
+    /// `end` passed on its way to the sm.
+    pub(super) fn session_ending(&mut self, now: Micros, bare: &str, key: SessionKey) {
+        if self.users.get(bare).is_none() {
+            return;
+        }
+        let leaving = self.users.change(bare, |user| {
+            if let Some(session) = user.session_mut(key.c2s, key.number, &key.token) {
+                session.ending = true;
+                session.available = false;
+            }
+            user.is_leaving() && user.wait().is_none()
+        });
+        self.announce(now, bare);
+        if leaving && self.holders(bare).len() > 1 {
+            self.make_wait(now, bare, Wait::Ended);
+        }
+    }
+
+    /// Presence without `to` passed on its way from a client to his sm.
+    pub(super) fn presence(&mut self, now: Micros, bare: &str, key: SessionKey, priority: Option<i8>) {
+        if self.users.get(bare).is_none() {
+            return;
+        }
+        self.users.change(bare, |user| {
+            if let Some(session) = user.session_mut(key.c2s, key.number, &key.token) {
+                session.available = priority.is_some();
+                session.shown |= session.available;
+                session.priority = priority.unwrap_or(0);
+            }
+        });
+        self.announce(now, bare);
+    }
+
+    /// A `start` or `create` was answered otherwise than by `started`.
+    pub(super) fn start_done(&mut self, now: Micros, bare: &str, c2s: SeatId, request: Token) {
+        let Some(sm) = self.users.get(bare).map(|user| user.sm) else {
+            return;
+        };
+        self.users.change(bare, |user| {
+            user.flux()
+                .starts
+                .retain(|start| !(start.c2s == c2s && start.id == request));
+        });
+        if let Some(sm) = sm
+            && self.users.get(bare).is_none_or(|user| !user.is_tied())
+        {
+            self.touch(bare, sm);
+        }
+        self.settle(now, bare);
+    }
+
+    /// An sm of this name came to be or came back: what could not be placed can be now.
+    pub(super) fn sm_available(&mut self, now: Micros, sm: SeatId) {
+        let stuck = self.users.keys_where(|user| {
+            user.flux.as_ref().is_some_and(|flux| {
+                flux.wait.is_none()
+                    && (!flux.untold.is_empty() || flux.starts.iter().any(|start| start.stage == Stage::Waiting))
+            })
+        });
+        for bare in stuck {
+            self.settle(now, &bare);
+        }
+        // It answers fences only now.
+        for bare in self.fenced.get(&sm).cloned().unwrap_or_default() {
+            if let Some(wait @ Wait::Fence { sm: at, .. }) = self.users.get(&bare).and_then(|user| user.wait())
+                && at == sm
+            {
+                self.make_wait(now, &bare, wait);
+            }
+        }
+    }
+
+    /// An sm is gone or was restarted: its sessions are over, what it was asked is asked again elsewhere. `given_up`: its
+    /// id, when it may live all the same.
+    pub(super) fn sm_lost(&mut self, now: Micros, sm: SeatId, given_up: Option<Box<str>>) {
+        if let Some(fences) = self.fences.get_mut(&sm) {
+            fences.clear();
+        }
+        self.returning.push(sm);
+        self.surrogates_lost(now, sm);
+        let mut taken = Vec::new();
+        for bare in self.users.keys_where(|user| user.sm == Some(sm)) {
+            let ended = self.users.change(&bare, |user| {
+                let sessions = std::mem::take(&mut user.sessions);
+                user.sm = None;
+                let flux = user.flux();
+                flux.starts.iter_mut().for_each(|start| start.stage = Stage::Waiting);
+                flux.untold
+                    .extend(sessions.iter().filter(|s| s.shown).map(|s| s.resource.clone()));
+                if flux.wait.is_some_and(|(wait, _)| wait == Wait::Ended) {
+                    flux.wait = None;
+                }
+                sessions
+            });
+            let shown = ended.iter().filter(|session| session.shown);
+            taken.extend(shown.map(|session| full_hash(&bare, &session.resource)));
+            for session in ended {
+                let Some(home) = self.names.seat(session.c2s).map(|view| view.home) else {
+                    continue;
+                };
+                let key = SessionKey {
+                    c2s: session.c2s,
+                    number: session.number,
+                    token: session.token,
+                };
+                let restarted = given_up.is_none();
+                self.tell(now, home, Message::EndClient { key, restarted });
+            }
+            self.settle(now, &bare);
+        }
+        if let Some(sm) = given_up.filter(|_| !taken.is_empty()) {
+            let sessions = taken.into();
+            self.tell_all(now, &Message::SessionsTaken { sm, sessions });
+        }
+        self.unfence(now, sm, |wait| matches!(wait, Wait::Fence { .. }));
+    }
+
+    /// A c2s is gone: nobody waits for the answers to its starts. Its sessions are unregistered by its home.
+    pub(super) fn c2s_lost(&mut self, now: Micros, c2s: SeatId) {
+        let waiting = self.users.keys_where(|user| {
+            user.flux
+                .as_ref()
+                .is_some_and(|flux| flux.starts.iter().any(|start| start.c2s == c2s))
+        });
+        for bare in waiting {
+            let sm = self.users.change(&bare, |user| {
+                let sm = user.sm;
+                user.flux().starts.retain(|start| start.c2s != c2s);
+                sm
+            });
+            if let Some(sm) = sm {
+                self.touch(&bare, sm);
+            }
+            self.settle(now, &bare);
+        }
+    }
+}
