@@ -3,7 +3,7 @@
 
 use jidmesh::config::{ExitPolicy, Mesh, Secret};
 use jidmesh::mesh::conn::{Conn, Local, Scratch};
-use jidmesh::mesh::peer::{Peer, PeerEvent};
+use jidmesh::mesh::peer::{Peer, PeerEvent, Reach};
 use jidmesh::mesh::{Lane, LinkId};
 use rand_chacha::ChaCha20Rng;
 use rand_core::SeedableRng;
@@ -130,11 +130,11 @@ impl Pair {
             acceptor.take_output(&mut bytes);
             feed(&mut dialler, &bytes, &mut scratch);
             let link = LINKS[lane.number() as usize];
-            pair.peers[0].attached(1, link, dialler);
+            pair.peers[0].attached(1, link, Reach::Direct, dialler);
             bytes.clear();
             pair.peers[0].take_output(1, link, &mut bytes);
             acceptor.received_early(&bytes, &mut scratch).expect("established");
-            pair.peers[1].attached(1, link, acceptor);
+            pair.peers[1].attached(1, link, Reach::Direct, acceptor);
             for _ in 0..4 {
                 pair.carry();
             }

@@ -59,6 +59,7 @@ impl Shards for Played {
                 to: "b.test".into(),
                 to_shard: Some(0),
                 round_trip_us: Some(300),
+                relay: None,
             }]),
         };
         (0..self.answering.load(Ordering::SeqCst) as u16).map(answer).collect()

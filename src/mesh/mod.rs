@@ -109,9 +109,9 @@
 //! ## What a death does to messages
 //!
 //! Between two living nodes every message arrives once. When one dies, or is given up, each message that it did not
-//! acknowledge is one of two kinds. *It was never seen*: never sent in full, or for the first time when the peer had said
-//! nothing for 100 ms and two round trips although it owed an acknowledgement, or the peer lives and says in a Join that
-//! it did not come. These are routed again. *It may have been seen*: all others. These are sent to nobody again, and their
+//! acknowledge is one of two kinds. *It was never seen*: never sent in full, or the peer lives and says in a Join that it
+//! did not come. (Nothing is sent to a peer that owes an acknowledgement and has said nothing for 100 ms and two round
+//! trips: it may be dead, or hear and not be heard.) These are routed again. *It may have been seen*: all others. These are sent to nobody again, and their
 //! senders are told. So nothing is done twice, and what nobody can know is the part of a broken connection that its peer
 //! died with. A node that was stopped for longer than its peers wait before they give it up reads nothing of what came
 //! meanwhile: it drops its connections, and what was not given up comes again over new ones.
@@ -121,6 +121,24 @@
 //! A line on which nothing came for 2 s is asked with a Ping, to be answered at once with the same token. When bytes or a
 //! Ping are unanswered for 1 s, a replacement is dialled beside it. Dials: at once (the node that does not decide: 50 ms
 //! later), then after 0.1 s, doubled up to 2 s, less up to a quarter by chance; each is given up after 1 s.
+//!
+//! ## Through another node
+//!
+//! Two nodes that cannot dial each other may use a third, the *relay*, to which both have connections. The bytes of a
+//! connection between them, from the handshake on, then travel as messages of the lanes to and from the relay: of one for
+//! lane 0 in lane 0, of one for lane 1 in lane 1. Such a message is
+//!
+//! ```text
+//! u8 kind (96: to the relay, 97: from it)   text node   varint tunnel   u8 flags (1: from the side that opened it)
+//! u8 step (0: the first, 1: a further one, 2: it is closed)   varint length, so many bytes (at most 64 KiB)
+//! ```
+//!
+//! *node* is the other end: on the way to the relay the target, on the way from it the source. *tunnel* is a random number
+//! that the opening end draws. The relay makes kind 97 of kind 96 and does nothing else; kind 97 is never passed on, and a
+//! relay passes on only to a node whose lanes it serves over connections of its own. Whoever gets what it can neither pass
+//! on nor take (there is no such way, queue or tunnel) answers with step 2. A node uses a relay when all addresses of a
+//! living peer failed, goes on dialling, and drops the relayed connection when a direct one takes its lane: the relayed
+//! one counts as a connection like any other, dialled in knowledge of the last decision.
 //!
 //! ## Reasons
 //!

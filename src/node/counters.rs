@@ -34,6 +34,9 @@ counters! {
     LinksStalled "jidmesh_links_stalled_total" "" "Component connections closed because they took nothing for too long.";
     PeerLinksOpened "jidmesh_peer_links_opened_total" "" "Connections accepted on the mesh's port.";
     PeerRefused "jidmesh_peer_links_refused_total" "" "Connections on the mesh's port that were refused.";
+    TunnelsAccepted "jidmesh_relay_connections_total" "" "Connections accepted from nodes that another node relays, as they cannot be reached.";
+    RelayedBytes "jidmesh_relayed_bytes_total" "" "Bytes passed on between two other nodes that cannot reach each other.";
+    RelayRefused "jidmesh_relay_refused_total" "" "Pieces of relayed connections that found no way on: the connections broke.";
     DropPeerQueue "jidmesh_dropped_total" "reason=\"peer-queue-full\"" "Frames dropped, by reason.";
     AuthFailed "jidmesh_auth_failed_total" "" "Refused authentications.";
     BadInput "jidmesh_bad_input_total" "" "Links closed for input that no XML parser would take, or over a limit.";
@@ -176,6 +179,11 @@ pub mod gauge {
     pub const PEER_LANE_SERVED: Gauge = (
         "jidmesh_peer_lane_served",
         "1 when a connection that is not stuck serves this lane.",
+    );
+    /// By peer and lane, 0 or 1.
+    pub const PEER_LANE_RELAYED: Gauge = (
+        "jidmesh_peer_lane_relayed",
+        "1 when the connection that serves this lane goes through another node.",
     );
     /// By peer; a counter, though not a shard's, as are those below.
     pub const PEER_MESSAGES_SENT: Gauge = ("jidmesh_peer_messages_sent_total", "Messages queued for this peer.");

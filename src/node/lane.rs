@@ -1,7 +1,7 @@
 //! What travels between the shards of one node.
 
 use super::api::DataBatch;
-use super::cluster::MemberNews;
+use super::cluster::{Lane, MemberNews};
 use crate::table::names::Multi;
 use crate::table::rows::{Clock, RowSession};
 use crate::table::users::{Marker, Session};
@@ -28,6 +28,9 @@ pub(super) enum Verb {
     Marker(Option<PeerId>, u8, Marker),
     /// Send this packet to that node.
     Post(PeerId),
+    /// A piece of a relayed connection, as a message of this lane: to that node, or, come from it, to the tunnel here.
+    Passage(PeerId, Lane),
+    Tunnel(PeerId, Lane),
     /// An operator's question or answer, as a packet that came from that node, or from this one.
     Inquiry(Option<PeerId>),
     /// Send it back to its sender, this component, with this error code.
@@ -321,6 +324,10 @@ pub(super) enum Message {
     },
     /// The contacts of this session are being told that it is gone.
     Telling {
+        full: Box<str>,
+    },
+    /// This session gave way to a newer claim of another node.
+    Moved {
         full: Box<str>,
     },
     /// The probe (from, to) that is due when an absent user is back.

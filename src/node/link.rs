@@ -7,6 +7,7 @@ use super::express::Courses;
 use super::{Shard, cause_text};
 use crate::mesh::conn::Conn;
 use crate::mesh::hello::Address;
+use crate::mesh::peer::Reach;
 use crate::table::{PeerId, SeatId};
 use crate::wire::accept::{Accept, PeerKind};
 use crate::wire::scan::Scanner;
@@ -189,7 +190,7 @@ impl Shard {
             Kind::Peer(remote, PeerCargo { peer, conn, address }) => {
                 self.note_time(now);
                 let id = self.insert_link(now, remote, Stage::Peer(peer));
-                self.attach_peer(now, id, peer, *conn, address);
+                self.attach_peer(now, id, peer, Reach::Direct, *conn, address);
                 return id;
             }
         };

@@ -237,6 +237,8 @@ impl Shard {
                     }
                     Verb::User(path) => self.for_user(now, frame.source, bytes, path),
                     Verb::Returned(sm) => self.queue_returned(now, sm),
+                    Verb::Passage(peer, lane) => self.post_passage(now, peer, lane, bytes),
+                    Verb::Tunnel(peer, lane) => self.passage_here(now, peer, lane, bytes),
                     verb @ (Verb::Abroad(..) | Verb::Marker(..) | Verb::Outside | Verb::Post(_) | Verb::Inquiry(_)) => {
                         self.lane_abroad(now, verb, frame.source, bytes)
                     }
@@ -422,6 +424,7 @@ impl Shard {
             } => self.post_untold(peer, &bare, &resource, hops),
             Message::Member { peer, news } => self.member_news(now, peer, news),
             Message::Telling { full } => self.telling(now, full),
+            Message::Moved { full } => self.moved(now, full),
             Message::Absent { absent, pair } => self.note_absent(&absent, pair),
             Message::Returned { key, anew } => self.was_returned(now, key, anew),
             Message::SessionsTaken { sm, sessions } => self.sessions_taken(&sm, &sessions),

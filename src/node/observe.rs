@@ -50,6 +50,7 @@ impl Shard {
             self.farewells_may_follow(seat, payload);
         }
         if self.is_untrue_farewell(seat, header, payload) {
+            self.note_moved(now, payload);
             self.count(Counter::DropFarewell);
             return false;
         }

@@ -61,6 +61,7 @@ impl Shard {
                 return;
             }
             self.note_presence(payload, bare);
+            self.note_moved(now, payload);
         }
         let user = self.users.get(bare);
         if sm_would_drop(

@@ -103,6 +103,8 @@ pub struct LaneReport {
     pub lane: &'static str,
     /// A connection serves it, and is not stuck.
     pub served: bool,
+    /// The node through which that connection goes, when the two do not reach each other themselves.
+    pub relay: Option<String>,
     /// Bytes kept for the node.
     pub queue_bytes: u64,
     /// Of these, sent and not acknowledged.
@@ -222,4 +224,7 @@ pub struct ProbeReport {
     pub to_shard: Option<u16>,
     /// Microseconds there and back; `None`: no answer.
     pub round_trip_us: Option<u64>,
+    /// The node through which it went, when the two do not reach each other themselves; the shard that serves the
+    /// other node knows.
+    pub relay: Option<String>,
 }

@@ -251,6 +251,14 @@ fn mesh_worries(mesh: &MeshReport) -> Vec<String> {
         let members = mesh.members.iter().filter(|member| member.state == state);
         worries.extend(members.map(|member| format!("{} {what}", member.name)));
     }
+    for member in &mesh.members {
+        let relay = member
+            .link
+            .iter()
+            .flat_map(|link| &link.lanes)
+            .find_map(|lane| lane.relay.as_ref());
+        worries.extend(relay.map(|relay| format!("{} is reached through {relay} only", member.name)));
+    }
     let unreached = mesh.unreached.iter();
     worries.extend(unreached.map(|peer| format!("{} was never reached ({})", peer.address, peer.why)));
     worries

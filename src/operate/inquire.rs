@@ -148,7 +148,8 @@ fn place_text(report: &WhereReport) -> String {
     out
 }
 
-/// Round trips from each node (a line) to each node (a column): the slowest of all pairs of their shards.
+/// Round trips from each node (a line) to each node (a column): the slowest of all pairs of their shards, and through
+/// which node they go if the two do not reach each other themselves.
 fn matrix(test: &Selftest) -> String {
     let nodes: BTreeSet<&str> = test
         .probes
@@ -162,8 +163,16 @@ fn matrix(test: &Selftest) -> String {
             .and_modify(|slowest| *slowest = (*slowest).zip(probe.round_trip_us).map(|(a, b)| a.max(b)))
             .or_insert(probe.round_trip_us);
     }
+    let relayed = test
+        .probes
+        .iter()
+        .filter_map(|probe| Some(((&*probe.from, &*probe.to), probe.relay.as_deref()?)));
+    let relays: BTreeMap<(&str, &str), &str> = relayed.collect();
     let cell = |from, to| match cells.get(&(from, to)) {
-        Some(Some(us)) => millis(*us),
+        Some(Some(us)) => match relays.get(&(from, to)) {
+            Some(relay) => format!("{} through {}", millis(*us), clean(relay)),
+            None => millis(*us),
+        },
         Some(None) => "FAILED".into(),
         None => "unknown".into(),
     };
@@ -226,11 +235,16 @@ mod tests {
             to: to.into(),
             to_shard: round_trip_us.map(|_| 0),
             round_trip_us,
+            relay: None,
         }
     }
 
     #[test]
     fn the_matrix_shows_the_slowest_pair_and_every_failure() {
+        let through = ProbeReport {
+            relay: Some("b".into()),
+            ..probe("a", "d", 0, Some(3_000))
+        };
         let test = Selftest {
             passed: false,
             probes: vec![
@@ -239,6 +253,7 @@ mod tests {
                 probe("a", "b", 1, Some(2_500)),
                 probe("b", "a", 0, Some(90)),
                 probe("b", "a", 1, None),
+                through,
             ],
             problems: vec!["c:5348 was never reached".into()],
         };
@@ -250,12 +265,12 @@ mod tests {
                 .filter(|cell| !cell.is_empty())
                 .collect()
         };
-        assert_eq!(row("a "), ["a", "0.02 ms", "2.50 ms"]);
-        assert_eq!(row("b "), ["b", "FAILED", "unknown"]);
+        assert_eq!(row("a "), ["a", "0.02 ms", "2.50 ms", "3.00 ms through b"]);
+        assert_eq!(row("b "), ["b", "FAILED", "unknown", "unknown"]);
         for said in [
             "FAILED   b, shard 1, to a: no answer from all of its shards",
             "FAILED   c:5348 was never reached",
-            "FAILED: 5 probes, 1 without an answer",
+            "FAILED: 6 probes, 1 without an answer",
         ] {
             assert!(text.lines().any(|line| line == said), "{said}\n{text}");
         }

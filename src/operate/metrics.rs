@@ -249,6 +249,7 @@ impl Page {
         self.peer_lanes(mesh, gauge::PEER_IN_FLIGHT_BYTES, |lane| lane.in_flight_bytes);
         self.peer_lanes(mesh, gauge::PEER_CREDIT_BYTES, |lane| lane.credit_bytes);
         self.peer_lanes(mesh, gauge::PEER_LANE_SERVED, |lane| lane.served.into());
+        self.peer_lanes(mesh, gauge::PEER_LANE_RELAYED, |lane| lane.relay.is_some().into());
         let counters: [(gauge::Gauge, OfLink); 7] = [
             (gauge::PEER_MESSAGES_SENT, |link| link.messages_sent),
             (gauge::PEER_MESSAGES_RECEIVED, |link| link.messages_received),

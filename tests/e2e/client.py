@@ -110,8 +110,9 @@ class Client(slixmpp.ClientXMPP):
         return None
 
     def bodies(self, from_bare=None):
-        """Bodies of all messages so far, in order."""
+        """Bodies of all messages so far, in order; not of its own that came back as errors."""
         return [body_of(xml) for _, xml in self.seen if xml.tag == "{jabber:client}message" and body_of(xml) is not None
+                and xml.get("type") != "error"
                 and (from_bare is None or (xml.get("from") or "").split("/")[0] == from_bare)]
 
     # Actions

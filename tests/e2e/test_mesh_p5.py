@@ -5,6 +5,7 @@ import time
 
 import pytest
 
+from bed import wait_for
 from client import settle
 from mesh import NAMES
 from talk import Phone, Talk, in_order_once, not_disturbed, run, told, unreached, wrong_pictures
@@ -36,8 +37,8 @@ def inward(machines):
 
 @pytest.mark.parametrize("cut, length_s", [
     pytest.param(both_ways, 1, id="both-ways-1s"),
-    pytest.param(both_ways, 10, id="both-ways-10s", marks=PENDING),
-    pytest.param(outward, 10, id="outward-10s", marks=PENDING),
+    pytest.param(both_ways, 10, id="both-ways-10s"),
+    pytest.param(outward, 10, id="outward-10s"),
     pytest.param(inward, 1, id="inward-1s", marks=pytest.mark.full),
     pytest.param(inward, 10, id="inward-10s", marks=[PENDING, pytest.mark.full]),
     pytest.param(both_ways, 60, id="both-ways-60s", marks=[PENDING, pytest.mark.full]),
@@ -65,12 +66,12 @@ def test_after_a_partition_there_is_one_truth(mesh, cut, length_s):
         late = [Phone(machines, "sam/one", "m1"), Phone(machines, "sam/two", "m3"), Phone(machines, "eve/two", "m3"),
                 Phone(machines, "tim/r", "m1", again=False), Phone(machines, "tim/r", "m3", again=False)]
         logins = [asyncio.ensure_future(phone.on()) for phone in late]
-        await asyncio.sleep(max(0.0, start + length_s - time.monotonic()))
+        # By a thread of its own: the clients keep this one busy, and a partition of a second must not become one of three.
+        await asyncio.to_thread(lambda: (time.sleep(max(0.0, start + length_s - time.monotonic())), machines.hub.heal()))
+        healed = time.monotonic()
         if length_s >= 10:
             assert all(login.done() for login in logins), "both sides let users in: %s" % [
                 phone.jid + "@" + phone.where for phone, login in zip(late, logins) if not login.done()]
-        machines.hub.heal()
-        healed = time.monotonic()
         await asyncio.gather(*logins)
         everybody = phones + late
         problems = ["not looked yet"]
@@ -91,7 +92,7 @@ def test_after_a_partition_there_is_one_truth(mesh, cut, length_s):
                 # Shorter than anybody's patience: the connections are replaced, nothing is lost.
                 await talk.check()
             else:
-                in_order_once(talk.received())
+                in_order_once(talk.received(), "%s to %s" % (talk.sender.label, talk.receiver.label))
         not_disturbed(ann.client, bob.client, cid.client)
         assert len(ann.streams) == len(bob.streams) == len(cid.streams) == 1
         for phone in everybody:
@@ -114,7 +115,6 @@ async def what_is_wrong(machines, phones):
     return problems + wrong_pictures(one_each)
 
 
-@PENDING
 def test_two_machines_that_cannot_reach_each_other_use_the_third(mesh, full):
     """A loose mesh: m1 and m2 are cut from one another, m3 reaches both. Nobody is told away, and what they say arrives by way of m3."""
     machines = mesh()
@@ -151,7 +151,6 @@ def test_two_machines_that_cannot_reach_each_other_use_the_third(mesh, full):
     run(play())
 
 
-@PENDING
 def test_a_node_that_reaches_no_peer_serves_its_users_and_says_so(mesh):
     machines = mesh(start=False)
     machines["m1"].start_all()
@@ -170,7 +169,10 @@ def test_a_node_that_reaches_no_peer_serves_its_users_and_says_so(mesh):
 
     run(play())
     assert "m2.example.net" in machines["m1"].status()["health"], machines["m1"].status()["health"]
-    assert "m2.example.net" in machines["m1"].router.log()
+    # A short time alone is no news.
+    wait_for("its log says so", lambda: "serves its own users only" in machines["m1"].router.log(), 8)
+    said = next(line for line in machines["m1"].router.log().splitlines() if "serves its own users only" in line)
+    assert "m2.example.net" in said and "m3.example.net" in said, said
     for name in ("m2", "m3"):
         machines[name].start_all()
     machines.wait_ready()

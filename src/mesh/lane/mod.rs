@@ -5,8 +5,8 @@
 //!
 //! **When the peer dies** nobody knows how far it came. What it handled it had acknowledged before, but the last
 //! acknowledgements may have died with it. So the sender tells two kinds of unacknowledged messages apart: those that a
-//! living peer may have got, which must not be sent to anybody again, and those that it cannot have got, because the
-//! peer had been silent too long when they were first sent ([`DOUBT_US`]), or because they never were.
+//! living peer may have got, which must not be sent to anybody again, and those that were never sent: a peer that owes
+//! an answer for longer than [`DOUBT_US`] is sent nothing until it is heard. (It may hear all the same, and not be heard.)
 
 pub(super) mod queue;
 pub(super) mod receive;

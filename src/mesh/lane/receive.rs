@@ -213,7 +213,7 @@ mod tests {
         let mut out = Vec::new();
         while sender.ready_bytes() > 0 {
             let mut record = Vec::new();
-            sender.put_data(0, 0, 60_000, &mut record);
+            sender.put_data(0, 60_000, &mut record);
             for frame in Frames::new(&record) {
                 if let Frame::Data { bytes, .. } = frame.unwrap() {
                     out.extend_from_slice(bytes);

@@ -25,7 +25,7 @@ pub(crate) struct Sender {
     sent: u64,
     /// How far the stream was ever sent, over whatever connection.
     reached: u64,
-    /// What lies beyond was sent, if at all, when the peer had been silent for so long that it cannot have got it.
+    /// What lies beyond the peer cannot have got.
     doubtful: u64,
     /// When something was last heard from the peer, or when bytes were put under way and it owed nothing before.
     alive_at: Micros,
@@ -113,9 +113,13 @@ impl Sender {
         (self.sent > self.acked.max(self.arrived)).then_some(self.progress_at)
     }
 
-    /// Appends one data frame of at most `room` bytes, head included; there must be [`Sender::ready_bytes`]. `doubt_us`:
-    /// for so long a peer that lives may owe its answer.
-    pub(crate) fn put_data(&mut self, now: Micros, doubt_us: Micros, room: usize, out: &mut Vec<u8>) {
+    /// Nothing is sent to a peer that owes an answer for longer than `doubt_us`: it may be dead, or hear and not be heard.
+    pub(crate) fn may_send(&self, now: Micros, doubt_us: Micros) -> bool {
+        self.ready_bytes() > 0 && (self.sent == self.acked || now <= self.alive_at + doubt_us)
+    }
+
+    /// Appends one data frame of at most `room` bytes, head included; there must be [`Sender::ready_bytes`].
+    pub(crate) fn put_data(&mut self, now: Micros, room: usize, out: &mut Vec<u8>) {
         let len = self.ready_bytes().min(room - super::super::frame::DATA_HEAD_BYTES_MAX);
         assert!(len > 0, "nothing to send");
         if self.sent <= self.acked.max(self.arrived) {
@@ -126,15 +130,12 @@ impl Sender {
         self.queue.copy((self.sent - self.base) as usize, len, out);
         self.sent += len as u64;
         self.reached = self.reached.max(self.sent);
-        if now <= self.alive_at + doubt_us {
-            self.doubtful = self.reached;
-        }
+        self.doubtful = self.reached;
     }
 
-    /// Something came from the peer, over whatever connection: it may have got all that was sent.
+    /// Something came from the peer, over whatever connection.
     pub(crate) fn heard(&mut self, now: Micros) {
         self.alive_at = now;
-        self.doubtful = self.reached;
     }
 
     /// What the peer has received and allows. `Err`: what it says cannot be.
@@ -324,8 +325,8 @@ mod tests {
         assert_eq!(sender.send(0, &[&[3; 100]]), Err(Full));
         let end = sender.queued_bytes() as u64;
         let mut out = Vec::new();
-        sender.put_data(5, 0, 100, &mut out);
-        sender.put_data(6, 0, 10_000, &mut out);
+        sender.put_data(5, 100, &mut out);
+        sender.put_data(6, 10_000, &mut out);
         assert_eq!((sender.ready_bytes(), sender.in_flight_bytes()), (0, end));
         assert_eq!(sender.waits_since(), Some(5));
         let credit = |received| Credit {
@@ -349,7 +350,7 @@ mod tests {
                 .unwrap();
         }
         let mut out = Vec::new();
-        sender.put_data(0, 0, 60_000, &mut out);
+        sender.put_data(0, 60_000, &mut out);
         // Acknowledged within a message: that one is still unacknowledged.
         let credit = Credit {
             received: 50_000,
@@ -373,7 +374,7 @@ mod tests {
         let mut sender = Sender::new(1 << 20);
         sender.send(0, &[&[7; 1000]]).unwrap();
         let mut out = Vec::new();
-        sender.put_data(0, 0, 600, &mut out);
+        sender.put_data(0, 600, &mut out);
         let credit = Credit {
             received: 200,
             limit: 5000,
@@ -389,7 +390,9 @@ mod tests {
         let mut sender = Sender::new(1 << 20);
         let send = |sender: &mut Sender, now, message: u8| {
             sender.send(0, &[&[message; 9]]).unwrap();
-            sender.put_data(now, DOUBT_US, 1_000, &mut Vec::new());
+            if sender.may_send(now, DOUBT_US) {
+                sender.put_data(now, 1_000, &mut Vec::new());
+            }
         };
         send(&mut sender, 1_000, 1);
         let credit = Credit {
@@ -428,7 +431,7 @@ mod tests {
         let mut sender = Sender::new(1 << 20);
         sender.send(0, &[&[1; 9]]).unwrap();
         sender.send(0, &[&[2; 900]]).unwrap();
-        sender.put_data(0, 100, 60, &mut Vec::new());
+        sender.put_data(0, 60, &mut Vec::new());
         let mut left = sender.restart();
         let mut message = Vec::new();
         assert_eq!(left.next_into(&mut message), Some(Seen::Perhaps));

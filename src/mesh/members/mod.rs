@@ -15,7 +15,8 @@
 //! declared dead, and comes back by itself. Cost at 64 nodes: 2.5 probes and their answers a second and node.
 //!
 //! Healing (P5): when a connection to a member comes up, the member is greeted at once; one that was declared down hears
-//! so, takes a new generation of its identity and is alive again, one round trip later.
+//! so, takes a new generation of its identity and is alive again, one round trip later. After a partition each side brings
+//! along that the other is dead; a member that a connection reaches is not dead for that, but has time to hear of it.
 
 mod identity;
 
@@ -111,6 +112,8 @@ pub struct Members {
     foca: Foca<Id, Bytes, SmallRng, NoCustomBroadcast>,
     world: World,
     known: BTreeMap<Arc<str>, Known>,
+    /// Members that a connection reaches, and in which life.
+    reached: BTreeMap<Box<str>, u64>,
     grace_us: Micros,
 }
 
@@ -120,6 +123,8 @@ struct Known {
     generation: u64,
     addresses: Arc<[Address]>,
     swim: State,
+    /// A connection reaches it.
+    reached: bool,
     /// Its process is lost, and waited for until then.
     lost_until: Option<Micros>,
     /// It said that it leaves.
@@ -171,6 +176,7 @@ impl Members {
                 rejoined: false,
             },
             known: BTreeMap::new(),
+            reached: BTreeMap::new(),
             grace_us,
         }
     }
@@ -189,6 +195,7 @@ impl Members {
     /// A connection to a member is up.
     pub fn peer_up(&mut self, now: Micros, node: &str, incarnation: u64, addresses: &[Address]) {
         self.world.now = now;
+        self.reached.insert(node.into(), incarnation);
         let known = self.known.get_mut(node);
         let generation = known.as_ref().map_or(0, |known| known.generation);
         if let Some(known) = known
@@ -210,6 +217,7 @@ impl Members {
     /// No connection reaches a member any more.
     pub fn peer_lost(&mut self, now: Micros, node: &str, loss: Loss) {
         self.world.now = now;
+        self.reached.remove(node);
         let Some(known) = self.known.get_mut(node) else { return };
         match loss {
             Loss::Process | Loss::Restarting => known.lost_until = Some(now + self.grace_us),
@@ -362,6 +370,7 @@ impl Members {
             known.swim = member.state();
         }
         for (node, known) in &mut self.known {
+            known.reached = self.reached.get(&**node) == Some(&known.incarnation);
             if known.lost_until.is_some_and(|until| now >= until) {
                 known.lost_until = None;
                 known.left = true;
@@ -392,6 +401,7 @@ impl Known {
             generation: id.generation,
             addresses: Arc::clone(&id.addresses),
             swim: State::Alive,
+            reached: false,
             lost_until: None,
             left: false,
             told: None,
@@ -417,6 +427,7 @@ impl Known {
             (_, Some(until), _) => MemberState::ProcessLost { until },
             (_, _, State::Alive) => MemberState::Alive,
             (_, _, State::Suspect) => MemberState::Suspect,
+            (_, _, State::Down) if self.reached => MemberState::Suspect,
             (_, _, State::Down) => MemberState::Dead,
         }
     }

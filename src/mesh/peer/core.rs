@@ -17,7 +17,7 @@ use super::super::{CloseCause, Lane, Level, LinkId, Micros};
 use super::DATA_HEAD_BYTES_MAX;
 use super::dial::{DialFailure, DialId, Dialler};
 use super::event::{AnewCause, LaneStatus, Loss, PeerCounters, PeerEvent, PeerStatus};
-use super::line::{Line, LineState, Phase, STALL_US};
+use super::line::{Line, LineState, Phase, Reach, STALL_US};
 use rand_chacha::ChaCha20Rng;
 use std::collections::VecDeque;
 use std::ops::Range;
@@ -84,12 +84,20 @@ pub(super) struct LaneState {
     pub(super) sender: Sender,
     pub(super) receiver: Receiver,
     pub(super) serving: Option<LinkId>,
+    /// How the line that serves, or served last, reaches the peer.
+    reach: Reach,
     /// Number of the last decision.
     pub(super) decision: u64,
     /// When it was decided, until the peer shows that it knows.
     unconfirmed_since: Option<Micros>,
     dialler: Dialler,
     stuck: bool,
+}
+
+impl LaneState {
+    pub(super) fn is_relayed(&self) -> bool {
+        self.serving.is_some() && self.reach == Reach::Relayed
+    }
 }
 
 impl Core {
@@ -111,6 +119,7 @@ impl Core {
                 sender: Sender::new(usize::try_from(share).unwrap_or(usize::MAX)),
                 receiver: Receiver::default(),
                 serving: None,
+                reach: Reach::Direct,
                 decision: 0,
                 unconfirmed_since: None,
                 dialler: Dialler::starting(now + delay),
@@ -206,7 +215,10 @@ impl Core {
             .and_then(|dial| self.lanes[state.lane.index()].dialler.finished(dial))
         {
             state.was_dialled = true;
-            self.reached_at = Some(address);
+            match state.reach {
+                Reach::Direct => self.reached_at = Some(address),
+                Reach::Relayed => self.dial_again_later(now, state.lane),
+            }
         }
         if plain && former.is_none() {
             self.log(
@@ -299,6 +311,17 @@ impl Core {
         self.dial_failed_later(now, state);
         if state.phase == Phase::Greeting && matches!(cause, CloseCause::Eof | CloseCause::Reset) {
             self.answered_without_process(now, None);
+        }
+    }
+
+    /// The way of one lane is open: what the others dialled in vain so far need not be waited for.
+    fn dial_others(&mut self, now: Micros, reached: Lane) {
+        let delay = if self.decides() { 0 } else { SECOND_DIAL_US };
+        for lane in Lane::ALL.into_iter().filter(|lane| *lane != reached) {
+            let state = &mut self.lanes[lane.index()];
+            if state.serving.is_none() || state.stuck || state.is_relayed() {
+                state.dialler.abandon(now, delay);
+            }
         }
     }
 
@@ -502,13 +525,22 @@ impl Core {
         let lane = &mut self.lanes[state.lane.index()];
         self.served_epoch = Some(self.epoch);
         lane.serving = Some(state.link);
+        let reach = std::mem::replace(&mut lane.reach, state.reach);
         lane.unconfirmed_since = Some(now);
         lane.stuck = false;
         lane.sender.resume(now, credit)?;
         state.phase = Phase::Serving;
         state.asked_at = None;
         self.counters.connections += 1;
+        if state.reach == Reach::Direct {
+            self.dial_others(now, state.lane);
+        }
         if state.lane == Lane::Control {
+            match (reach, state.reach) {
+                (Reach::Direct, Reach::Relayed) => self.log(Level::Warning, "reached through another node only".into()),
+                (Reach::Relayed, Reach::Direct) => self.log(Level::Notice, "reached directly again".into()),
+                _ => {}
+            }
             self.reached();
         }
         Ok(())
@@ -630,6 +662,7 @@ impl Core {
         if !state.is_serving() {
             return;
         }
+        let doubt_us = self.doubt_us();
         let lane = &mut self.lanes[state.lane.index()];
         if lane.receiver.has_news() {
             let (credit, arrived) = (lane.receiver.tell(), lane.receiver.arrived());
@@ -643,23 +676,28 @@ impl Core {
             self.datagrams.pop_front();
         }
         let room = PLAINTEXT_BYTES_MAX - out.len();
-        if lane.sender.ready_bytes() > 0 && room > 2 * DATA_HEAD_BYTES_MAX {
-            let doubt_us = DOUBT_US + 2 * self.round_trip_us.unwrap_or(0);
-            lane.sender.put_data(now, doubt_us, room, out);
+        if lane.sender.may_send(now, doubt_us) && room > 2 * DATA_HEAD_BYTES_MAX {
+            lane.sender.put_data(now, room, out);
         }
     }
 
-    pub(super) fn has_frames(&self, state: &LineState) -> bool {
+    /// For so long a peer that lives may owe its answer.
+    fn doubt_us(&self) -> Micros {
+        DOUBT_US + 2 * self.round_trip_us.unwrap_or(0)
+    }
+
+    pub(super) fn has_frames(&self, now: Micros, state: &LineState) -> bool {
         let lane = &self.lanes[state.lane.index()];
         let serving = state.is_serving()
-            && (lane.sender.ready_bytes() > 0 || (state.lane == Lane::Control && !self.datagrams.is_empty()));
+            && (lane.sender.may_send(now, self.doubt_us())
+                || (state.lane == Lane::Control && !self.datagrams.is_empty()));
         serving || !state.urgent.is_empty()
     }
 
     /// Whether the line has something to say that should not wait.
-    pub(super) fn is_pressing(&self, state: &LineState) -> bool {
+    pub(super) fn is_pressing(&self, now: Micros, state: &LineState) -> bool {
         let news = state.is_serving() && self.lanes[state.lane.index()].receiver.has_news();
-        news || (state.phase != Phase::Greeting && self.has_frames(state))
+        news || (state.phase != Phase::Greeting && self.has_frames(now, state))
     }
 
     // --- Dials, and the peer's state.
@@ -668,6 +706,15 @@ impl Core {
         Lane::ALL
             .into_iter()
             .find(|lane| self.lanes[lane.index()].dialler.is(dial))
+    }
+
+    /// A relay is for when all addresses failed.
+    pub(super) fn wants_relay(&self, dial: DialId) -> Option<Lane> {
+        self.lane_of(dial).filter(|lane| {
+            let state = &self.lanes[lane.index()];
+            let served = state.serving.is_some() && !state.stuck;
+            !self.stopped && !served && state.dialler.ends_round(self.addresses.len())
+        })
     }
 
     pub(super) fn dial_failed(&mut self, now: Micros, dial: DialId, failure: &DialFailure) {
@@ -685,12 +732,16 @@ impl Core {
 
     /// A connection came to nothing: if it was dialled here, the next dial waits longer.
     fn dial_failed_later(&mut self, now: Micros, state: &LineState) {
-        let addresses = self.addresses.len();
         let dialler = &mut self.lanes[state.lane.index()].dialler;
         let greeting = state.dial.and_then(|dial| dialler.finished(dial)).is_some();
         if greeting || state.was_dialled {
-            dialler.failed(now, addresses, &mut self.rng);
+            self.dial_again_later(now, state.lane);
         }
+    }
+
+    fn dial_again_later(&mut self, now: Micros, lane: Lane) {
+        let addresses = self.addresses.len();
+        self.lanes[lane.index()].dialler.failed(now, addresses, &mut self.rng);
     }
 
     /// The peer's machine answered, and its process did not.
@@ -792,7 +843,7 @@ impl Core {
     /// Nothing serves the lane well, and no connection for it is on its way.
     fn needs_dial(&self, lane: Lane, lines: &[Line]) -> bool {
         let state = &self.lanes[lane.index()];
-        let served = state.serving.is_some() && !state.stuck;
+        let served = state.serving.is_some() && !state.stuck && !state.is_relayed();
         let coming = |line: &Line| {
             line.state.lane == lane && matches!(line.state.phase, Phase::Greeting | Phase::Joining { .. })
         };
@@ -820,6 +871,7 @@ impl Core {
     pub(super) fn status(&self, side: impl Fn(LinkId) -> Option<Side>) -> PeerStatus {
         let lanes = self.lanes.each_ref().map(|lane| LaneStatus {
             served_by: lane.serving.and_then(&side),
+            relayed: lane.serving.filter(|_| lane.is_relayed()),
             stuck: lane.stuck,
             queued_bytes: lane.sender.queued_bytes() as u64,
             in_flight_bytes: lane.sender.in_flight_bytes(),

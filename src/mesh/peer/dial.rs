@@ -28,6 +28,8 @@ pub const PAUSE_US_MAX: Micros = 2_000_000;
 const PAUSE_US_FIRST: Micros = 100_000;
 /// No two dials within so long, however well they went, microseconds.
 const PAUSE_US_MIN: Micros = 50_000;
+/// A dial without an answer for so long has lost a packet, and the kernel sends the next one after a second.
+const DIAL_US_VAIN: Micros = 300_000;
 /// A dial of which the shell says nothing for so long is forgotten, microseconds.
 const DIAL_US_FORGOTTEN: Micros = DIAL_US_MAX + HANDSHAKE_US_MAX;
 
@@ -84,6 +86,11 @@ impl Dialler {
             .is_some_and(|(under_way, ..)| *under_way == dial)
     }
 
+    /// The address now dialled is the last of a round, or a whole round has failed before.
+    pub(crate) fn ends_round(&self, addresses: usize) -> bool {
+        self.failures > 0 || (self.address + 1).is_multiple_of(addresses.max(1))
+    }
+
     /// No connection came of it: the next goes to the next address, after a pause.
     pub(crate) fn failed(&mut self, now: Micros, addresses: usize, rng: &mut impl RngCore) {
         self.address += 1;
@@ -107,6 +114,12 @@ impl Dialler {
             self.under_way = None;
         }
         late
+    }
+
+    /// The peer answers elsewhere: a dial that has been under way for long met the cut, and the next one goes `delay` later.
+    pub(crate) fn abandon(&mut self, now: Micros, delay: Micros) {
+        self.under_way.take_if(|(.., at)| now >= *at + DIAL_US_VAIN);
+        self.needed(now, delay);
     }
 
     /// A connection that served is lost or stuck: the next dial goes `delay` later.

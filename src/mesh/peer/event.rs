@@ -100,6 +100,8 @@ pub struct PeerStatus {
 pub struct LaneStatus {
     /// The side that opened the connection that serves it.
     pub served_by: Option<Side>,
+    /// The link that serves it, if that is [`Reach::Relayed`](super::Reach::Relayed).
+    pub relayed: Option<LinkId>,
     /// Bytes or a question are unanswered for too long.
     pub stuck: bool,
     /// Bytes kept for the peer.

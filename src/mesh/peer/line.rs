@@ -16,6 +16,15 @@ pub const STALL_US: Micros = 1_000_000;
 /// How long a line may stand between its handshake and the decision about it, microseconds.
 pub(super) const JOIN_US_MAX: Micros = 2_000_000;
 
+/// How a connection's bytes travel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reach {
+    /// Over a socket between the two nodes.
+    Direct,
+    /// Through another node, for want of better: the peer is dialled on.
+    Relayed,
+}
+
 /// A connection of a peer.
 pub(super) struct Line {
     pub(super) conn: Conn,
@@ -27,6 +36,7 @@ pub(super) struct Line {
 pub(super) struct LineState {
     pub(super) link: LinkId,
     pub(super) lane: Lane,
+    pub(super) reach: Reach,
     pub(super) phase: Phase,
     /// The dial that it came from, until its handshake is done.
     pub(super) dial: Option<DialId>,
@@ -62,10 +72,11 @@ pub(super) enum Phase {
 }
 
 impl LineState {
-    pub(super) fn new(now: Micros, link: LinkId, lane: Lane) -> LineState {
+    pub(super) fn new(now: Micros, link: LinkId, lane: Lane, reach: Reach) -> LineState {
         LineState {
             link,
             lane,
+            reach,
             phase: Phase::Greeting,
             dial: None,
             was_dialled: false,

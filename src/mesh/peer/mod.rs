@@ -11,7 +11,7 @@ mod line;
 
 pub use dial::{DIAL_US_MAX, DialFailure, DialId, PAUSE_US_MAX};
 pub use event::{AnewCause, LaneStatus, Loss, PeerCounters, PeerEvent, PeerStatus};
-pub use line::{HEARTBEAT_US, STALL_US};
+pub use line::{HEARTBEAT_US, Reach, STALL_US};
 
 pub use super::lane::send::{Full, Seen, Unacknowledged};
 
@@ -100,8 +100,8 @@ impl Peer {
     }
 
     /// A connection whose other side is this peer, established by whoever accepted or dialled it.
-    pub fn attached(&mut self, now: Micros, link: LinkId, conn: Conn) {
-        let state = LineState::new(now, link, conn.lane());
+    pub fn attached(&mut self, now: Micros, link: LinkId, reach: Reach, conn: Conn) {
+        let state = LineState::new(now, link, conn.lane(), reach);
         self.lines.push(Line { conn, state });
         let index = self.lines.len() - 1;
         if self.lines.len() > LINES_MAX {
@@ -112,20 +112,26 @@ impl Peer {
         self.settle(now);
     }
 
-    /// A dial that [`PeerEvent::Dial`] asked for is connected.
-    pub fn dialled(&mut self, now: Micros, dial: DialId, link: LinkId) {
+    /// A dial that [`PeerEvent::Dial`] asked for is connected; if it failed, and [`Peer::wants_relay`], through another
+    /// node.
+    pub fn dialled(&mut self, now: Micros, dial: DialId, link: LinkId, reach: Reach) {
         let Some(lane) = self.core.lane_of(dial) else {
             self.core.push(PeerEvent::CloseLink(link));
             return;
         };
         let conn = Conn::dial(now, &self.core.local, lane, &mut self.core.rng);
-        let mut state = LineState::new(now, link, lane);
+        let mut state = LineState::new(now, link, lane, reach);
         state.dial = Some(dial);
         state.knows = self.core.lanes[lane.index()].decision;
         state.incarnation = self.core.incarnation;
         self.core.want(&mut state);
         self.lines.push(Line { conn, state });
         self.settle(now);
+    }
+
+    /// The lane of a dial that failed, if nothing serves it: another node that reaches the peer would be welcome.
+    pub fn wants_relay(&self, dial: DialId) -> Option<Lane> {
+        self.core.wants_relay(dial)
     }
 
     /// A dial failed.
@@ -219,7 +225,7 @@ impl Peer {
             }
             result = conn.seal(&self.plaintext, into);
         }
-        if into.len() - start >= OUTPUT_BYTES_MAX && self.core.has_frames(state) {
+        if into.len() - start >= OUTPUT_BYTES_MAX && self.core.has_frames(now, state) {
             self.core.want(state);
         }
         debug_assert!(result.is_ok(), "only established connections seal");
@@ -282,6 +288,11 @@ impl Peer {
     /// A connection reaches the peer.
     pub fn is_up(&self) -> bool {
         self.core.is_up()
+    }
+
+    /// What this lane carries goes through another node.
+    pub fn is_relayed(&self, lane: Lane) -> bool {
+        self.core.lanes[lane.index()].is_relayed()
     }
 
     /// What an operator wants to see.
@@ -352,7 +363,7 @@ impl Peer {
             }
         }
         for line in &mut self.lines {
-            if line.conn.has_output() || self.core.is_pressing(&line.state) {
+            if line.conn.has_output() || self.core.is_pressing(now, &line.state) {
                 self.core.want(&mut line.state);
             }
         }

@@ -325,7 +325,7 @@ proptest! {
         acceptor.received_early(&bytes, &mut scratch).unwrap();
         let mut peer = super::super::peer::Peer::new(NOW, &b, "a.test", Vec::new(), 1 << 20, rng(3));
         let link = super::super::LinkId { slot: 1, generation: 1 };
-        peer.attached(NOW, link, acceptor);
+        peer.attached(NOW, link, super::super::peer::Reach::Direct, acceptor);
         while peer.next_message(NOW).is_some() {}
         peer.tick(NOW + 1);
         peer.take_output(NOW + 1, link, &mut Vec::new());

@@ -2,7 +2,7 @@
 
 use super::super::conn::{Conn, Local, Scratch};
 use super::super::hello::Address;
-use super::super::peer::{DIAL_US_MAX, DialFailure, DialId, Peer, PeerEvent};
+use super::super::peer::{DIAL_US_MAX, DialFailure, DialId, Peer, PeerEvent, Reach};
 use super::super::{CloseCause, Lane, LinkId, Micros};
 use super::{local, rng};
 use rand_chacha::ChaCha20Rng;
@@ -30,6 +30,8 @@ struct Cable {
     wires: [Wire; 2],
     /// Writes wait.
     wants: [bool; 2],
+    /// Another node passes its bytes on: a cut between the two does not matter.
+    reach: Reach,
     /// The side closed when it has written its last; the other hears of it then.
     closing: [bool; 2],
     closed: [bool; 2],
@@ -39,7 +41,7 @@ pub(crate) struct Node {
     pub(crate) local: Arc<Local>,
     pub(crate) peers: BTreeMap<String, Peer>,
     /// Accepted links whose handshake is under way.
-    accepting: BTreeMap<u32, Conn>,
+    accepting: BTreeMap<u32, (Conn, Reach)>,
     pub(crate) alive: bool,
     /// It takes no messages.
     pub(crate) lazy: bool,
@@ -61,6 +63,8 @@ pub(crate) struct Net {
     dials: Vec<(Micros, usize, String, DialId, Option<usize>)>,
     /// Directions that are dead: (from, to).
     pub(crate) cut: Vec<(usize, usize)>,
+    /// There is a node that passes on what a cut stops.
+    pub(crate) relay: bool,
     links: u32,
     pub(crate) dials_seen: usize,
 }
@@ -96,6 +100,7 @@ impl Net {
             cables: Vec::new(),
             dials: Vec::new(),
             cut: Vec::new(),
+            relay: false,
             links: 0,
             dials_seen: 0,
         }
@@ -211,6 +216,9 @@ impl Net {
         self.dials = later;
         let due: Vec<(Micros, usize, String, DialId, Option<usize>)> = due;
         for (_, from, peer, dial, to) in due {
+            let relay = self.relay && to.is_none() && self.peer_mut(from, &peer).wants_relay(dial).is_some();
+            let reach = if relay { Reach::Relayed } else { Reach::Direct };
+            let to = to.or_else(|| (0..self.nodes.len()).find(|index| relay && name(*index) == peer));
             let Some(to) = to else {
                 self.fail_dial(from, &peer, dial, &DialFailure::Silent);
                 continue;
@@ -222,16 +230,17 @@ impl Net {
             let links = [self.link(), self.link()];
             let node = &mut self.nodes[to];
             node.accepting
-                .insert(links[1].slot, Conn::accept(now, &node.local, &mut node.rng));
+                .insert(links[1].slot, (Conn::accept(now, &node.local, &mut node.rng), reach));
             self.cables.push(Cable {
                 ends: [(from, links[0]), (to, links[1])],
                 wires: Default::default(),
                 wants: [false, false],
+                reach,
                 closing: [false; 2],
                 closed: [false; 2],
             });
             if self.nodes[from].alive && self.nodes[from].peers.contains_key(&peer) {
-                self.peer_mut(from, &peer).dialled(now, dial, links[0]);
+                self.peer_mut(from, &peer).dialled(now, dial, links[0], reach);
             }
         }
     }
@@ -255,9 +264,9 @@ impl Net {
     fn deliver(&mut self, index: usize, side: usize) {
         let now = self.now;
         loop {
+            let cut = self.stops(index, side);
             let cable = &mut self.cables[index];
-            let (from, to) = (cable.ends[side].0, cable.ends[1 - side]);
-            let cut = self.cut.contains(&(from, to.0));
+            let to = cable.ends[1 - side];
             let due = cable.wires[side].pieces.front().is_some_and(|piece| piece.0 <= now);
             if cut || !due || self.nodes[to.0].stopped {
                 break;
@@ -274,20 +283,26 @@ impl Net {
         let cable = &self.cables[index];
         let ended =
             cable.closed[side] && cable.wires[side].pieces.is_empty() && !self.nodes[cable.ends[1 - side].0].stopped;
-        if ended && !cable.closed[1 - side] && !self.cut.contains(&(cable.ends[side].0, cable.ends[1 - side].0)) {
+        if ended && !cable.closed[1 - side] && !self.stops(index, side) {
             self.break_side(index, 1 - side, CloseCause::Eof);
         }
     }
 
+    /// Nothing gets from this side of a cable to the other.
+    fn stops(&self, index: usize, side: usize) -> bool {
+        let Cable { ends, reach, .. } = &self.cables[index];
+        *reach == Reach::Direct && self.cut.contains(&(ends[side].0, ends[1 - side].0))
+    }
+
     fn receive(&mut self, node: usize, link: LinkId, bytes: &[u8]) {
         let now = self.now;
-        if let Some(mut conn) = self.nodes[node].accepting.remove(&link.slot) {
+        if let Some((mut conn, reach)) = self.nodes[node].accepting.remove(&link.slot) {
             let result = conn.received_early(bytes, &mut Scratch::default());
             if result.is_ok() && conn.is_established() {
                 let peer = conn.hello().unwrap().node.clone();
-                self.peer_mut(node, &peer).attached(now, link, conn);
+                self.peer_mut(node, &peer).attached(now, link, reach, conn);
             } else {
-                self.nodes[node].accepting.insert(link.slot, conn);
+                self.nodes[node].accepting.insert(link.slot, (conn, reach));
                 self.mark(node, link, true, result.is_err());
             }
             return;
@@ -315,7 +330,7 @@ impl Net {
         }
         if std::mem::take(&mut cable.wants[side]) {
             let mut bytes = Vec::new();
-            if let Some(conn) = self.nodes[node].accepting.get_mut(&link.slot) {
+            if let Some((conn, _)) = self.nodes[node].accepting.get_mut(&link.slot) {
                 conn.take_output(&mut bytes);
             } else {
                 for peer in self.nodes[node].peers.values_mut() {

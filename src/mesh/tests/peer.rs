@@ -27,7 +27,7 @@ impl Numbers {
             if *peer != format!("n{from}.test") {
                 continue;
             }
-            let number = u64::from_be_bytes(message[..8].try_into().unwrap());
+            let number = number(message);
             let control = u64::from_be_bytes(message[8..16].try_into().unwrap());
             assert_eq!(number, next[lane.index()], "{lane:?} from {from} to {to}");
             next[lane.index()] += 1;
@@ -197,6 +197,61 @@ fn one_direction_dead_under_load() {
     });
 }
 
+/// The peer hears and is not heard.
+#[test]
+fn what_counts_as_never_seen_never_was() {
+    let mut net = pair(10);
+    net.run(1_000_000);
+    net.cut.push((1, 0));
+    let mut numbers = Numbers::default();
+    for _ in 0..1_500 {
+        numbers.send(&mut net, 0, 1, Lane::Data, 50);
+        net.step();
+    }
+    let now = net.now;
+    let got: Vec<u64> = net.nodes[1].got.iter().map(|(.., message)| number(message)).collect();
+    let [_, mut left] = net.peer(0, 1).declare_dead(now);
+    let (mut message, mut kinds) = (Vec::new(), [0, 0]);
+    while let Some(seen) = left.next_into(&mut message) {
+        kinds[usize::from(seen == Seen::Never)] += 1;
+        assert!(
+            seen == Seen::Perhaps || !got.contains(&number(&message)),
+            "{}",
+            number(&message)
+        );
+    }
+    assert!(kinds[0] > 100 && kinds[1] > 100, "{kinds:?}");
+}
+
+fn number(message: &[u8]) -> u64 {
+    u64::from_be_bytes(message[..8].try_into().unwrap())
+}
+
+#[test]
+fn cuts_with_a_relay_under_load() {
+    let mut times = [0; 2];
+    let mut net = load_with(9, 60_000, |net, step| {
+        net.relay = true;
+        match step % 20_000 {
+            2_000 => net.cut_both(0, 1),
+            12_000 => net.cut.clear(),
+            _ => {}
+        }
+        let relayed = net.peer(0, 1).is_relayed(Lane::Data);
+        times[usize::from(relayed)] += 1;
+        // Found within three seconds, and left within as many.
+        match step % 20_000 {
+            8_000..=11_999 => assert!(relayed && net.peer(1, 0).is_relayed(Lane::Control), "at {step}"),
+            0..=1_999 | 18_000..=19_999 => assert!(!relayed, "at {step}"),
+            _ => {}
+        }
+    });
+    assert!(times[1] > 3 * 4_000);
+    let dials = net.peer(0, 1).status().counters.dials;
+    assert!(dials < 60, "{dials} dials in half a minute");
+    assert_eq!(net.open_cables(), 2);
+}
+
 #[test]
 fn a_cut_heals_within_the_longest_pause() {
     let mut net = pair(7);
@@ -214,6 +269,13 @@ fn a_cut_heals_within_the_longest_pause() {
     }
     let dials = net.dials_seen;
     assert!(dials < 120, "{dials} dials in a minute");
+    // Control and data are up together.
+    net.run(200_000);
+    let lanes = net.peer(0, 1).status().lanes;
+    assert!(
+        lanes.iter().all(|lane| lane.served_by.is_some() && !lane.stuck),
+        "{lanes:?}"
+    );
 }
 
 #[test]

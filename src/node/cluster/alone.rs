@@ -28,7 +28,7 @@ impl Alone {
 }
 
 impl PeerView {
-    fn is_reached(&self) -> bool {
+    pub(super) fn is_reached(&self) -> bool {
         matches!(self.state, PeerState::Joining | PeerState::Ready)
     }
 }

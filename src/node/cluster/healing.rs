@@ -14,7 +14,7 @@ use crate::node::lane::Message;
 use crate::table::names::Multi;
 use crate::wire::NS_CLIENT;
 use crate::wire::edit;
-use crate::wire::header::{Payload, PayloadKind};
+use crate::wire::header::{self, Frame, Payload, PayloadKind, Route};
 use std::collections::VecDeque;
 
 /// Most notes of one shard: beyond it pictures of the longest absent stay wrong until they change.
@@ -26,9 +26,13 @@ const PROBES_PER_TICK: usize = 500;
 /// After a row came back other nodes have so long to hear of it too, microseconds.
 const SETTLED_US: Micros = 1_000_000;
 
-/// Sessions of which this node tells that they are gone, remembered for so long, microseconds; and so many.
+/// Sessions of which this node tells that they are gone, or that gave way, are remembered for so long, microseconds; and
+/// so many.
 const TELLING_US: Micros = 15_000_000;
 const TELLING_MAX: usize = 4_096;
+
+/// So many probes that are due are searched for the same one.
+const SAME_MAX: usize = 256;
 
 /// A probe to be sent: from whom, to whom (bare JIDs).
 type Pair = (Box<str>, Box<str>);
@@ -40,6 +44,8 @@ pub(super) struct Healing {
     notes: usize,
     /// Full JIDs whose contacts are being told.
     telling: VecDeque<(Micros, Box<str>)>,
+    /// Full JIDs that gave way to a newer claim.
+    moved: VecDeque<(Micros, Box<str>)>,
     due: VecDeque<(Micros, Pair)>,
 }
 
@@ -54,43 +60,53 @@ impl Shard {
 
     /// Every shard: the contacts of this session are being told that it is gone.
     pub(in crate::node) fn telling(&mut self, now: Micros, full: Box<str>) {
-        let Some(cluster) = &mut self.cluster else { return };
-        let telling = &mut cluster.healing.telling;
-        while telling.front().is_some_and(|(at, _)| at + TELLING_US <= now) || telling.len() >= TELLING_MAX {
-            telling.pop_front();
+        if let Some(cluster) = &mut self.cluster {
+            remember(&mut cluster.healing.telling, now, full);
         }
-        telling.push_back((now, full));
+    }
+
+    /// Every shard: this session gave way to a newer claim.
+    pub(in crate::node) fn moved(&mut self, now: Micros, full: Box<str>) {
+        if let Some(cluster) = &mut self.cluster {
+            remember(&mut cluster.healing.moved, now, full);
+        }
     }
 
     /// A presence from sm: is it one that tells a contact what may turn out to be untrue?
     pub(in crate::node) fn note_told(&mut self, now: Micros, payload: &Payload<'_>) {
-        let Some(cluster) = self
-            .cluster
-            .as_ref()
-            .filter(|cluster| !cluster.healing.telling.is_empty())
-        else {
+        let cluster = self.cluster.as_ref();
+        let told = cluster.and_then(|cluster| farewell_of(&cluster.healing.telling, payload));
+        let Some((absent, contact)) = told.filter(|_| self.is_torn()) else {
             return;
         };
-        let is_farewell =
-            payload.kind == PayloadKind::Presence && payload.kind_attr.is_some_and(|kind| kind.0 == b"unavailable");
-        if !is_farewell || !self.is_torn() {
-            return;
-        }
-        let from = payload.from.and_then(|from| from.unescape());
-        let to = payload.to.and_then(|to| to.unescape());
-        let (Some(from), Some(to)) = (from, to) else {
+        let owner = self.owner(&absent);
+        let pair = (contact, absent.clone());
+        self.tell(now, owner, Message::Absent { absent, pair });
+    }
+
+    /// A contact is about to hear, or would have heard, that a session is gone which gave way to others: he has seen those
+    /// of this side only, and asks for the rest. Not before this frame is on its way: it may be old.
+    pub(in crate::node) fn note_moved(&mut self, now: Micros, payload: &Payload<'_>) {
+        let cluster = self.cluster.as_ref();
+        let Some((absent, contact)) = cluster.and_then(|cluster| farewell_of(&cluster.healing.moved, payload)) else {
             return;
         };
-        let Some(full) = jid::full_key(&from) else { return };
-        if !cluster.healing.telling.iter().any(|(_, telling)| **telling == *full) {
+        // A resource: not in the roster, but told by the client itself.
+        let directed = payload.to.is_some_and(|to| to.0.contains(&b'/'));
+        if directed || contact == absent || !self.is_served(&contact) {
             return;
         }
-        if let (Some(absent), Some(contact)) = (jid::bare_key(&from), jid::bare_key(&to)) {
-            let (absent, contact): (Box<str>, Box<str>) = (absent.into(), contact.into());
-            let owner = self.owner(&absent);
-            let pair = (contact, absent.clone());
-            self.tell(now, owner, Message::Absent { absent, pair });
+        let Some(cluster) = &mut self.cluster else { return };
+        let (due, pair) = (&mut cluster.healing.due, (contact, absent));
+        // One user's sessions end together.
+        if due.iter().rev().take(SAME_MAX).any(|(_, known)| *known == pair) {
+            return;
         }
+        if due.len() >= NOTES_MAX {
+            return self.count(Counter::HealingNotesLost);
+        }
+        due.push_back((now + SETTLED_US, pair));
+        self.wake_by(now + crate::node::TICK_US);
     }
 
     /// Presence for a user who has no session, as far as this node can see.
@@ -99,25 +115,50 @@ impl Shard {
         if payload.kind != PayloadKind::Presence || tied || !self.is_torn() {
             return;
         }
-        let Some(from) = payload.from.and_then(|from| from.unescape()) else {
-            return;
-        };
-        let Some(contact) = jid::bare_key(&from).filter(|contact| &**contact != absent) else {
-            return;
-        };
-        let served = self
-            .names
-            .get(crate::node::placement::domain_of(&contact))
-            .is_some_and(|(_, name)| name.multi == Multi::To);
-        if !served {
-            return;
+        if let Some(pair) = self.pair_of(payload, absent) {
+            self.note_absent(absent, pair);
         }
-        let pair = match payload.kind_attr.map(|kind| kind.0) {
-            None | Some(b"unavailable") => (absent.into(), (&*contact).into()),
-            Some(b"probe") => ((&*contact).into(), absent.into()),
-            _ => return,
-        };
-        self.note_absent(absent, pair);
+    }
+
+    /// A presence for a user of a node that is gone, which may have come there or not. If he comes back, he is asked.
+    pub(super) fn note_doubtful(&mut self, now: Micros, payload: &Payload<'_>, absent: &str) {
+        if payload.kind == PayloadKind::Presence
+            && let Some(pair) = self.pair_of(payload, absent)
+        {
+            let owner = self.owner(absent);
+            let absent = absent.into();
+            self.tell(now, owner, Message::Absent { absent, pair });
+        }
+    }
+
+    /// The probe that shows what this presence for an absent user would have shown or asked.
+    fn pair_of(&self, payload: &Payload<'_>, absent: &str) -> Option<Pair> {
+        let from = payload.from?.unescape()?;
+        let contact = jid::bare_key(&from).filter(|contact| &**contact != absent && self.is_served(contact))?;
+        match payload.kind_attr.map(|kind| kind.0) {
+            None | Some(b"unavailable") => Some((absent.into(), (&*contact).into())),
+            Some(b"probe") => Some(((&*contact).into(), absent.into())),
+            _ => None,
+        }
+    }
+
+    /// The same for a frame on its way to another node.
+    pub(super) fn note_moved_abroad(&mut self, now: Micros, frame: &[u8]) {
+        let cluster = self.cluster.as_ref();
+        if cluster.is_some_and(|cluster| !cluster.healing.moved.is_empty())
+            && let Ok(Frame::Route(Route {
+                payload: Some(payload), ..
+            })) = header::read(frame)
+        {
+            self.note_moved(now, &payload);
+        }
+    }
+
+    /// He is one of this cluster's users.
+    fn is_served(&self, bare: &str) -> bool {
+        self.names
+            .get(crate::node::placement::domain_of(bare))
+            .is_some_and(|(_, name)| name.multi == Multi::To)
     }
 
     /// The slice of an absent user: this probe is due when his row comes back.
@@ -170,4 +211,24 @@ impl Shard {
         }
         left
     }
+}
+
+fn remember(list: &mut VecDeque<(Micros, Box<str>)>, now: Micros, full: Box<str>) {
+    while list.front().is_some_and(|(at, _)| at + TELLING_US <= now) || list.len() >= TELLING_MAX {
+        list.pop_front();
+    }
+    list.push_back((now, full));
+}
+
+/// Whose farewell it is and who is told (bare JIDs), if it is that of one of these sessions.
+fn farewell_of(sessions: &VecDeque<(Micros, Box<str>)>, payload: &Payload<'_>) -> Option<Pair> {
+    let is_farewell =
+        payload.kind == PayloadKind::Presence && payload.kind_attr.is_some_and(|kind| kind.0 == b"unavailable");
+    if sessions.is_empty() || !is_farewell {
+        return None;
+    }
+    let (from, to) = (payload.from?.unescape()?, payload.to?.unescape()?);
+    let full = jid::full_key(&from)?;
+    sessions.iter().find(|(_, session)| **session == *full)?;
+    Some((jid::bare_key(&from)?.into(), jid::bare_key(&to)?.into()))
 }

@@ -297,6 +297,7 @@ impl Shard {
 
     fn told(&mut self, now: Micros, from: Option<PeerId>, serial: u64, told: Told) {
         let (own, name) = (self.node_name(None), self.node_name(from));
+        let relay = from.and_then(|peer| self.relay_to(peer));
         let Some(at) = self.inquiries.open.iter().position(|open| open.serial == serial) else {
             return;
         };
@@ -327,6 +328,7 @@ impl Shard {
                 to: name,
                 to_shard: Some(shard),
                 round_trip_us: Some(now.saturating_sub(inquiry.began)),
+                relay,
             }),
             (Answer::Probes(probes), Told::Survey { probes: theirs, .. }) => {
                 probes.extend(theirs);

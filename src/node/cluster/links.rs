@@ -5,6 +5,7 @@
 //! dials what it needs.
 
 use super::refusals::Refusals;
+use super::relay::{self, Tunnels};
 use super::{Cluster, Lane, MemberNews};
 use crate::config::Mesh;
 use crate::mesh;
@@ -12,7 +13,7 @@ use crate::mesh::conn::{Conn, Local, Scratch};
 use crate::mesh::error::{MeshError, Reason};
 use crate::mesh::hello::{Address, policies_digest};
 use crate::mesh::members::Members;
-use crate::mesh::peer::{AnewCause, DialFailure, DialId, Loss, Peer, PeerEvent, Seen, Unacknowledged};
+use crate::mesh::peer::{AnewCause, DialFailure, DialId, Loss, Peer, PeerEvent, Reach, Seen, Unacknowledged};
 use crate::node::Shard;
 use crate::node::api::{Action, CloseCause, Level, LinkId, Micros, ShardId};
 use crate::node::counters::Counter;
@@ -81,9 +82,10 @@ pub(super) struct Links {
     stirred: Vec<PeerId>,
     /// Peers that are lost, and when they are given up.
     dying: Vec<(PeerId, Micros)>,
+    pub(super) tunnels: Tunnels,
     pub(super) probes: Vec<Probe>,
     refusals: Refusals,
-    scratch: Scratch,
+    pub(super) scratch: Scratch,
     message: Vec<u8>,
     /// A connection of this node to itself was just refused.
     met_oneself: bool,
@@ -126,6 +128,7 @@ impl Shard {
                 transports: Default::default(),
                 stirred: Vec::new(),
                 dying: Vec::new(),
+                tunnels: Tunnels::default(),
                 probes: probes.unwrap_or_default(),
                 refusals: Refusals::default(),
                 scratch: Scratch::default(),
@@ -183,7 +186,7 @@ impl Shard {
             Dialling::Peer(peer, dial) => {
                 link.stage = Stage::Peer(peer);
                 if let Some(transport) = self.transport(peer) {
-                    transport.dialled(now, dial, id);
+                    transport.dialled(now, dial, id, Reach::Direct);
                 }
                 self.stir(peer);
             }
@@ -199,7 +202,7 @@ impl Shard {
         }
     }
 
-    fn child_rng(&mut self) -> ChaCha20Rng {
+    pub(super) fn child_rng(&mut self) -> ChaCha20Rng {
         let mut seed = [0; 32];
         self.rng.fill_bytes(&mut seed);
         ChaCha20Rng::from_seed(seed)
@@ -292,7 +295,7 @@ impl Shard {
             address = Some(probe.address.clone());
         }
         if home == self.id {
-            return self.attach_peer(now, id, peer, *conn, address);
+            return self.attach_peer(now, id, peer, Reach::Direct, *conn, address);
         }
         self.hand_peer_over(id, home, PeerCargo { peer, conn, address });
     }
@@ -314,13 +317,14 @@ impl Shard {
         now: Micros,
         id: LinkId,
         peer: PeerId,
+        reach: Reach,
         conn: Conn,
         address: Option<Address>,
     ) {
         let addresses: Vec<Address> = address.into_iter().collect();
         self.dial_peer(now, peer, &addresses);
         if let Some(transport) = self.transport(peer) {
-            transport.attached(now, id, conn);
+            transport.attached(now, id, reach, conn);
         }
         self.stir(peer);
     }
@@ -377,6 +381,9 @@ impl Shard {
                     CloseCause::Error(text) => DialFailure::Other(text.clone()),
                     CloseCause::Eof | CloseCause::Local => DialFailure::Silent,
                 };
+                if self.tunnel_instead(now, peer, dial) {
+                    return;
+                }
                 if let Some(transport) = self.transport(peer) {
                     transport.dial_failed(now, dial, &failure);
                 }
@@ -468,6 +475,10 @@ impl Shard {
 
     fn peer_event(&mut self, now: Micros, peer: PeerId, event: PeerEvent) {
         match event {
+            PeerEvent::WantsOutput(link) if relay::is_tunnel(link) => self.tunnel_output(now, link),
+            PeerEvent::CloseLink(link) | PeerEvent::AbortLink(link) if relay::is_tunnel(link) => {
+                self.close_tunnel(now, link);
+            }
             PeerEvent::WantsOutput(link) => self.actions.push(Action::Output(link)),
             PeerEvent::CloseLink(link) => self.actions.push(Action::Close(link)),
             PeerEvent::AbortLink(link) => self.actions.push(Action::Abort(link)),
@@ -508,6 +519,8 @@ impl Shard {
                 }
                 if self.transport(peer).is_some_and(|transport| transport.is_up()) {
                     self.peer_joined(now, peer);
+                } else {
+                    self.tell_members(now, peer, MemberNews::Lost(Loss::Silent));
                 }
             }
             PeerEvent::Datagram(bytes) => self.tell_members(now, peer, MemberNews::Said(bytes)),
@@ -568,9 +581,12 @@ impl Shard {
         self.tick_dying(now);
         self.tick_probes(now);
         self.tick_strangers(now);
+        self.tick_tunnels(now);
         self.hear_peers();
         let soon = self.links.iter().any(|link| matches!(link.stage, Stage::Stranger(..)));
-        soon || self.links().is_some_and(|links| !links.dying.is_empty())
+        soon || self
+            .links()
+            .is_some_and(|links| !links.dying.is_empty() || links.tunnels.has_strangers())
     }
 
     /// When a transport wants to be looked at.

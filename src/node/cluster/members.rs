@@ -24,6 +24,8 @@ pub(in crate::node) enum MemberNews {
     Send(Vec<u8>),
     /// To the home: it can be dialled there.
     Known(Vec<Address>),
+    /// To the home: it lives, though perhaps out of reach.
+    Lives,
     /// To the home: it is dead.
     Dead,
 }
@@ -66,7 +68,11 @@ impl Shard {
                 self.stir(peer);
             }
             MemberNews::Known(addresses) => self.dial_peer(now, peer, &addresses),
-            MemberNews::Dead => self.peer_is_dead(now, peer),
+            MemberNews::Lives => self.note_life(peer, true),
+            MemberNews::Dead => {
+                self.note_life(peer, false);
+                self.peer_is_dead(now, peer);
+            }
         }
     }
 
@@ -84,12 +90,10 @@ impl Shard {
                 MemberEvent::Known { node, addresses } => {
                     self.tell_home(now, &node, MemberNews::Known(addresses.to_vec()));
                 }
-                MemberEvent::Changed {
-                    node,
-                    state: MemberState::Dead,
-                    ..
-                } => self.tell_home(now, &node, MemberNews::Dead),
-                MemberEvent::Changed { .. } => {}
+                MemberEvent::Changed { node, state, .. } => {
+                    let dead = state == MemberState::Dead;
+                    self.tell_home(now, &node, if dead { MemberNews::Dead } else { MemberNews::Lives });
+                }
                 MemberEvent::Forgotten { node } => {
                     self.log(Level::Info, None, format!("mesh: {node} is forgotten"));
                 }

@@ -397,7 +397,7 @@ fn inquiry(out: &mut Vec<u8>, kind: u8, shard: u16, serial: u64, text: &[u8]) {
     bytes(out, text);
 }
 
-fn number(out: &mut Vec<u8>, mut value: u64) {
+pub(super) fn number(out: &mut Vec<u8>, mut value: u64) {
     while value >= 0x80 {
         out.push((value & 0x7f) as u8 | 0x80);
         value >>= 7;
@@ -405,25 +405,25 @@ fn number(out: &mut Vec<u8>, mut value: u64) {
     out.push(value as u8);
 }
 
-fn bytes(out: &mut Vec<u8>, value: &[u8]) {
+pub(super) fn bytes(out: &mut Vec<u8>, value: &[u8]) {
     number(out, value.len() as u64);
     out.extend_from_slice(value);
 }
 
-fn text(out: &mut Vec<u8>, value: &str) {
+pub(super) fn text(out: &mut Vec<u8>, value: &str) {
     bytes(out, value.as_bytes());
 }
 
-struct Reader<'a>(&'a [u8]);
+pub(super) struct Reader<'a>(pub(super) &'a [u8]);
 
 impl<'a> Reader<'a> {
-    fn byte(&mut self) -> Option<u8> {
+    pub(super) fn byte(&mut self) -> Option<u8> {
         let (first, rest) = self.0.split_first()?;
         self.0 = rest;
         Some(*first)
     }
 
-    fn number(&mut self) -> Option<u64> {
+    pub(super) fn number(&mut self) -> Option<u64> {
         let mut value = 0u64;
         for shift in (0..64).step_by(7) {
             let byte = self.byte()?;
@@ -435,14 +435,14 @@ impl<'a> Reader<'a> {
         None
     }
 
-    fn bytes(&mut self) -> Option<&'a [u8]> {
+    pub(super) fn bytes(&mut self) -> Option<&'a [u8]> {
         let count = usize::try_from(self.number()?).ok()?;
         let (value, rest) = self.0.split_at_checked(count)?;
         self.0 = rest;
         Some(value)
     }
 
-    fn text(&mut self) -> Option<&'a str> {
+    pub(super) fn text(&mut self) -> Option<&'a str> {
         std::str::from_utf8(self.bytes()?).ok()
     }
 

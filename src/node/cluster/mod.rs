@@ -32,6 +32,7 @@ mod packets;
 mod peers;
 mod reborn;
 mod refusals;
+mod relay;
 mod report;
 mod rows;
 mod seats;

@@ -45,6 +45,7 @@ impl Shard {
             self.count(Counter::DropHops);
             return self.bounce(now, source, frame, "503");
         };
+        self.note_moved_abroad(now, frame);
         let home = self.home_of(peer);
         if home != self.id {
             return self.data[usize::from(home)].push_for(Verb::Abroad(peer, path), source, bare, frame);
@@ -373,13 +374,16 @@ impl Shard {
             // Twice does no harm.
             _ => return self.packet_again(now, peer, packet),
         };
-        let kind = match header::read(frame) {
-            Ok(Frame::Route(Route {
-                payload: Some(payload), ..
-            })) => payload.kind,
-            _ => return self.count(Counter::DropGone),
+        let Ok(Frame::Route(Route {
+            payload: Some(payload), ..
+        })) = header::read(frame)
+        else {
+            return self.count(Counter::DropGone);
         };
-        match kind {
+        if let Packet::ToUser { bare, .. } = &packet {
+            self.note_doubtful(now, &payload, bare);
+        }
+        match payload.kind {
             PayloadKind::Session => return self.packet_again(now, peer, packet),
             PayloadKind::Message | PayloadKind::Iq => self.bounce(now, source, frame, "503"),
             _ => {}

@@ -152,6 +152,7 @@ impl Shard {
         match state {
             PeerState::Leaving => cluster.leaving.extend(cluster.rows.drain_peer(peer)),
             PeerState::Gone => {
+                self.relay_lost(now, peer);
                 self.exits_lost(now, Some(peer));
                 self.peer_rows_lost(now, peer);
             }
@@ -166,6 +167,9 @@ impl Shard {
 
     /// Its home: a message from a peer.
     pub fn peer_message(&mut self, now: Micros, peer: PeerId, lane: Lane, bytes: &[u8]) {
+        if self.passage(now, peer, lane, bytes) {
+            return;
+        }
         match lane {
             Lane::Control => {
                 if let Some(note) = Note::read(bytes) {

@@ -82,7 +82,7 @@ impl Shard {
             lanes: Lane::ALL
                 .iter()
                 .zip(&lanes)
-                .map(|(lane, status)| report_lane(*lane, status))
+                .map(|(lane, status)| self.report_lane(*lane, status))
                 .collect(),
             messages_sent: counters.messages_sent,
             messages_received: counters.messages_received,
@@ -93,17 +93,18 @@ impl Shard {
             errors: counters.errors,
         }
     }
-}
 
-fn report_lane(lane: Lane, status: &LaneStatus) -> LaneReport {
-    LaneReport {
-        lane: lane.word(),
-        served: status.served_by.is_some() && !status.stuck,
-        queue_bytes: status.queued_bytes,
-        in_flight_bytes: status.in_flight_bytes,
-        credit_bytes: status.credit_bytes,
-        out_of_credit: status.out_of_credit,
-        waiting_bytes: status.waiting_bytes,
+    fn report_lane(&self, lane: Lane, status: &LaneStatus) -> LaneReport {
+        LaneReport {
+            lane: lane.word(),
+            served: status.served_by.is_some() && !status.stuck,
+            relay: status.relayed.and_then(|link| self.relay_of(link)),
+            queue_bytes: status.queued_bytes,
+            in_flight_bytes: status.in_flight_bytes,
+            credit_bytes: status.credit_bytes,
+            out_of_credit: status.out_of_credit,
+            waiting_bytes: status.waiting_bytes,
+        }
     }
 }
 

@@ -279,6 +279,8 @@ impl Shard {
         let moved = moved.map(|session| full_hash(bare, &session.resource)).collect();
         self.take_sessions(now, sm, moved);
         for session in sessions {
+            let full = format!("{bare}/{}", session.resource).into();
+            self.tell_all(now, &Message::Moved { full });
             let key = SessionKey {
                 c2s: session.c2s,
                 number: session.number,

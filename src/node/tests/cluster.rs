@@ -518,6 +518,52 @@ fn of_two_claims_the_newer_wins_and_nobody_is_told_away_who_is_there() {
 }
 
 #[test]
+fn who_saw_the_sessions_that_gave_way_is_shown_the_others() {
+    let mut site = Site::new(2, 2);
+    site.cut.extend([(0, 1), (1, 0)]);
+    for (here, there) in [(0, 1), (1, 0)] {
+        site.dies(here, there);
+    }
+    site.kept.clear();
+    site.cut.clear();
+    for (number, jid) in [
+        (5, "w@example.net/r"),
+        (6, "u@example.net/same"),
+        (7, "u@example.net/one"),
+    ] {
+        assert_eq!(site.login(0, number, jid, number), 0);
+    }
+    site.pass(5_000);
+    for (number, jid) in [(8, "u@example.net/same"), (9, "u@example.net/two")] {
+        assert_eq!(site.login(1, number, jid, number), 1);
+    }
+    site.connect(0, 1);
+    site.drain();
+    // The one is told away, the other is not; who was told may know as little of the third.
+    for resource in ["one", "same"] {
+        for to in ["w@example.net", "u@example.net", "x@example.com"] {
+            let farewell = format!(
+                "<presence xmlns='jabber:client' type='unavailable' from='u@example.net/{resource}' to='{to}'/>"
+            );
+            site.send_sm(0, DOMAIN, &farewell);
+        }
+    }
+    site.answer_fences();
+    assert_eq!(
+        site.count(Counter::HealingProbes),
+        0,
+        "the others may not have heard yet"
+    );
+    site.pass(2_000_000);
+    let heard = site.took_sm(1);
+    let probe = "type='probe' from='w@example.net' to='u@example.net'";
+    // At most once for what passed, and once for what was muted.
+    let probes = heard.matches(probe).count();
+    assert!((1..=2).contains(&probes), "{heard}");
+    assert_eq!(site.count(Counter::HealingProbes), probes as u64);
+}
+
+#[test]
 fn a_node_without_others_says_so_again_and_again_and_takes_it_back() {
     let mut site = Site::new(2, 2);
     let said = |site: &Site, text: &str| site.nodes[0].log.iter().filter(|line| line.text.contains(text)).count();

@@ -11,4 +11,5 @@ mod limits;
 mod names;
 mod placement;
 mod question;
+mod relay;
 mod world;

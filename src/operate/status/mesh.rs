@@ -41,6 +41,7 @@ struct Link {
 #[serde(default)]
 struct Lane {
     served: bool,
+    relay: Option<String>,
     queue_bytes: u64,
     in_flight_bytes: u64,
     credit_bytes: u64,
@@ -131,7 +132,7 @@ fn sync(member: &Member, link: &Link) -> String {
     }
 }
 
-/// Bytes kept, of these in flight, and credit; or that nothing serves the lane.
+/// Bytes kept, of these in flight, and credit; that nothing serves the lane, or through which node.
 fn lane(lane: Option<&Lane>) -> String {
     let Some(lane) = lane else { return "-".into() };
     let state = match lane {
@@ -141,11 +142,13 @@ fn lane(lane: Option<&Lane>) -> String {
         } => ", blocked",
         _ => "",
     };
+    let relay = lane.relay.as_ref().map(|relay| format!(", through {}", clean(relay)));
     format!(
-        "{} ({} in flight, credit {}){state}",
+        "{} ({} in flight, credit {}){state}{}",
         bytes(lane.queue_bytes),
         bytes(lane.in_flight_bytes),
-        bytes(lane.credit_bytes)
+        bytes(lane.credit_bytes),
+        relay.unwrap_or_default()
     )
 }
 
@@ -164,7 +167,7 @@ mod tests {
         let json = r#"{"node":"a","mesh":{"cluster":"c","incarnation":"0f","alone":false,
             "members":[{"name":"b","state":"ready","rows":7,"seats":3,"link":{"shard":1,"incarnation":"1e","round_trip_us":1234,
                         "has_told":true,"was_told":true,"lanes":[{"lane":"control","served":true,"credit_bytes":1024},
-                        {"lane":"data","served":true,"queue_bytes":2048,"in_flight_bytes":1,"out_of_credit":true}]}},
+                        {"lane":"data","served":true,"relay":"f","queue_bytes":2048,"in_flight_bytes":1,"out_of_credit":true}]}},
                        {"name":"d","state":"gone"}],
             "unreached":[{"address":"e:5348","why":"nobody listens there"}]},
             "counters":[{"name":"jidmesh_conflicts_total","value":4},{"name":"jidmesh_turns_total","value":5}]}"#;
@@ -182,7 +185,7 @@ mod tests {
             "1.23 ms",
             "  7  ",
             "equal",
-            "2.0 KiB (1 B in flight, credit 0 B), blocked",
+            "2.0 KiB (1 B in flight, credit 0 B), blocked, through f",
         ] {
             assert!(row.contains(cell), "{cell}\n{row}");
         }
