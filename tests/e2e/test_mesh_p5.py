@@ -8,6 +8,7 @@ import pytest
 from bed import wait_for
 from client import settle
 from mesh import NAMES
+from test_mesh_operator import ask
 from talk import Phone, Talk, in_order_once, not_disturbed, run, told, unreached, wrong_pictures
 
 pytestmark = [pytest.mark.mesh, pytest.mark.timeout(240)]
@@ -131,6 +132,16 @@ def test_two_machines_that_cannot_reach_each_other_use_the_third(mesh, full):
             machines.hub.cut_one_way(machines.places[one], machines.places[other])
         start = time.monotonic()
         await asyncio.sleep(60 if full else 10)
+        for one, other in (("m1", "m2"), ("m2", "m1")):
+            health = (await asyncio.to_thread(machines[one].status))["health"]
+            assert "%s.example.net is reached through m3.example.net only" % other in health, health
+        found = await asyncio.to_thread(ask, machines["m1"], "where", "bob@example.net")
+        assert found[1]["node"] == "m2.example.net" and found[1]["complete"], found
+        status, test = await asyncio.to_thread(ask, machines["m3"], "selftest")
+        relays = {(probe["from"], probe["to"]): probe["relay"] for probe in test["probes"]}
+        assert status == 0 and relays[("m1.example.net", "m2.example.net")] == "m3.example.net", relays
+        assert relays[("m1.example.net", "m3.example.net")] is None
+        assert machines["m3"].metric("jidmesh_relayed_bytes_total") > 0
         for talk in talks:
             await talk.stop()
         for talk in talks:
