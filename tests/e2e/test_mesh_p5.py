@@ -12,7 +12,6 @@ from test_mesh_operator import ask
 from talk import Phone, Talk, in_order_once, not_disturbed, run, told, unreached, wrong_pictures
 
 pytestmark = [pytest.mark.mesh, pytest.mark.timeout(240)]
-PENDING = pytest.mark.pending
 # P5: 5 s, and the kernel's connect time.
 HEAL_S, CONNECT_S = 5.0, 1.5
 # What a busy two-core machine adds, and the answer to the question.
@@ -41,9 +40,9 @@ def inward(machines):
     pytest.param(both_ways, 10, id="both-ways-10s"),
     pytest.param(outward, 10, id="outward-10s"),
     pytest.param(inward, 1, id="inward-1s", marks=pytest.mark.full),
-    pytest.param(inward, 10, id="inward-10s", marks=[PENDING, pytest.mark.full]),
-    pytest.param(both_ways, 60, id="both-ways-60s", marks=[PENDING, pytest.mark.full]),
-    pytest.param(outward, 60, id="outward-60s", marks=[PENDING, pytest.mark.full]),
+    pytest.param(inward, 10, id="inward-10s", marks=pytest.mark.full),
+    pytest.param(both_ways, 60, id="both-ways-60s", marks=pytest.mark.full),
+    pytest.param(outward, 60, id="outward-60s", marks=pytest.mark.full),
 ])
 def test_after_a_partition_there_is_one_truth(mesh, cut, length_s):
     """ann is on m1, which is cut off; bob on m2, cid on m3. Meanwhile sam logs in on both sides, tim too with one and the same resource, and
