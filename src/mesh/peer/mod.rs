@@ -18,10 +18,10 @@ pub use super::lane::send::{Full, Seen, Unacknowledged};
 use self::core::Core;
 use super::conn::{Conn, Local, Scratch};
 use super::error::{MeshError, Reason};
-use super::frame::{DATA_HEAD_BYTES_MAX, Frame, put_frame};
+use super::frame::{Frame, put_frame};
 use super::hello::Address;
 use super::seal::PLAINTEXT_BYTES_MAX;
-use super::{CloseCause, Lane, LinkId, Micros};
+use super::{CloseCause, Lane, Level, LinkId, Micros};
 use line::{Line, LineState, Phase};
 use rand_chacha::ChaCha20Rng;
 use std::sync::Arc;
@@ -304,9 +304,14 @@ impl Peer {
     /// What waits in the connections may be somebody else's by now, if this process was stopped: nothing of it is read.
     /// Over new connections the peer says whether it gave this node up; if not, all of it comes again.
     fn wake(&mut self, now: Micros) {
-        if self.due.is_none_or(|due| now <= due + STOPPED_US) {
+        let Some(due) = self.due.filter(|due| now > due + STOPPED_US) else {
             return;
-        }
+        };
+        let text = format!(
+            "this process did not run for {} ms: connecting anew",
+            (now - due) / 1_000
+        );
+        self.core.log(Level::Notice, text);
         for index in 0..self.lines.len() {
             self.doom(index, Reason::Superseded, "this process did not run");
         }

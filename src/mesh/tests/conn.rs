@@ -142,6 +142,21 @@ fn the_secret_is_needed_and_may_be_rotated() {
 }
 
 #[test]
+fn neighbouring_versions_meet_and_distant_ones_say_so() {
+    let of = |node: &str, versions| {
+        let local = local(node, 1);
+        let hello = local.hello.clone();
+        Arc::new(local.with_hello(Hello { versions, ..hello }))
+    };
+    for (one, other) in [(1..=3, 1..=1), (1..=1, 1..=9)] {
+        Pair::established(&of("a.test", one), &of("b.test", other));
+    }
+    let mut pair = Pair::of(&of("a.test", 7..=9), &of("b.test", 1..=1));
+    assert_eq!(pair.forth(), Err(MeshError::Version(7..=9)));
+    assert_eq!(pair.back(), Err(MeshError::Refused(Reason::Version)));
+}
+
+#[test]
 fn a_replayed_first_message_gets_nowhere() {
     let (a, b) = (local("a.test", 1), local("b.test", 2));
     let mut pair = Pair::of(&a, &b);

@@ -23,7 +23,7 @@ pub(super) struct Dawn {
 impl Cluster {
     /// Each configured address was tried, and all nodes that are known have told what they have.
     fn knows_the_others(&self) -> bool {
-        let tried = |links: &super::links::Links| links.probes.iter().all(super::links::Probe::was_tried);
+        let tried = |links: &super::links::Links| links.probes.iter().all(super::probes::Probe::was_tried);
         self.links.as_ref().is_none_or(tried) && self.peers.iter().all(PeerView::is_ready)
     }
 }

@@ -30,6 +30,7 @@ mod members;
 mod message;
 mod packets;
 mod peers;
+mod probes;
 mod reborn;
 mod refusals;
 mod relay;
@@ -37,6 +38,8 @@ mod report;
 mod rows;
 mod seats;
 mod starts;
+mod strangers;
+mod transports;
 mod turn;
 
 pub(super) use inquiry::Inquiries;

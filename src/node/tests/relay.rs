@@ -37,17 +37,18 @@ struct Net {
 
 impl Net {
     fn new(count: usize, shards: ShardId, cut: &[(usize, usize)]) -> Net {
+        Net::knowing(count, shards, cut, |_, _| true)
+    }
+
+    /// Nodes whose configurations name each other only where `knows` says so.
+    fn knowing(count: usize, shards: ShardId, cut: &[(usize, usize)], knows: fn(usize, usize) -> bool) -> Net {
         let node = |n: usize| -> Vec<Shard> {
             let mut config = Config::embedded();
             let mesh = Mesh {
                 node: NODES[n].into(),
                 local: Vec::new(),
                 secrets: vec![Secret("a secret of the tests".into())],
-                peers: NODES[..count]
-                    .iter()
-                    .filter(|peer| **peer != NODES[n])
-                    .map(peer)
-                    .collect(),
+                peers: (0..count).filter(|of| *of != n && knows(n, *of)).map(peer).collect(),
                 domains: Vec::new(),
                 exit_pins: Vec::new(),
                 exits: Default::default(),
@@ -280,9 +281,9 @@ impl Net {
     }
 }
 
-fn peer(host: &&str) -> Peer {
+fn peer(node: usize) -> Peer {
     Peer {
-        host: (*host).to_owned(),
+        host: NODES[node].to_owned(),
         port: 5348,
     }
 }
@@ -315,6 +316,17 @@ fn a_pair_that_is_cut_goes_on_through_the_third_until_it_is_healed() {
         net.assert_members(0, 1, "ready", "");
         net.assert_members(1, 0, "ready", "");
         assert_eq!(net.tunnels(), 0);
+    }
+}
+
+#[test]
+fn one_address_is_enough_to_find_all() {
+    let mut net = Net::knowing(4, 2, &[], |node, of| of + 1 == node);
+    net.run(4.0);
+    for node in 0..4 {
+        for of in (0..4).filter(|of| *of != node) {
+            net.assert_members(node, of, "ready", "");
+        }
     }
 }
 
