@@ -9,7 +9,8 @@ import frames
 def test_a_machine_comes_up_and_lets_a_client_in(machine):
     stack = machine()
     stack.add_users("alice")
-    assert bed.raw_login(stack.ip, 5222, "example.net", "alice", "secret")
+    # (c2s refuses a user while another process writes to SQLite's file.)
+    bed.wait_for("alice is let in", lambda: bed.raw_login(stack.ip, 5222, "example.net", "alice", "secret"))
     assert not bed.raw_login(stack.ip, 5222, "example.net", "alice", "wrong")
 
 

@@ -36,11 +36,20 @@ impl Shard {
 
     /// Configured peers where no node was found yet.
     pub(super) fn report_unreached(&self) -> Vec<UnreachedReport> {
-        let links = self.cluster.as_ref().and_then(|cluster| cluster.links.as_ref());
-        let unreached = links
-            .into_iter()
-            .flat_map(|links| links.probes.iter().filter_map(|probe| probe.unreached()));
-        unreached
+        let Some(cluster) = &self.cluster else {
+            return Vec::new();
+        };
+        let links = cluster.links.iter();
+        // A node that has come by itself is missing no more, though nobody has dialled its address with success yet.
+        let is_here = |host: &str| {
+            cluster
+                .peers
+                .iter()
+                .any(|peer| *peer.name == *host && peer.is_reached())
+        };
+        links
+            .flat_map(|links| links.probes.iter().filter_map(|probe| probe.unreached()))
+            .filter(|(address, _)| !is_here(&address.host))
             .map(|(address, why)| UnreachedReport {
                 address: address.to_string(),
                 why: why.to_owned(),
