@@ -45,7 +45,9 @@ class Place:
         assert self.holder.stdout.readline() == b"ready\n", "no name spaces for %s" % name
         self.dns = None
         if dns:
-            self.dns = subprocess.Popen(self.command(["dnsmasq", "-k", "--conf-file=/dev/null", "--no-resolv", "--local=/#/", "--listen-address=127.0.0.1",
+            # Without rotation: a foreign server that dials back meets a machine that is alive first, not by chance one that
+            # died silently, for which it waits as long as it likes.
+            self.dns = subprocess.Popen(self.command(["dnsmasq", "-k", "--conf-file=/dev/null", "--no-resolv", "--no-round-robin", "--local=/#/", "--listen-address=127.0.0.1",
                                                       "--bind-interfaces", "--user=root", "--pid-file=", "--log-facility=-"]),
                                         stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
