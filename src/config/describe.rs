@@ -171,16 +171,9 @@ fn describe_tuning(tuning: &Tuning) -> Vec<Line> {
         (_, Basis::Measured) => " (measured)",
         (_, Basis::Reasoned) => " (reasoned, not measured)",
     };
-    let shards = match tuning.shards {
-        Shards::Auto => "auto".to_owned(),
-        Shards::Count(count) => count.to_string(),
-    };
     let cpus = match &tuning.cpus {
         Cpus::All => "any CPU".to_owned(),
-        Cpus::List(list) => format!(
-            "CPUs {}",
-            list.iter().map(ToString::to_string).collect::<Vec<_>>().join(",")
-        ),
+        Cpus::List(list) => format!("CPUs {}", cpu_text(list)),
         Cpus::Numa(node) => format!("the CPUs of NUMA node {node}"),
     };
     let driver = match tuning.driver {
@@ -191,7 +184,10 @@ fn describe_tuning(tuning: &Tuning) -> Vec<Line> {
     let (read, turn) = (tuning.read_bytes >> 10, tuning.turn_bytes >> 10);
     vec![
         ("tuning", format!("{}{basis}", tuning.profile)),
-        ("shards", format!("{shards}, pinned to {cpus}, served by {driver}")),
+        (
+            "shards",
+            format!("{}, pinned to {cpus}, served by {driver}", tuning.shards),
+        ),
         (
             "reading",
             format!("{read} KiB a link, {turn} KiB a turn, pauses of {} us", tuning.pause_us),

@@ -26,4 +26,4 @@ pub use filter::{Filter, Rule};
 pub use glob::Glob;
 pub use model::*;
 pub use problem::{Problem, Severity};
-pub use tuning::{Basis, Cpus, DriverKind, PROFILES, Shards, Tuning, cpu_list, parse_profile};
+pub use tuning::{Basis, Cpus, DriverKind, PROFILES, Shards, Tuning, cpu_list, cpu_text, parse_profile};

@@ -4,6 +4,7 @@ use super::model::Queues;
 
 use super::read::{Cx, excerpt};
 use super::tree::Node;
+use std::fmt;
 use std::path::{Path, PathBuf};
 
 /// The profiles that come with jidmesh: name and file.
@@ -78,6 +79,15 @@ pub enum Shards {
     Count(u16),
 }
 
+impl fmt::Display for Shards {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Shards::Auto => f.write_str("auto"),
+            Shards::Count(count) => count.fmt(f),
+        }
+    }
+}
+
 /// Which CPUs shards are pinned to, in this order.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
 pub enum Cpus {
@@ -90,6 +100,16 @@ pub enum Cpus {
     Numa(u32),
 }
 
+impl fmt::Display for Cpus {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Cpus::All => f.write_str("all"),
+            Cpus::List(list) => f.write_str(&cpu_text(list)),
+            Cpus::Numa(node) => write!(f, "numa:{node}"),
+        }
+    }
+}
+
 /// What moves the bytes of the links.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub enum DriverKind {
@@ -100,6 +120,19 @@ pub enum DriverKind {
     Ring,
     /// The ring where the kernel has it, else readiness.
     Auto,
+}
+
+const DRIVERS: [(&str, DriverKind); 3] = [
+    ("readiness", DriverKind::Readiness),
+    ("ring", DriverKind::Ring),
+    ("auto", DriverKind::Auto),
+];
+
+impl fmt::Display for DriverKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let word = DRIVERS.iter().find(|(_, kind)| kind == self).map(|(word, _)| *word);
+        f.write_str(word.unwrap_or_default())
+    }
 }
 
 /// What a profile says of settings that have an element of their own in `router.xml`, where they count more.
@@ -253,12 +286,7 @@ fn shards(cx: &mut Cx<'_>, node: &Node, text: &str) -> Shards {
 }
 
 fn driver(cx: &mut Cx<'_>, node: &Node, text: &str) -> DriverKind {
-    let kinds = [
-        ("readiness", DriverKind::Readiness),
-        ("ring", DriverKind::Ring),
-        ("auto", DriverKind::Auto),
-    ];
-    cx.choice(node, text, &kinds).unwrap_or_default()
+    cx.choice(node, text, &DRIVERS).unwrap_or_default()
 }
 
 fn cpus(cx: &mut Cx<'_>, node: &Node, text: &str) -> Cpus {
@@ -292,6 +320,22 @@ pub fn cpu_list(text: &str) -> Option<Vec<usize>> {
     Some(list)
 }
 
+/// The same, written: [`cpu_list`] reads it.
+pub fn cpu_text(cpus: &[usize]) -> String {
+    let mut parts: Vec<(usize, usize)> = Vec::new();
+    for &cpu in cpus {
+        match parts.last_mut() {
+            Some((_, last)) if *last + 1 == cpu => *last = cpu,
+            _ => parts.push((cpu, cpu)),
+        }
+    }
+    let part = |&(first, last): &(usize, usize)| match first == last {
+        true => first.to_string(),
+        false => format!("{first}-{last}"),
+    };
+    parts.iter().map(part).collect::<Vec<_>>().join(",")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -300,6 +344,7 @@ mod tests {
     fn cpus_are_listed_as_the_kernel_does() {
         assert_eq!(cpu_list("3"), Some(vec![3]));
         assert_eq!(cpu_list("0-2,5\n"), Some(vec![0, 1, 2, 5]));
+        assert_eq!(cpu_text(&[0, 1, 2, 5, 7, 8]), "0-2,5,7-8");
         for bad in ["", "a", "2-1", "0-99999", "1,", "-1"] {
             assert_eq!(cpu_list(bad), None, "{bad}");
         }

@@ -64,7 +64,7 @@ impl Shard {
     }
 
     /// The component closed its stream in order: nobody waits for it.
-    pub(super) fn seat_leaves(&mut self, _now: Micros, seat: SeatId) {
+    pub(super) fn seat_leaves(&mut self, seat: SeatId) {
         if let Some(state) = self.seats.get_mut(seat) {
             state.leaves = true;
         }
@@ -219,7 +219,7 @@ impl Shard {
     }
 
     /// A c2s's home: the sm of this session is lost.
-    pub(super) fn end_client(&mut self, now: Micros, key: SessionKey, _restarted: bool) {
+    pub(super) fn end_client(&mut self, now: Micros, key: SessionKey) {
         let Some(state) = self.seats.get_mut(key.c2s) else {
             return;
         };

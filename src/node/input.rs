@@ -21,7 +21,7 @@ impl Shard {
             }
             Stage::Unseated | Stage::Seated { asking: false, .. } if link.carry.is_empty() => {
                 let used = self.frames(now, id, bytes);
-                self.keep_rest(now, id, &bytes[used..]);
+                self.keep_rest(id, &bytes[used..]);
             }
             Stage::Unseated | Stage::Seated { asking: false, .. } => self.join(now, id, bytes),
             Stage::Closing { .. } | Stage::Free | Stage::Dialling(_) => {}
@@ -51,13 +51,13 @@ impl Shard {
             buffer.extend_from_slice(&bytes[end..]);
             let go_on = end < bytes.len() && self.flow(id) == Flow::Go;
             let used = if go_on { self.frames(now, id, &buffer) } else { 0 };
-            return self.keep_rest_of(now, id, buffer, used);
+            return self.keep_rest_of(id, buffer, used);
         }
         let rest = &bytes[used - carried..];
         let used = self.frames(now, id, rest);
         buffer.clear();
         buffer.extend_from_slice(&rest[used..]);
-        self.keep_rest_of(now, id, buffer, 0);
+        self.keep_rest_of(id, buffer, 0);
     }
 
     /// Handles what waits in the carry buffer, now that the link may go on.
@@ -71,7 +71,7 @@ impl Shard {
         }
         let buffer = std::mem::take(&mut link.carry);
         let used = self.frames(now, id, &buffer);
-        self.keep_rest_of(now, id, buffer, used);
+        self.keep_rest_of(id, buffer, used);
     }
 
     /// A route before the first bind: a c2s that comes back writes what its clients sent without waiting for anything.
@@ -156,16 +156,16 @@ impl Shard {
             .is_some_and(|seat| seat.kind.is_jabberd2())
     }
 
-    pub(super) fn keep_rest(&mut self, now: Micros, id: LinkId, rest: &[u8]) {
+    pub(super) fn keep_rest(&mut self, id: LinkId, rest: &[u8]) {
         if let Some(link) = self.link_mut(id)
             && !matches!(link.stage, Stage::Closing { .. })
         {
             link.carry.extend_from_slice(rest);
         }
-        self.after_frames(now, id);
+        self.after_frames(id);
     }
 
-    pub(super) fn keep_rest_of(&mut self, now: Micros, id: LinkId, mut buffer: Vec<u8>, used: usize) {
+    pub(super) fn keep_rest_of(&mut self, id: LinkId, mut buffer: Vec<u8>, used: usize) {
         buffer.drain(..used);
         if buffer.is_empty() && buffer.capacity() > CARRY_SPARE_BYTES {
             buffer = Vec::new();
@@ -177,10 +177,10 @@ impl Shard {
             debug_assert!(link.carry.is_empty());
             link.carry = buffer;
         }
-        self.after_frames(now, id);
+        self.after_frames(id);
     }
 
-    pub(super) fn after_frames(&mut self, _now: Micros, id: LinkId) {
+    pub(super) fn after_frames(&mut self, id: LinkId) {
         if let Some((cargo, home)) = self.departing.take() {
             self.depart(id, cargo, home);
         }
@@ -189,7 +189,7 @@ impl Shard {
     pub(super) fn stream_closed(&mut self, now: Micros, id: LinkId) {
         let Some(link) = self.link_mut(id) else { return };
         if let Stage::Seated { seat, .. } = link.stage {
-            self.seat_leaves(now, seat);
+            self.seat_leaves(seat);
         }
         self.send(id, stream::close);
         self.close_link(now, id);

@@ -209,7 +209,6 @@ pub(super) enum Message {
     // From the owner to a c2s's home.
     EndClient {
         key: SessionKey,
-        restarted: bool,
     },
     /// What waits for the lost c2s in this session goes to its user once more.
     Recall {

@@ -376,7 +376,7 @@ impl Shard {
             Message::Ending { bare, key } => self.session_ending(now, &bare, key),
             Message::Presence { bare, key, priority } => self.presence(now, &bare, key, priority),
             Message::StartDone { bare, c2s, request } => self.start_done(now, &bare, c2s, request),
-            Message::EndClient { key, restarted } => self.end_client(now, key, restarted),
+            Message::EndClient { key } => self.end_client(now, key),
             Message::Recall { key } => self.recall(now, from, key),
             Message::FenceDone { sm, number } => self.fence_done(now, sm, number),
             Message::SurrogateStarted {

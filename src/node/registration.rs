@@ -19,7 +19,7 @@ impl Shard {
                 token: session.token,
             };
             if let Some(home) = self.names.seat(session.c2s).map(|view| view.home) {
-                self.tell(now, home, Message::EndClient { key, restarted: false });
+                self.tell(now, home, Message::EndClient { key });
             }
             return;
         }
@@ -168,8 +168,7 @@ impl Shard {
                     number: session.number,
                     token: session.token,
                 };
-                let restarted = given_up.is_none();
-                self.tell(now, home, Message::EndClient { key, restarted });
+                self.tell(now, home, Message::EndClient { key });
             }
             self.settle(now, &bare);
         }

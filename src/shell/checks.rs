@@ -1,6 +1,8 @@
 //! What the machine must allow before anything starts; every refusal says what to do.
 
+use super::accept::PEER_LINKS_MAX;
 use super::sys;
+use crate::config::Config;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::time::{Duration, Instant};
@@ -36,11 +38,33 @@ pub(crate) fn kernel() -> Result<(), String> {
     })
 }
 
-/// Raises the limits that `shards` shards with `links_max` links need. Warnings say what is short.
-pub(crate) fn limits(shards: u16, links_max: u32) -> Result<Vec<String>, String> {
+/// What a node must be allowed.
+#[derive(Clone, Copy, Debug)]
+pub struct Needed {
+    /// Links of components and peers.
+    pub links: u32,
+    /// Memory that it may lock, bytes.
+    pub memlock_bytes: u64,
+    /// Files that it may have open.
+    pub files: u64,
+}
+
+/// What a node of this configuration with so many shards must be allowed.
+pub fn needed(config: &Config, shards: u16) -> Needed {
+    let peers = config.mesh.as_ref().map_or(0, |_| PEER_LINKS_MAX);
+    let links = config.io.max_fds.saturating_add(peers);
     let shards = u64::from(shards);
+    Needed {
+        links,
+        memlock_bytes: MEMLOCK_MIN_BYTES + MEMLOCK_SHARD_BYTES * shards,
+        files: u64::from(links) + FDS_PROCESS + FDS_SHARD * shards,
+    }
+}
+
+/// Raises the limits to what `shards` shards need. Warnings say what is short.
+pub(crate) fn limits(shards: u16, needed: Needed) -> Result<Vec<String>, String> {
     let mut warnings = Vec::new();
-    let memlock = MEMLOCK_MIN_BYTES + MEMLOCK_SHARD_BYTES * shards;
+    let memlock = needed.memlock_bytes;
     let allowed = sys::raise_limit(libc::RLIMIT_MEMLOCK, memlock);
     if allowed < MEMLOCK_MIN_BYTES {
         return Err(format!(
@@ -57,11 +81,11 @@ pub(crate) fn limits(shards: u16, links_max: u32) -> Result<Vec<String>, String>
             "{allowed} KiB of memory may be locked; {shards} shards may need {wanted} (LimitMEMLOCK)"
         ));
     }
-    let fds = u64::from(links_max) + FDS_PROCESS + FDS_SHARD * shards;
+    let (fds, links) = (needed.files, needed.links);
     let allowed = sys::raise_limit(libc::RLIMIT_NOFILE, fds);
     if allowed < fds {
         warnings.push(format!(
-            "{allowed} files may be open, {links_max} links (<max_fds> and peers) need {fds}: set LimitNOFILE={fds} in the unit, or ulimit -n"
+            "{allowed} files may be open, {links} links (<max_fds> and peers) need {fds}: set LimitNOFILE={fds} in the unit, or ulimit -n"
         ));
     }
     Ok(warnings)

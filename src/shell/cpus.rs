@@ -1,28 +1,24 @@
 //! Which CPUs the shards run on.
 
 use super::sys;
-use crate::config::{Cpus, Shards, Tuning, cpu_list};
+use crate::config::{Cpus, Shards, Tuning, cpu_list, cpu_text};
 
 /// Shards of `auto` at most: each does the work of several stock routers.
 const SHARDS_AUTO_MAX: usize = 8;
 
 /// The CPUs that `<tuning>` means, in its order, never none; an error says which of them this process may not use.
-pub(crate) fn chosen(cpus: &Cpus) -> Result<Vec<usize>, String> {
+pub fn chosen(cpus: &Cpus) -> Result<Vec<usize>, String> {
     let allowed = sys::allowed_cpus();
     let wanted = match cpus {
         Cpus::All => return Ok(allowed),
         Cpus::List(list) => list.clone(),
         Cpus::Numa(node) => of_numa_node(*node)?,
     };
-    let denied: Vec<String> = wanted
-        .iter()
-        .filter(|cpu| !allowed.contains(cpu))
-        .map(ToString::to_string)
-        .collect();
+    let denied: Vec<usize> = wanted.iter().copied().filter(|cpu| !allowed.contains(cpu)).collect();
     if denied.is_empty() {
         return Ok(wanted);
     }
-    let (denied, allowed) = (denied.join(","), shown(&allowed));
+    let (denied, allowed) = (cpu_text(&denied), cpu_text(&allowed));
     Err(format!(
         "<tuning>: this process may not use CPU {denied} of <cpus>; it may use {allowed}"
     ))
@@ -46,30 +42,9 @@ fn of_numa_node(node: u32) -> Result<Vec<usize>, String> {
     }
 }
 
-/// As the kernel lists them.
-fn shown(cpus: &[usize]) -> String {
-    let mut parts: Vec<(usize, usize)> = Vec::new();
-    for &cpu in cpus {
-        match parts.last_mut() {
-            Some((_, last)) if *last + 1 == cpu => *last = cpu,
-            _ => parts.push((cpu, cpu)),
-        }
-    }
-    let part = |&(first, last): &(usize, usize)| match first == last {
-        true => first.to_string(),
-        false => format!("{first}-{last}"),
-    };
-    parts.iter().map(part).collect::<Vec<_>>().join(",")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn cpus_are_shown_in_ranges() {
-        assert_eq!(shown(&[0, 1, 2, 5, 7, 8]), "0-2,5,7-8");
-    }
 
     #[test]
     fn a_cpu_that_is_not_ours_is_named() {

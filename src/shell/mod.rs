@@ -38,7 +38,9 @@ mod sys;
 mod tls;
 
 pub use brain::Brain;
+pub use checks::{Needed, needed};
 pub use control::Control;
+pub use cpus::chosen as chosen_cpus;
 pub use journal::{Journal, Stderr};
 pub use lanes::CONTROL_MESSAGES;
 pub use run::{Given, run};

@@ -1,6 +1,5 @@
 //! The process: from a configuration to an exit code.
 
-use super::accept::PEER_LINKS_MAX;
 use super::control::Control;
 use super::journal::{Journal, line};
 use super::start::{Running, Setup, start};
@@ -123,8 +122,7 @@ impl Process {
         let cpus = cpus::chosen(&config.tuning.cpus)?;
         let shards = cpus::shards(&config.tuning, &cpus);
         let mesh = config.mesh.as_ref();
-        let links = config.io.max_fds.saturating_add(mesh.map_or(0, |_| PEER_LINKS_MAX));
-        for warning in checks::limits(shards, links)? {
+        for warning in checks::limits(shards, checks::needed(&config, shards))? {
             log.send(line(Level::Warning, warning));
         }
         let tls = config.pemfile.as_deref().map(tls::load_pem).transpose()?;

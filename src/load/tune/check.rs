@@ -1,19 +1,15 @@
 //! Whether machine, running node and settings fit together.
 
 use super::machine::{Machine, field};
-use crate::config::{Basis, Config, Cpus, DriverKind, Shards, cpu_list};
+use crate::config::{Basis, Config, DriverKind, Shards, cpu_list};
 use crate::operate::status;
+use crate::shell;
 use std::fmt::Write;
 use std::fs;
 use std::path::Path;
 
 /// Bytes that a connection to a peer may have on its way: what the kernel must be allowed to buffer for it.
 const PEER_WINDOW_BYTES: u64 = 4 << 20;
-/// Memory that a shard locks, bytes, and what the first needs.
-const LOCKED_BYTES: u64 = 512 << 10;
-/// Open files beside the links.
-const FILES: u64 = 256;
-
 /// One thing that was looked at.
 struct Line {
     what: &'static str,
@@ -58,27 +54,13 @@ fn settings(config: &Config, machine: &Machine) -> Vec<Line> {
         Basis::Reasoned => "reasoned, not measured: `jidmesh tune` measures",
     };
     let mut lines = vec![line("profile", format!("{}: {basis}", tuning.profile), None)];
-    let chosen = match &tuning.cpus {
-        Cpus::All => machine.cpus.clone(),
-        Cpus::List(list) => list.clone(),
-        Cpus::Numa(node) => {
-            let found = machine.numa.iter().find(|(number, _)| number == node);
-            found.map(|(_, cpus)| cpus.clone()).unwrap_or_default()
-        }
+    let (cpus, advice) = match shell::chosen_cpus(&tuning.cpus) {
+        Ok(chosen) => (chosen.len(), None),
+        Err(why) => (0, Some(format!("{why}: jidmesh would not start"))),
     };
-    let denied: Vec<usize> = chosen
-        .iter()
-        .copied()
-        .filter(|cpu| !machine.cpus.contains(cpu))
-        .collect();
-    let advice = match (chosen.is_empty(), denied.is_empty()) {
-        (true, _) => Some("there is no such NUMA node".to_owned()),
-        (_, false) => Some(format!("this process may not use {denied:?}: jidmesh would not start")),
-        _ => None,
-    };
-    lines.push(line("cpus", format!("{} to choose from", chosen.len()), advice));
+    lines.push(line("cpus", format!("{cpus} to choose from"), advice));
     if let Shards::Count(count) = tuning.shards {
-        let (shards, cpus) = (usize::from(count), chosen.len());
+        let shards = usize::from(count);
         let advice = match () {
             () if shards > cpus => Some(format!(
                 "more shards than CPUs: they disturb one another; {cpus} at most"
@@ -172,19 +154,15 @@ fn running(config: &Config, status: &serde_json::Value) -> Vec<Line> {
         let text = field(&limits, name)?.split_whitespace().next()?.to_owned();
         Some(text.parse::<u64>().unwrap_or(u64::MAX))
     };
+    let needed = shell::needed(config, u16::try_from(shards).unwrap_or(u16::MAX));
     for (what, name, wanted, set) in [
         (
             "locked memory",
             "Max locked memory",
-            LOCKED_BYTES * (1 + shards),
+            needed.memlock_bytes,
             "LimitMEMLOCK",
         ),
-        (
-            "open files",
-            "Max open files",
-            u64::from(config.io.max_fds) + FILES,
-            "LimitNOFILE",
-        ),
+        ("open files", "Max open files", needed.files, "LimitNOFILE"),
     ] {
         let Some(limit) = limit(name) else { continue };
         let found = if limit == u64::MAX {

@@ -1,6 +1,6 @@
 //! What this machine is.
 
-use crate::config::cpu_list;
+use crate::config::{Cpus, cpu_list};
 use std::fmt::Write;
 use std::fs;
 
@@ -13,8 +13,8 @@ pub(super) struct Machine {
     pub(super) cpus: Vec<usize>,
     /// Of those, one of each physical core.
     pub(super) cores: Vec<usize>,
-    /// Each NUMA node's CPUs, by number.
-    pub(super) numa: Vec<(u32, Vec<usize>)>,
+    /// NUMA nodes.
+    numa: usize,
     /// MB.
     pub(super) memory_mb: u64,
     pub(super) kernel: String,
@@ -24,9 +24,7 @@ pub(super) struct Machine {
 
 impl Machine {
     pub(super) fn look() -> Result<Machine, String> {
-        let status = fs::read_to_string("/proc/self/status").map_err(|e| format!("/proc/self/status: {e}"))?;
-        let allowed = field(&status, "Cpus_allowed_list:").and_then(cpu_list);
-        let cpus = allowed.ok_or("/proc/self/status does not say which CPUs this process may use")?;
+        let cpus = crate::shell::chosen_cpus(&Cpus::All)?;
         let cores = cpus
             .iter()
             .copied()
@@ -37,13 +35,14 @@ impl Machine {
         let meminfo = fs::read_to_string("/proc/meminfo").unwrap_or_default();
         let kb = field(&meminfo, "MemTotal:").and_then(|text| text.split(' ').next()?.parse::<u64>().ok());
         let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+        let online = fs::read_to_string("/sys/devices/system/node/online").ok();
         Ok(Machine {
             model: model
                 .map_or("unknown CPU", |text| text.trim_matches([' ', '\t', ':']))
                 .to_owned(),
             cpus,
             cores,
-            numa: numa_nodes(),
+            numa: online.and_then(|text| cpu_list(&text)).map_or(1, |nodes| nodes.len()),
             memory_mb: kb.unwrap_or(0) / 1024,
             kernel: kernel.trim().to_owned(),
             ring: crate::shell::completion_ring(),
@@ -61,7 +60,7 @@ impl Machine {
         let _ = writeln!(
             text,
             "CPUs             {cpus} that this process may use, on {cores} cores, {} NUMA node(s)",
-            self.numa.len().max(1)
+            self.numa
         );
         let _ = writeln!(text, "memory           {} MB", self.memory_mb);
         let _ = writeln!(text, "kernel           Linux {}", self.kernel);
@@ -81,16 +80,6 @@ fn is_first_thread(cpu: usize, cpus: &[usize]) -> bool {
     let siblings = fs::read_to_string(path).ok().and_then(|text| cpu_list(&text));
     let first = siblings.and_then(|list| list.into_iter().filter(|other| cpus.contains(other)).min());
     first.is_none_or(|first| first == cpu)
-}
-
-fn numa_nodes() -> Vec<(u32, Vec<usize>)> {
-    let online = fs::read_to_string("/sys/devices/system/node/online").ok();
-    let nodes = online.and_then(|text| cpu_list(&text)).unwrap_or_default();
-    let of = |node: usize| {
-        let text = fs::read_to_string(format!("/sys/devices/system/node/node{node}/cpulist")).ok()?;
-        Some((u32::try_from(node).ok()?, cpu_list(&text)?))
-    };
-    nodes.into_iter().filter_map(of).collect()
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 use super::Goal;
 use super::machine::Machine;
 use super::search::{Finding, Found, Measured};
-use crate::config::{Basis, Cpus, DriverKind, Shards, Tuning};
+use crate::config::{Basis, Tuning};
 use std::fmt::Write;
 
 /// The settings alone.
@@ -35,25 +35,11 @@ pub(super) fn text(found: &Found, machine: &Machine, goal: Goal) -> String {
 }
 
 fn settings(tuning: &Tuning) -> String {
-    let shards = match tuning.shards {
-        Shards::Auto => "auto".to_owned(),
-        Shards::Count(count) => count.to_string(),
-    };
-    let cpus = match &tuning.cpus {
-        Cpus::All => "all".to_owned(),
-        Cpus::List(list) => list.iter().map(ToString::to_string).collect::<Vec<_>>().join(","),
-        Cpus::Numa(node) => format!("numa:{node}"),
-    };
-    let driver = match tuning.driver {
-        DriverKind::Readiness => "readiness",
-        DriverKind::Ring => "ring",
-        DriverKind::Auto => "auto",
-    };
     let mut text = String::new();
     for (name, value) in [
-        ("shards", shards),
-        ("cpus", cpus),
-        ("driver", driver.to_owned()),
+        ("shards", tuning.shards.to_string()),
+        ("cpus", tuning.cpus.to_string()),
+        ("driver", tuning.driver.to_string()),
         ("read-bytes", tuning.read_bytes.to_string()),
         ("turn-bytes", tuning.turn_bytes.to_string()),
         ("pause-us", tuning.pause_us.to_string()),
@@ -118,7 +104,7 @@ pub(super) fn choice(found: &Found) -> String {
 mod tests {
     use super::super::search::Found;
     use super::*;
-    use crate::config::parse_profile;
+    use crate::config::{Cpus, DriverKind, Shards, parse_profile};
     use std::path::Path;
 
     #[test]

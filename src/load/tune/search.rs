@@ -8,7 +8,7 @@ use super::super::table::Spread;
 use super::Goal;
 use super::machine::Machine;
 use super::profile;
-use crate::config::{Basis, DriverKind, Shards, Tuning};
+use crate::config::{Basis, DriverKind, Shards, Tuning, cpu_text};
 use std::path::PathBuf;
 
 /// A value must be better by so much to take the place of the usual one.
@@ -120,8 +120,7 @@ impl<'m> Search<'m> {
                 name: format!("candidate-{at}"),
                 tuning: format!("<tuning>{}</tuning>", path.display()),
             };
-            let cpus: Vec<String> = self.machine.cpus.iter().map(ToString::to_string).collect();
-            let server = Server::start(&kind, &self.folder, &cpus.join(","))?;
+            let server = Server::start(&kind, &self.folder, &cpu_text(&self.machine.cpus))?;
             let stage = Stage::set(scene, server.router(), &self.how.cpu, false)?;
             sides.push((server, stage, Vec::new()));
         }

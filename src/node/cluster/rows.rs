@@ -305,7 +305,7 @@ impl Shard {
         let payload = session_payload("end", key.number, key.token.as_str(), None, None);
         let mut frame = Vec::new();
         edit::route(&mut frame, &sm_id, &c2s.1, &payload);
-        self.tell(now, c2s.0, Message::EndClient { key, restarted: false });
+        self.tell(now, c2s.0, Message::EndClient { key });
         self.hand(now, sm, crate::node::SELF, &frame);
     }
 

@@ -276,7 +276,7 @@ impl Shard {
             })
             .collect();
         for key in lost {
-            self.end_client(now, key, false);
+            self.end_client(now, key);
         }
     }
 }

@@ -108,6 +108,16 @@ impl Site {
         self.carry();
     }
 
+    /// Nodes 0 and 1 hold one another for dead, and then reach one another again; they have not spoken yet.
+    fn parts_and_heals(&mut self) {
+        self.cut.extend([(0, 1), (1, 0)]);
+        for (here, there) in [(0, 1), (1, 0)] {
+            self.dies(here, there);
+        }
+        self.kept.clear();
+        self.cut.clear();
+    }
+
     /// Node `there` is dead, as node `here` sees it, and cannot have seen what is still under way.
     fn dies(&mut self, here: usize, there: usize) {
         self.dies_having(Seen::Never, here, there);
@@ -493,12 +503,7 @@ fn a_dead_node_takes_only_its_own_with_it() {
 #[test]
 fn of_two_claims_the_newer_wins_and_nobody_is_told_away_who_is_there() {
     let mut site = Site::new(2, 2);
-    site.cut.extend([(0, 1), (1, 0)]);
-    for (here, there) in [(0, 1), (1, 0)] {
-        site.dies(here, there);
-    }
-    site.kept.clear();
-    site.cut.clear();
+    site.parts_and_heals();
     assert_eq!(site.login(0, 7, "u@example.net/r", 1), 0);
     site.pass(5_000);
     assert_eq!(site.login(1, 8, "u@example.net/r", 2), 1);
@@ -520,12 +525,7 @@ fn of_two_claims_the_newer_wins_and_nobody_is_told_away_who_is_there() {
 #[test]
 fn who_saw_the_sessions_that_gave_way_is_shown_the_others() {
     let mut site = Site::new(2, 2);
-    site.cut.extend([(0, 1), (1, 0)]);
-    for (here, there) in [(0, 1), (1, 0)] {
-        site.dies(here, there);
-    }
-    site.kept.clear();
-    site.cut.clear();
+    site.parts_and_heals();
     for (number, jid) in [
         (5, "w@example.net/r"),
         (6, "u@example.net/same"),
