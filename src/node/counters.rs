@@ -56,6 +56,7 @@ counters! {
     DropHops "jidmesh_bounced_total" "code=\"hops\"" "Frames sent back to their sender with an error.";
     DropFarewell "jidmesh_dropped_total" "reason=\"untrue-farewell\"" "Frames dropped, by reason.";
     FarewellsUnknown "jidmesh_untrue_farewells_unknown_total" "" "Sessions of a lost sm whose farewells could not be remembered.";
+    OrphansUnknown "jidmesh_orphans_unknown_total" "" "Sessions of a lost c2s that could not be remembered until their sm had ended them.";
     InDoubt "jidmesh_in_doubt_total" "" "Stanzas that a lost node may have handled: not repeated, and sent back unless presence.";
     Turns "jidmesh_turns_total" "" "Users whose way changed while something may have been under way to them.";
     HealingProbes "jidmesh_healing_probes_total" "" "Probes sent for users who were out of reach and are back.";

@@ -3,7 +3,7 @@
 use super::api::{Action, Micros};
 use super::counters::Counter;
 use super::forward::client;
-use super::lane::{Message, SessionKey};
+use super::lane::{Message, Over, SessionKey};
 use super::observe::{is_request, session_of, token};
 use super::{SELF, Shard};
 use crate::jid;
@@ -234,7 +234,11 @@ impl Shard {
         self.tell(
             now,
             self.owner(&client.bare),
-            Message::Unregister { bare: client.bare, key },
+            Message::Unregister {
+                bare: client.bare,
+                key,
+                why: Over::Ended,
+            },
         );
         true
     }

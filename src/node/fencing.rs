@@ -73,6 +73,7 @@ impl Shard {
     pub(super) fn fence_done(&mut self, now: Micros, sm: SeatId, number: u64) {
         let Some(fences) = self.fences.get_mut(&sm) else { return };
         if fences.done(number) {
+            self.orphans_ended(now, sm);
             self.unfence(now, sm, |wait| wait == Wait::Fence { sm, number });
         }
     }

@@ -2,7 +2,7 @@
 
 use super::api::{Action, CloseCause, Level, LinkId, Micros};
 use super::counters::Counter;
-use super::lane::{Message, SessionKey, Verb};
+use super::lane::{Message, Over, SessionKey, Verb};
 use super::seat::Life;
 use super::{SELF, Shard, TICK_US, cause_text};
 use crate::table::names::Multi;
@@ -209,11 +209,16 @@ impl Shard {
                 number,
                 token: client.token,
             };
+            let sm_away = self.names.seat(client.sm).is_some_and(|view| !view.live);
             self.count(Counter::SessionsEnded);
             self.tell(
                 now,
                 self.owner(&client.bare),
-                Message::Unregister { bare: client.bare, key },
+                Message::Unregister {
+                    bare: client.bare,
+                    key,
+                    why: Over::Orphaned { sm_away },
+                },
             );
         }
     }

@@ -105,6 +105,16 @@ pub(super) struct SessionKey {
     pub(super) token: Token,
 }
 
+impl SessionKey {
+    pub(super) fn of(session: &Session) -> SessionKey {
+        SessionKey {
+            c2s: session.c2s,
+            number: session.number,
+            token: session.token,
+        }
+    }
+}
+
 /// A message of the control lane. Handled before any data of the same turn.
 #[derive(Debug)]
 pub struct Control(pub(super) Message);
@@ -191,6 +201,7 @@ pub(super) enum Message {
     Unregister {
         bare: Box<str>,
         key: SessionKey,
+        why: Over,
     },
     Ending {
         bare: Box<str>,
@@ -226,6 +237,10 @@ pub(super) enum Message {
     SampleAnswer {
         sm: SeatId,
         samples: Vec<Sampled>,
+    },
+    /// From an sm's home to all: it knows none of the sessions whose c2s was lost.
+    OrphansUnknown {
+        sm: SeatId,
     },
     SurrogateStarted {
         sm: SeatId,
@@ -352,6 +367,18 @@ pub(super) enum Message {
     },
 }
 
+/// Why a session is over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Over {
+    /// Its sm says so.
+    Ended,
+    /// Its c2s is lost, and its sm hears of that.
+    Orphaned {
+        /// Not before that one has a link again.
+        sm_away: bool,
+    },
+}
+
 /// How far a peer is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum PeerState {
@@ -368,9 +395,11 @@ pub(super) enum PeerState {
 }
 
 /// A session that an sm is asked about when it comes back.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Sampled {
     pub(super) key: SessionKey,
-    /// The same process holds it. Otherwise it may have been replaced, and whether it was is lost.
+    /// The same process holds it. Otherwise it may have been replaced or ended, and whether it was is lost.
     pub(super) sure: bool,
+    /// Its c2s is lost, or is another process than the one it was of.
+    pub(super) orphan: bool,
 }

@@ -41,6 +41,7 @@ mod link;
 mod message_log;
 mod negotiate;
 mod observe;
+mod orphans;
 mod placement;
 mod question;
 mod recall;
@@ -123,6 +124,7 @@ pub struct Shard {
     cluster: Option<Box<cluster::Cluster>>,
     surrogates: surrogate::Surrogates,
     farewells: farewell::Farewells,
+    orphans: orphans::Orphans,
     inquiries: cluster::Inquiries,
     /// Questions asked so far: makes their ids.
     questions: u64,
@@ -182,6 +184,7 @@ impl Shard {
                 .map(|mesh| Box::new(cluster::Cluster::new(mesh, 0))),
             surrogates: surrogate::Surrogates::default(),
             farewells: farewell::Farewells::default(),
+            orphans: orphans::Orphans::default(),
             inquiries: cluster::Inquiries::default(),
             questions: 0,
             returned: returned::Returned::default(),
@@ -366,13 +369,14 @@ impl Shard {
             Message::Restarted { seat } => self.component_restarted(now, seat),
             Message::Sample { sm, home } => self.sample(now, sm, home),
             Message::SampleAnswer { sm, samples } => self.sampled(now, sm, samples),
+            Message::OrphansUnknown { sm } => self.orphans_unknown(now, sm),
             Message::Register {
                 bare,
                 sm,
                 request,
                 session,
             } => self.register(now, &bare, sm, request, *session),
-            Message::Unregister { bare, key } => self.unregister(now, &bare, key),
+            Message::Unregister { bare, key, why } => self.unregister(now, &bare, key, why),
             Message::Ending { bare, key } => self.session_ending(now, &bare, key),
             Message::Presence { bare, key, priority } => self.presence(now, &bare, key, priority),
             Message::StartDone { bare, c2s, request } => self.start_done(now, &bare, c2s, request),

@@ -48,7 +48,7 @@ pub(super) struct Inquiry {
     pub(super) until: Micros,
     /// Shards whose samples are still missing before an sm can be asked.
     samples_missing: u16,
-    samples: Vec<(SessionKey, bool)>,
+    samples: Vec<Sampled>,
     /// Sessions that the same process holds, by sm-side id (sm) or question (c2s), until they are denied.
     left: Vec<Token>,
     /// The question behind them all (c2s).
@@ -158,17 +158,16 @@ impl Shard {
 
     /// Every shard: does an sm that came back still hold what it held?
     pub(super) fn sample(&mut self, now: Micros, sm: SeatId, home: ShardId) {
-        let sampled = |session: &crate::table::users::Session, sure| Sampled {
-            key: SessionKey {
-                c2s: session.c2s,
-                number: session.number,
-                token: session.token,
-            },
-            sure,
-        };
         let (sure, doubtful) = self.users.sessions_at(sm, SURE_MAX, DOUBTFUL_MAX);
+        let sampled = |session, sure| Sampled {
+            key: SessionKey::of(session),
+            sure,
+            orphan: false,
+        };
         let sure = sure.into_iter().map(|session| sampled(session, true));
-        let samples = sure.chain(doubtful.into_iter().map(|s| sampled(s, false))).collect();
+        let doubtful = doubtful.into_iter().map(|session| sampled(session, false));
+        let mut samples: Vec<Sampled> = sure.chain(doubtful).collect();
+        samples.extend(self.sample_orphans(sm, DOUBTFUL_MAX));
         self.tell(now, home, Message::SampleAnswer { sm, samples });
     }
 
@@ -180,9 +179,7 @@ impl Shard {
             return;
         }
         inquiry.samples_missing -= 1;
-        inquiry
-            .samples
-            .extend(samples.into_iter().map(|sample| (sample.key, sample.sure)));
+        inquiry.samples.extend(samples);
         if inquiry.samples_missing > 0 {
             return;
         }
@@ -190,8 +187,8 @@ impl Shard {
         inquiry.asked = asked.len();
         inquiry.left = asked
             .iter()
-            .filter(|(_, sure)| *sure)
-            .map(|(key, _)| key.token)
+            .filter(|sample| sample.sure)
+            .map(|sample| sample.key.token)
             .collect();
         // Users choose the ids of their own iqs, and sm hands those on: they must not guess this one.
         let question = Token::new(format!("jidmesh-ask-{:016x}", self.rng.next_u64()).as_bytes());
@@ -200,9 +197,11 @@ impl Shard {
             return self.proved_alive(now, sm);
         };
         let (name, count) = (state.id.clone(), asked.len());
-        for (key, _) in asked {
-            let c2s = self.names.seat(key.c2s).map(|view| view.id.clone()).unwrap_or_default();
-            self.ask_link(sm, &name, &c2s, &ping_in_session(&key, &question));
+        for Sampled { key, orphan, .. } in asked {
+            // sm gives back to whoever asks. Where a new c2s has the name, another client may have the number.
+            let c2s = self.names.seat(key.c2s).filter(|_| !orphan);
+            let from = c2s.map_or_else(|| self.names.own().into(), |view| view.id.clone());
+            self.ask_link(sm, &name, &from, &ping_in_session(&key, &question));
         }
         self.log(
             Level::Info,
@@ -239,7 +238,8 @@ impl Shard {
         if inquiry.left.is_empty() && before > 0 {
             self.is_restarted(now, sm);
         } else if inquiry.given_back.len() == inquiry.asked {
-            // All may have been replaced: that proves nothing.
+            // All may have been replaced or ended: that proves nothing.
+            self.tell_all(now, &Message::OrphansUnknown { sm });
             self.proved_alive(now, sm);
         }
         true

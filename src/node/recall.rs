@@ -26,11 +26,7 @@ impl Shard {
         let (Some(sm), Some(session)) = (user.sm, self.stranded(user)) else {
             return false;
         };
-        let key = SessionKey {
-            c2s: session.c2s,
-            number: session.number,
-            token: session.token,
-        };
+        let key = SessionKey::of(session);
         if session.recall == Recall::Fenced {
             self.set_recall(bare, key, Recall::Done);
             self.fenced.entry(key.c2s).or_default().push(bare.into());

@@ -3,7 +3,7 @@
 use super::Shard;
 use super::api::Micros;
 use super::farewell::full_hash;
-use super::lane::{Message, SessionKey};
+use super::lane::{Message, Over, SessionKey};
 use crate::table::users::{Session, Stage, Wait};
 use crate::table::{SeatId, Token};
 
@@ -13,11 +13,7 @@ impl Shard {
     pub(super) fn register(&mut self, now: Micros, bare: &str, sm: SeatId, request: Option<Token>, session: Session) {
         if self.names.seat(sm).is_none() {
             // The news that the sm is gone overtook its last words: nobody else will end this session.
-            let key = SessionKey {
-                c2s: session.c2s,
-                number: session.number,
-                token: session.token,
-            };
+            let key = SessionKey::of(&session);
             if let Some(home) = self.names.seat(session.c2s).map(|view| view.home) {
                 self.tell(now, home, Message::EndClient { key });
             }
@@ -40,21 +36,25 @@ impl Shard {
         self.settle(now, bare);
     }
 
-    /// `ended` or `replaced` passed, or the session is lost.
-    pub(super) fn unregister(&mut self, now: Micros, bare: &str, key: SessionKey) {
+    /// `ended` or `replaced` passed, or the session's c2s is lost.
+    pub(super) fn unregister(&mut self, now: Micros, bare: &str, key: SessionKey, why: Over) {
         let Some(sm) = self.users.get(bare).and_then(|user| user.sm) else {
             return;
         };
-        self.users.change(bare, |user| {
-            user.sessions
-                .retain(|s| !(s.c2s == key.c2s && s.number == key.number && s.token == key.token));
+        let session = self.users.change(bare, |user| {
+            let at = user.sessions.iter().position(|s| SessionKey::of(s) == key);
+            let session = at.map(|at| user.sessions.remove(at));
             if user.sessions.is_empty()
                 && let Some(flux) = &mut user.flux
                 && flux.wait.is_some_and(|(wait, _)| wait == Wait::Ended)
             {
                 flux.wait = None;
             }
+            session
         });
+        if let (Over::Orphaned { sm_away }, Some(session)) = (why, session.filter(|session| session.shown)) {
+            self.orphaned(now, bare, sm, session, sm_away);
+        }
         if self.users.get(bare).is_none_or(|user| !user.is_tied()) {
             // Frames that passed before this sm handled the end are worked on without a session.
             self.touch(bare, sm);
@@ -144,6 +144,7 @@ impl Shard {
         self.returning.push(sm);
         self.surrogates_lost(now, sm);
         let mut taken = Vec::new();
+        let orphans = self.orphans_lost(sm);
         for bare in self.users.keys_where(|user| user.sm == Some(sm)) {
             let ended = self.users.change(&bare, |user| {
                 let sessions = std::mem::take(&mut user.sessions);
@@ -163,13 +164,13 @@ impl Shard {
                 let Some(home) = self.names.seat(session.c2s).map(|view| view.home) else {
                     continue;
                 };
-                let key = SessionKey {
-                    c2s: session.c2s,
-                    number: session.number,
-                    token: session.token,
-                };
+                let key = SessionKey::of(&session);
                 self.tell(now, home, Message::EndClient { key });
             }
+            self.settle(now, &bare);
+        }
+        for (bare, full) in orphans {
+            taken.push(full);
             self.settle(now, &bare);
         }
         if let Some(sm) = given_up.filter(|_| !taken.is_empty()) {

@@ -9,7 +9,7 @@ use super::grace::session_payload;
 use super::lane::Message;
 use super::{SELF, Shard, TICK_US};
 use crate::jid::TableMap;
-use crate::table::users::Wait;
+use crate::table::users::{Stage, Wait};
 use crate::table::{SeatId, Token};
 use crate::wire::header::Payload;
 use crate::wire::{NS_CLIENT, NS_SESSION, edit};
@@ -46,8 +46,10 @@ impl Shard {
     /// Starts the next surrogate of a user with untold contacts. True when he now waits for it.
     pub(super) fn tell_contacts(&mut self, now: Micros, bare: &str) -> bool {
         let resource = self.users.change(bare, |user| {
-            let online: Vec<Box<str>> = user.sessions.iter().map(|session| session.resource.clone()).collect();
+            let mut online: Vec<Box<str>> = user.sessions.iter().map(|session| session.resource.clone()).collect();
             let flux = user.flux();
+            let sent = flux.starts.iter().filter(|start| start.stage == Stage::Sent);
+            online.extend(sent.map(|start| start.resource.clone()));
             // Somebody who is back with the same resource must not be told away.
             flux.untold.retain(|resource| !online.contains(resource));
             flux.untold.last().cloned()

@@ -179,11 +179,7 @@ impl Shard {
             let moved = row.sessions.iter().any(|other| other.resource == session.resource);
             let moved = moved.then(|| full_hash(bare, &session.resource)).into_iter().collect();
             self.take_sessions(now, Some(sm), moved);
-            let key = SessionKey {
-                c2s: session.c2s,
-                number: session.number,
-                token: session.token,
-            };
+            let key = SessionKey::of(&session);
             self.throw_out(now, Some(sm), key);
             return false;
         }
@@ -281,11 +277,7 @@ impl Shard {
         for session in sessions {
             let full = format!("{bare}/{}", session.resource).into();
             self.tell_all(now, &Message::Moved { full });
-            let key = SessionKey {
-                c2s: session.c2s,
-                number: session.number,
-                token: session.token,
-            };
+            let key = SessionKey::of(&session);
             self.throw_out(now, sm, key);
         }
         if let Some(sm) = sm {

@@ -9,6 +9,7 @@ mod farewell;
 mod grace;
 mod limits;
 mod names;
+mod orphans;
 mod placement;
 mod question;
 mod relay;

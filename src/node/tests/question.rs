@@ -2,14 +2,14 @@
 
 use super::world::{End, SESS, World, bind, control, from_client, message, route, start, started};
 
-const TOKENS: [&str; 2] = [
+pub(super) const TOKENS: [&str; 2] = [
     "2fcc5f2b10f3c41120a3db9ee7620e93931e073c",
     "ab2180dc2779c96e97c08cbfc21f4da49e2eedb7",
 ];
-const JIDS: [&str; 2] = ["juliet@example.net/balcony", "romeo@example.net/orchard"];
+pub(super) const JIDS: [&str; 2] = ["juliet@example.net/balcony", "romeo@example.net/orchard"];
 
 /// One sm and one c2s with two clients, 9 and 10.
-fn site(shards: u16) -> (World, End, End, End) {
+pub(super) fn site(shards: u16) -> (World, End, End, End) {
     let mut world = World::new(shards);
     let sm = world.component(&["sm", "*example.net"]);
     let c2s = world.component(&["c2s"]);
@@ -21,14 +21,14 @@ fn site(shards: u16) -> (World, End, End, End) {
     (world, sm, c2s, peer)
 }
 
-fn login(world: &mut World, sm: End, c2s: End, number: u32, jid: &str, token: &str) {
+pub(super) fn login(world: &mut World, sm: End, c2s: End, number: u32, jid: &str, token: &str) {
     world.send(c2s, &route("c2s", "example.net", &start(number, jid, "id1")));
     world.send(sm, &route("sm", "c2s", &started(number, jid, "id1", token)));
     world.send(c2s, &route("c2s", "sm", &from_client(number, token, "<presence/>")));
 }
 
 /// The questions in what a component read: (number, id).
-fn questions(read: &str) -> Vec<(u32, String)> {
+pub(super) fn questions(read: &str) -> Vec<(u32, String)> {
     let frames = read.split("<route").filter(|frame| frame.contains("jidmesh-ask-"));
     // c2s sends its answer to the domain of the target.
     let to_c2s = frames.clone().filter(|frame| frame.contains("'started'"));
@@ -42,7 +42,7 @@ fn questions(read: &str) -> Vec<(u32, String)> {
         .collect()
 }
 
-fn sm_says(world: &mut World, sm: End, id: &str, (number, token): (u32, &str), holds: bool) {
+pub(super) fn sm_says(world: &mut World, sm: End, id: &str, (number, token): (u32, &str), holds: bool) {
     let head = format!("<iq xmlns:sc='{SESS}' xmlns='jabber:client' sc:c2s='{number}' sc:sm='{token}' id='{id}'");
     let (from, iq) = match holds {
         true => ("example.net", format!("{head} type='result'/>")),

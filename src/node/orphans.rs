@@ -1,0 +1,106 @@
+//! Sessions whose c2s is lost, until their sm is known to have ended them.
+//!
+//! sm is told of the loss by an advert, on which it ends those sessions and tells their contacts; it answers nothing.
+//! Until it has answered a fence behind the advert it may die with what it was told: then a surrogate tells the
+//! contacts. To be told twice does no harm.
+
+use super::Shard;
+use super::api::Micros;
+use super::counters::Counter;
+use super::farewell::full_hash;
+use super::lane::{Sampled, SessionKey};
+use super::placement::domain_of;
+use crate::jid::{self, TableMap};
+use crate::table::SeatId;
+use crate::table::fence::Need;
+use crate::table::users::Session;
+
+/// Most orphans of one sm that a shard remembers. Of more the contacts are not told if the sm dies as well.
+const ORPHANS_MAX: usize = 65_536;
+
+/// A session that its sm may not have ended yet, and that contacts have seen.
+#[derive(Debug)]
+pub(super) struct Orphan {
+    pub(super) bare: Box<str>,
+    pub(super) resource: Box<str>,
+    pub(super) key: SessionKey,
+    /// Its sm has had no link since, so it holds the session unless it is another process.
+    pub(super) sm_away: bool,
+}
+
+/// The orphans among one shard's users, by their sm.
+pub(super) type Orphans = TableMap<SeatId, Vec<Orphan>>;
+
+impl Shard {
+    /// The c2s of this session is lost; its sm has been told, or will be as soon as it has a link.
+    pub(super) fn orphaned(&mut self, now: Micros, bare: &str, sm: SeatId, session: Session, sm_away: bool) {
+        let orphans = self.orphans.entry(sm).or_default();
+        if orphans.len() >= ORPHANS_MAX {
+            return self.count(Counter::OrphansUnknown);
+        }
+        orphans.push(Orphan {
+            bare: bare.into(),
+            key: SessionKey::of(&session),
+            resource: session.resource,
+            sm_away,
+        });
+        let fences = self.fences.entry(sm).or_default();
+        fences.touch(jid::table_hash(bare));
+        if let Need::Send(number) = fences.need(jid::table_hash(bare)) {
+            self.send_fence(now, sm, number, domain_of(bare));
+        }
+    }
+
+    /// An sm answered a fence: it has ended those that were orphans before. Behind the others goes another fence.
+    pub(super) fn orphans_ended(&mut self, now: Micros, sm: SeatId) {
+        let (Some(orphans), Some(fences)) = (self.orphans.get_mut(&sm), self.fences.get_mut(&sm)) else {
+            return;
+        };
+        let mut fence = None;
+        orphans.retain(|orphan| match fences.need(jid::table_hash(&orphan.bare)) {
+            Need::Nothing => false,
+            Need::Send(number) => {
+                fence = Some((number, orphan.bare.clone()));
+                true
+            }
+            Need::Flying(_) | Need::After(_) => true,
+        });
+        if orphans.is_empty() {
+            self.orphans.remove(&sm);
+        }
+        if let Some((number, bare)) = fence {
+            self.send_fence(now, sm, number, domain_of(&bare));
+        }
+    }
+
+    /// What an sm that came back is to be asked of its orphans: so many at most.
+    pub(super) fn sample_orphans(&mut self, sm: SeatId, most: usize) -> Vec<Sampled> {
+        let orphans = self.orphans.get_mut(&sm).into_iter().flatten().take(most);
+        let sampled = |orphan: &mut Orphan| Sampled {
+            key: orphan.key,
+            sure: std::mem::take(&mut orphan.sm_away),
+            orphan: true,
+        };
+        orphans.map(sampled).collect()
+    }
+
+    /// An sm died before it had ended these, for all that is known: their users, who are to be settled next, and the
+    /// hashes of their full JIDs.
+    pub(super) fn orphans_lost(&mut self, sm: SeatId) -> Vec<(Box<str>, u64)> {
+        let orphans = self.orphans.remove(&sm).unwrap_or_default();
+        let untold = orphans.into_iter().map(|orphan| {
+            let full = full_hash(&orphan.bare, &orphan.resource);
+            self.users
+                .change(&orphan.bare, |user| user.flux().untold.push(orphan.resource));
+            (orphan.bare, full)
+        });
+        untold.collect()
+    }
+
+    /// The same of an sm that is there, and does not know them.
+    pub(super) fn orphans_unknown(&mut self, now: Micros, sm: SeatId) {
+        for (bare, _) in self.orphans_lost(sm) {
+            self.settle(now, &bare);
+        }
+    }
+}

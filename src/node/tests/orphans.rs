@@ -1,0 +1,93 @@
+//! Sessions whose c2s is lost while nobody knows whether their sm lives.
+
+use super::question::{JIDS, TOKENS, login, questions, site, sm_says};
+use super::world::{End, SESS, World, route};
+
+/// An sm is back after the c2s of its two sessions was given up; `told`: after it had been told of that.
+fn sm_is_back(shards: u16, told: bool) -> (World, End, Vec<(u32, String)>) {
+    let (mut world, sm, c2s, _) = site(shards);
+    world.cut(c2s);
+    if told {
+        world.pass(10_000_000);
+        assert!(world.take(sm).contains(GONE));
+        world.cut(sm);
+    } else {
+        world.pass(5_000_000);
+        world.cut(sm);
+        world.pass(5_000_000);
+    }
+    assert_eq!(world.sessions(), 0);
+    let sm = world.component(&["sm", "*example.net"]);
+    let asked = questions(&world.take(sm));
+    assert_eq!(asked.len(), 2);
+    (world, sm, asked)
+}
+
+const FENCE: &str = "jidmesh-fence-";
+const GONE: &str = "type='unavailable' from='c2s'";
+
+#[test]
+fn contacts_are_told_when_the_sm_died_without_having_ended_them() {
+    for (shards, told) in [(1, false), (2, false), (3, true), (1, true)] {
+        let (mut world, sm, asked) = sm_is_back(shards, told);
+        for (number, id) in asked {
+            sm_says(&mut world, sm, &id, (number, TOKENS[number as usize - 9]), false);
+        }
+        let read = world.take(sm);
+        for jid in JIDS {
+            assert!(read.contains(&format!("target='{jid}' id='jidmesh-tell-")), "{read}");
+        }
+    }
+}
+
+#[test]
+fn contacts_hear_it_from_the_sm_when_it_lives() {
+    for (shards, told) in [(1, false), (2, true)] {
+        let (mut world, sm, asked) = sm_is_back(shards, told);
+        sm_says(&mut world, sm, &asked[0].1, (9, TOKENS[0]), true);
+        let mut read = world.take(sm);
+        assert!(read.find(GONE).unwrap() < read.find(FENCE).expect("a fence"), "{read}");
+        while let Some(at) = read.find(FENCE) {
+            let id = read[at..].split('\'').next().unwrap();
+            let answer = format!("<iq xmlns='jabber:client' type='result' id='{id}' from='example.net'/>");
+            world.send(sm, &route("sm", "jidmesh.router", &answer));
+            read = read.split_off(at + FENCE.len()) + &world.take(sm);
+        }
+        // It has ended them, which is proved: whatever it is when it is back again, there is nothing to ask.
+        world.cut(sm);
+        let sm = world.component(&["sm", "*example.net"]);
+        let read = world.take(sm);
+        assert!(
+            !read.contains("jidmesh-ask-") && !read.contains("jidmesh-tell-"),
+            "{read}"
+        );
+    }
+}
+
+#[test]
+fn who_has_the_number_at_a_new_c2s_is_left_alone() {
+    let (mut world, sm, c2s, _) = site(2);
+    world.cut(c2s);
+    world.pass(10_000_000);
+    world.cut(sm);
+    let sm = world.component(&["sm", "*example.net"]);
+    let asked = world.take(sm);
+    let id = questions(&asked).remove(0).1;
+    sm_says(&mut world, sm, &id, (10, TOKENS[1]), true);
+    let c2s = world.component(&["c2s"]);
+    let token = "3".repeat(40);
+    login(&mut world, sm, c2s, 9, "nurse@example.net/r", &token);
+    world.take(c2s);
+    // It was asked before. It had ended this one, and gives the question back to the one who asked.
+    assert!(
+        asked.contains("from='jidmesh.router'") && !asked.contains("from='c2s'"),
+        "{asked}"
+    );
+    let back = format!(
+        "<iq xmlns:sc='{SESS}' xmlns='jabber:client' sc:c2s='9' sc:sm='{}' id='{id}' type='get' failed='1'/>",
+        TOKENS[0]
+    );
+    world.send(sm, &route("sm", "jidmesh.router", &back));
+    assert_eq!(world.take(c2s), "");
+    assert_eq!(world.sessions(), 1);
+}
