@@ -356,10 +356,10 @@ impl Shard {
     }
 
     pub(super) fn release_queue(&mut self, seat: SeatId) {
-        let limits = self.limits;
+        let (limits, own) = (self.limits, self.names.own());
         let Some(state) = self.seats.get_mut(seat) else { return };
         state.life = Life::Live;
-        state.say_again(limits);
+        state.say_again(limits, own);
         if state.throttled {
             return;
         }

@@ -111,7 +111,7 @@ impl Shard {
                 self.count(Counter::DropGone);
                 return false;
             }
-            return self.unknown_client(now, seat, frame, payload);
+            return self.unknown_client(now, key, frame, payload);
         };
         let ends = payload.kind == PayloadKind::Session && payload.action.is_some_and(|action| action.0 == b"end");
         client.ending |= ends;
@@ -135,12 +135,15 @@ impl Shard {
 
     /// A session nobody told of. An `end` does no harm and may clear a ghost; a stanza means that the client believes in
     /// a session that is gone: c2s is told so, and ends it.
-    fn unknown_client(&mut self, now: Micros, seat: SeatId, frame: &[u8], payload: &Payload<'_>) -> bool {
+    fn unknown_client(&mut self, now: Micros, key: SessionKey, frame: &[u8], payload: &Payload<'_>) -> bool {
         if payload.kind == PayloadKind::Session {
             return true;
         }
+        if let Some(state) = self.seats.get_mut(key.c2s) {
+            state.dismiss(now, key.number, key.token);
+        }
         self.count(Counter::ZombiesCleared);
-        self.send_back(now, seat, frame, "404");
+        self.send_back(now, key.c2s, frame, "404");
         false
     }
 }

@@ -89,8 +89,6 @@ impl Shard {
         let unclaimed = own.filter(|name| self.names.alias_target(name).is_none());
         state.unclaimed = Some((now + CLAIM_US, unclaimed.cloned().collect()));
         state.asked.clear();
-        // That a client was dismissed may have been inside the broken link.
-        state.dismissed.clear();
         let (name, remote, kind, held) = (state.id.clone(), state.remote, state.kind, state.clients.some(SURE_MAX));
         let inquiry = Box::new(Inquiry {
             until: now + ASK_US,

@@ -1,12 +1,15 @@
 //! What was said to an sm and is not answered yet, where it matters that it arrives: starts and ends of sessions,
 //! questions of jidmesh's own, news of a lost c2s. When the sm returns over a new link, whatever of it was inside the
-//! broken one is said again; saying it twice does no harm.
+//! broken one is said again; saying it twice does no harm. (What a c2s is told of ended sessions it does not answer at
+//! all; that is said again as long as [`Seat::dismissed`] remembers it.)
 //!
 //! sm is strictly serial: an answer proves that all before it was handled, too.
 
+use super::grace::session_payload;
 use super::seat::Seat;
 use super::{SELF, Shard};
 use crate::table::{SeatId, SeatKind, Token};
+use crate::wire::edit;
 use crate::wire::header::{self, Frame, Payload, PayloadKind, Route};
 use crate::wire::scan::Limits;
 use crate::wire::value::Value;
@@ -101,9 +104,14 @@ impl Seat {
         }
     }
 
-    /// The component is the same process: what was inside the broken link goes before what waited.
-    pub(super) fn say_again(&mut self, limits: Limits) {
+    /// The component is the same process: what was inside the broken link goes before what waited. Of a c2s these are
+    /// the ends of sessions: a client who says nothing would believe in his for ever.
+    pub(super) fn say_again(&mut self, limits: Limits, own: &str) {
         let mut queue = self.unanswered.lost(limits, &self.queue);
+        for (_, number, token) in &self.dismissed {
+            let payload = session_payload("ended", *number, token.as_str(), None, None);
+            edit::route(&mut queue, &self.id, own, &payload);
+        }
         queue.append(&mut self.queue);
         self.queue = queue;
     }

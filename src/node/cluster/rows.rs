@@ -179,7 +179,7 @@ impl Shard {
             let moved = row.sessions.iter().any(|other| other.resource == session.resource);
             let moved = moved.then(|| full_hash(bare, &session.resource)).into_iter().collect();
             self.take_sessions(now, Some(sm), moved);
-            let key = SessionKey::of(&session);
+            let key = SessionKey::of(session);
             self.throw_out(now, Some(sm), key);
             return false;
         }

@@ -186,3 +186,19 @@ fn an_sm_that_lost_its_link_is_told_again_of_a_lost_c2s() {
     sm_says(&mut world, sm, &id, (9, &token), true);
     assert!(world.take(sm).contains(gone));
 }
+
+#[test]
+fn a_silent_client_whose_dismissal_was_inside_the_broken_link_is_dismissed_again() {
+    for shards in [1, 2] {
+        let (mut world, sm, c2s, _) = site(shards);
+        world.send(sm, &route("sm", "c2s", &control("ended", 10, TOKENS[1])));
+        assert!(world.take(c2s).contains("'ended'"));
+        world.cut(c2s);
+        let c2s = world.component(&["c2s"]);
+        let asked = questions(&world.take(c2s));
+        world.send(c2s, &route("c2s", "sm", &control("end", 9, &asked[0].1)));
+        let read = world.take(c2s);
+        assert!(read.contains("'ended'") && read.contains(TOKENS[1]), "{read}");
+        assert!(!read.contains(TOKENS[0]), "{read}");
+    }
+}

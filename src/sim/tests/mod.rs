@@ -24,13 +24,24 @@ fn play(nodes: usize, first: u64, last: u64, share: u64, until: Option<Instant>)
         }
         match run(seed, nodes, false) {
             Ok(summary) => done.push(summary),
-            Err(failure) => failures.push(*failure),
+            Err(failure) => {
+                println!("{}", line_of(&failure, nodes));
+                failures.push(*failure);
+            }
         }
         if until.is_some() && !failures.is_empty() {
             break;
         }
     }
     (done, failures)
+}
+
+fn line_of(failure: &Failure, nodes: usize) -> String {
+    let plan = Plan::of(failure.seed, nodes);
+    format!(
+        "seed {} at {} us, faults {:?} {:?}: {}",
+        failure.seed, failure.micros, plan.faults, plan.mesh.faults, failure.what[0]
+    )
 }
 
 #[test]
@@ -71,16 +82,6 @@ fn promises_hold_in_every_simulated_run() {
         sum(|s| s.faults),
     );
     failures.sort_by_key(|failure| failure.seed);
-    for failure in failures.iter().skip(1) {
-        println!(
-            "seed {} at {} us, faults {:?} {:?}: {}",
-            failure.seed,
-            failure.micros,
-            Plan::of(failure.seed, nodes).faults,
-            Plan::of(failure.seed, nodes).mesh.faults,
-            failure.what[0]
-        );
-    }
     if let Some(failure) = failures.first() {
         panic!(
             "{failure}replay: JIDMESH_SIM_NODES={nodes} JIDMESH_SIM_SEED={} cargo test --features sim --lib sim",
