@@ -28,7 +28,12 @@ impl Shard {
             .filter(|(name, _)| !own.iter().any(|own| **own == **name))
             .map(|(name, told)| (name.into(), told))
             .collect();
+        let router: Box<str> = self.names.own().into();
         self.send(link, |out| {
+            if fresh {
+                // Surrogates.
+                edit::advert(out, &router, true);
+            }
             for (name, told) in &names {
                 if fresh {
                     edit::advert(out, name, true);

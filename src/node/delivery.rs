@@ -101,7 +101,7 @@ impl Shard {
         // incoming; an error on the route ends the client instead.
         let key = session_of(payload).map(|(number, token)| SessionKey { c2s, number, token });
         if let Some(key) = key {
-            let known = self.forget_client(now, key);
+            let known = self.forget_client(now, key, Over::Unknown);
             let Some(state) = self.seats.get_mut(c2s) else {
                 return false;
             };
@@ -146,7 +146,8 @@ impl Shard {
             (b"ended" | b"replaced", _) | (b"end", true) => {
                 // Its sm knows best: one JID started twice within a second at two sm gets one sm-side id at both.
                 if let Some(key) = key.filter(|key| self.serves(sm, key)) {
-                    self.forget_client(now, key);
+                    let why = if action == b"end" { Over::Unknown } else { Over::Ended };
+                    self.forget_client(now, key, why);
                     if let Some(state) = self.seats.get_mut(c2s) {
                         state.dismiss(now, key.number, key.token);
                     }
@@ -194,7 +195,8 @@ impl Shard {
         let resource = super::placement::resource_of(target);
         self.count(Counter::SessionsStarted);
         if let Some(state) = self.seats.get_mut(key.c2s) {
-            state.clients.insert(key.number, client(key.token, sm, bare));
+            let former = state.clients.insert(key.number, client(key.token, sm, bare));
+            self.counters.add(Counter::SessionsEnded, u64::from(former.is_some()));
             if state.unproven.len() < UNPROVEN_MAX && state.abroad.is_none() {
                 state.unproven.push_back((now, key.number, key.token));
             }
@@ -224,7 +226,7 @@ impl Shard {
     }
 
     /// A session ended: here and at its owner. False when it is not known.
-    pub(super) fn forget_client(&mut self, now: Micros, key: SessionKey) -> bool {
+    pub(super) fn forget_client(&mut self, now: Micros, key: SessionKey, why: Over) -> bool {
         let client = self
             .seats
             .get_mut(key.c2s)
@@ -237,7 +239,7 @@ impl Shard {
             Message::Unregister {
                 bare: client.bare,
                 key,
-                why: Over::Ended,
+                why,
             },
         );
         true

@@ -73,7 +73,7 @@ impl Shard {
     pub(super) fn fence_done(&mut self, now: Micros, sm: SeatId, number: u64) {
         let Some(fences) = self.fences.get_mut(&sm) else { return };
         if fences.done(number) {
-            self.orphans_ended(now, sm);
+            self.orphans_ended(now, sm, number);
             self.unfence(now, sm, |wait| wait == Wait::Fence { sm, number });
         }
     }
@@ -102,11 +102,14 @@ impl Shard {
         }
     }
 
+    /// Something for a user without a session goes to an sm. Of an only one it is enough to know that there was any, for
+    /// when another joins.
     pub(super) fn touch(&mut self, bare: &str, sm: SeatId) {
-        if self.holders(bare).len() < 2 && !self.has_peers() {
-            return;
-        }
+        let alone = self.holders(bare).len() < 2 && !self.has_peers();
         let fences = self.fences.entry(sm).or_default();
+        if alone {
+            return fences.touch_all();
+        }
         fences.touch(jid::table_hash(bare));
         if fences.is_untidy() {
             let number = fences.send();

@@ -223,7 +223,7 @@ impl Shard {
         }
     }
 
-    /// A c2s's home: the sm of this session is lost.
+    /// A c2s's home: the sm of this session is lost, or has forgotten it.
     pub(super) fn end_client(&mut self, now: Micros, key: SessionKey) {
         let Some(state) = self.seats.get_mut(key.c2s) else {
             return;

@@ -372,6 +372,8 @@ pub(super) enum Message {
 pub(super) enum Over {
     /// Its sm says so.
     Ended,
+    /// Its sm does not know it: how its contacts heard of its end, if they did, is lost.
+    Unknown,
     /// Its c2s is lost, and its sm hears of that.
     Orphaned {
         /// Not before that one has a link again.

@@ -10,9 +10,8 @@ use super::counters::Counter;
 use super::farewell::full_hash;
 use super::lane::{Sampled, SessionKey};
 use super::placement::domain_of;
-use crate::jid::{self, TableMap};
+use crate::jid::TableMap;
 use crate::table::SeatId;
-use crate::table::fence::Need;
 use crate::table::users::Session;
 
 /// Most orphans of one sm that a shard remembers. Of more the contacts are not told if the sm dies as well.
@@ -21,11 +20,13 @@ const ORPHANS_MAX: usize = 65_536;
 /// A session that its sm may not have ended yet, and that contacts have seen.
 #[derive(Debug)]
 pub(super) struct Orphan {
-    pub(super) bare: Box<str>,
-    pub(super) resource: Box<str>,
-    pub(super) key: SessionKey,
+    bare: Box<str>,
+    resource: Box<str>,
+    key: SessionKey,
     /// Its sm has had no link since, so it holds the session unless it is another process.
-    pub(super) sm_away: bool,
+    sm_away: bool,
+    /// With the answer to this fence its sm has ended it.
+    fence: u64,
 }
 
 /// The orphans among one shard's users, by their sm.
@@ -38,38 +39,32 @@ impl Shard {
         if orphans.len() >= ORPHANS_MAX {
             return self.count(Counter::OrphansUnknown);
         }
+        let (fence, now_due) = self.fences.entry(sm).or_default().behind_all();
         orphans.push(Orphan {
             bare: bare.into(),
             key: SessionKey::of(&session),
             resource: session.resource,
             sm_away,
+            fence,
         });
-        let fences = self.fences.entry(sm).or_default();
-        fences.touch(jid::table_hash(bare));
-        if let Need::Send(number) = fences.need(jid::table_hash(bare)) {
-            self.send_fence(now, sm, number, domain_of(bare));
+        if now_due {
+            self.send_fence(now, sm, fence, domain_of(bare));
         }
     }
 
     /// An sm answered a fence: it has ended those that were orphans before. Behind the others goes another fence.
-    pub(super) fn orphans_ended(&mut self, now: Micros, sm: SeatId) {
+    pub(super) fn orphans_ended(&mut self, now: Micros, sm: SeatId, fence: u64) {
         let (Some(orphans), Some(fences)) = (self.orphans.get_mut(&sm), self.fences.get_mut(&sm)) else {
             return;
         };
-        let mut fence = None;
-        orphans.retain(|orphan| match fences.need(jid::table_hash(&orphan.bare)) {
-            Need::Nothing => false,
-            Need::Send(number) => {
-                fence = Some((number, orphan.bare.clone()));
-                true
+        orphans.retain(|orphan| orphan.fence > fence);
+        match orphans.first().map(|orphan| orphan.bare.clone()) {
+            Some(bare) if !fences.is_flying() => {
+                let next = fences.send();
+                self.send_fence(now, sm, next, domain_of(&bare));
             }
-            Need::Flying(_) | Need::After(_) => true,
-        });
-        if orphans.is_empty() {
-            self.orphans.remove(&sm);
-        }
-        if let Some((number, bare)) = fence {
-            self.send_fence(now, sm, number, domain_of(&bare));
+            Some(_) => {}
+            None => drop(self.orphans.remove(&sm)),
         }
     }
 

@@ -32,11 +32,12 @@ impl Shard {
             user.sm = Some(sm);
             user.sessions.push(session);
         });
+        self.drop_superseded(now, bare);
         self.announce(now, bare);
         self.settle(now, bare);
     }
 
-    /// `ended` or `replaced` passed, or the session's c2s is lost.
+    /// `ended` or `replaced` passed, its sm does not know the session, or its c2s is lost.
     pub(super) fn unregister(&mut self, now: Micros, bare: &str, key: SessionKey, why: Over) {
         let Some(sm) = self.users.get(bare).and_then(|user| user.sm) else {
             return;
@@ -52,8 +53,14 @@ impl Shard {
             }
             session
         });
-        if let (Over::Orphaned { sm_away }, Some(session)) = (why, session.filter(|session| session.shown)) {
-            self.orphaned(now, bare, sm, session, sm_away);
+        match (why, session.filter(|session| session.shown)) {
+            (Over::Orphaned { sm_away }, Some(session)) => self.orphaned(now, bare, sm, session, sm_away),
+            // To be told twice does no harm.
+            (Over::Unknown, Some(session)) => {
+                self.users
+                    .change(bare, |user| user.flux().untold.push(session.resource));
+            }
+            _ => {}
         }
         if self.users.get(bare).is_none_or(|user| !user.is_tied()) {
             // Frames that passed before this sm handled the end are worked on without a session.
@@ -75,9 +82,32 @@ impl Shard {
             }
             user.is_leaving() && user.wait().is_none()
         });
+        self.drop_superseded(now, bare);
         self.announce(now, bare);
         if leaving && self.holders(bare).len() > 1 {
             self.make_wait(now, bare, Wait::Ended);
+        }
+    }
+
+    /// Started twice within a second, a full JID has one sm-side id twice, and the `end` of the former session names a
+    /// number that is not the session's any more: sm does not answer it.
+    fn drop_superseded(&mut self, now: Micros, bare: &str) {
+        let Some(user) = self.users.get(bare).filter(|user| user.sessions.len() > 1) else {
+            return;
+        };
+        let superseded = |(at, session): &(usize, &Session)| {
+            let mut later = user.sessions[at + 1..].iter();
+            session.ending && later.any(|later| later.token == session.token)
+        };
+        let over = user.sessions.iter().enumerate().filter(superseded);
+        let over: Vec<SessionKey> = over.map(|(_, session)| SessionKey::of(session)).collect();
+        for key in over {
+            self.users.change(bare, |user| {
+                user.sessions.retain(|session| SessionKey::of(session) != key)
+            });
+            if let Some(home) = self.names.seat(key.c2s).map(|view| view.home) {
+                self.tell(now, home, Message::EndClient { key });
+            }
         }
     }
 

@@ -3,7 +3,7 @@
 //! broken one is said again; saying it twice does no harm. (What a c2s is told of ended sessions it does not answer at
 //! all; that is said again as long as [`Seat::dismissed`] remembers it.)
 //!
-//! sm is strictly serial: an answer proves that all before it was handled, too.
+//! sm is strictly serial: an answer proves that all before it was handled, too. But not `ended`, which may be no answer.
 
 use super::grace::session_payload;
 use super::seat::Seat;
@@ -49,7 +49,13 @@ impl Unanswered {
 
     fn answered(&mut self, key: &Key) {
         // Answers come in the order of the questions: it is one of the first.
-        if let Some(at) = self.kept.iter().position(|(kept, _)| kept == key) {
+        let Some(at) = self.kept.iter().position(|(kept, _)| kept == key) else {
+            return;
+        };
+        if matches!(key, Key::End(..)) {
+            // sm may say that of itself, when it stops: it proves nothing.
+            self.kept.remove(at);
+        } else {
             self.kept.drain(..=at);
         }
     }
@@ -108,7 +114,9 @@ impl Seat {
     /// the ends of sessions: a client who says nothing would believe in his for ever.
     pub(super) fn say_again(&mut self, limits: Limits, own: &str) {
         let mut queue = self.unanswered.lost(limits, &self.queue);
-        for (_, number, token) in &self.dismissed {
+        // Within a second a session may have been started anew by the same number and sm-side id.
+        let over = |number, token| self.clients.get(number, token).is_none();
+        for (_, number, token) in self.dismissed.iter().filter(|(_, number, token)| over(*number, token)) {
             let payload = session_payload("ended", *number, token.as_str(), None, None);
             edit::route(&mut queue, &self.id, own, &payload);
         }

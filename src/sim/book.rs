@@ -7,6 +7,9 @@ use super::world::World;
 use crate::node::api::Micros;
 use std::collections::{BTreeMap, BTreeSet};
 
+/// A session, as sm tells one from another: c2s (by its name everywhere), number, sm-side id.
+pub(super) type Said = (String, u32, String);
+
 /// A numbered message.
 #[derive(Debug, Default)]
 pub(super) struct Message {
@@ -24,8 +27,8 @@ pub(super) struct Message {
     pub(super) missed: bool,
     /// The client that said it, until his sm has it.
     said_by: Option<usize>,
-    /// The sm-side id it was said with.
-    said_in: String,
+    /// The session it was said in.
+    said_in: Said,
     /// How often an sm worked on it for its receiver: more than once when it was given to him again.
     worked_on: u32,
     /// When something last became of it.
@@ -45,8 +48,8 @@ pub(super) struct Book {
     lost_starts: BTreeSet<String>,
     /// When presence about one user, meant for another, was lost.
     lost_presence: BTreeMap<(String, String), Micros>,
-    /// Sm-side ids of sessions that are over.
-    pub(super) over: BTreeSet<String>,
+    /// Sessions that are over.
+    over: BTreeSet<Said>,
     /// Presence of a client was lost on its way to his sm.
     pub(super) lost_change: bool,
     /// Sessions that c2s left behind.
@@ -59,6 +62,12 @@ pub(super) struct Book {
     /// What is under way until then may come twice: nodes may believe each other dead that are not.
     doubt_until: Micros,
 }
+
+/// An sm that was silent has done all it was given before, this long after.
+const LATE_US: Micros = 5_000_000;
+
+/// An address of a domain that is nowhere.
+pub(super) const NOBODY: &str = "nobody@nowhere.test";
 
 /// What a router did so shortly before its death may be unknown to the others.
 const UNCERTAIN_US: Micros = 3_000_000;
@@ -120,15 +129,36 @@ impl Book {
         self.messages[number].bounced = true;
     }
 
-    /// A client says a message, in the session with this sm-side id.
-    pub(super) fn said_by(&mut self, number: usize, client: usize, token: &str) {
+    /// A client says a message in a session.
+    pub(super) fn said_by(&mut self, number: usize, client: usize, session: Said) {
         self.messages[number].said_by = Some(client);
-        self.messages[number].said_in = token.into();
+        self.messages[number].said_in = session;
     }
 
-    /// A message that never reached the sm of its sender, whose session there is over.
-    pub(super) fn is_unheard(&self, message: &Message) -> bool {
-        message.said_by.is_some() && self.over.contains(&message.said_in)
+    /// An sm starts a session. Within a second one may have the same name again.
+    pub(super) fn session_begins(&mut self, session: &Said) {
+        if self.over.contains(session) {
+            for number in 0..self.messages.len() {
+                let message = &self.messages[number];
+                let unheard = message.said_in == *session && self.is_nobodys(message);
+                self.messages[number].missed |= unheard;
+            }
+            self.over.remove(session);
+        }
+    }
+
+    pub(super) fn session_ends(&mut self, session: Said) {
+        self.over.insert(session);
+    }
+
+    pub(super) fn is_over(&self, session: &Said) -> bool {
+        self.over.contains(session)
+    }
+
+    /// A message of a sender whose session is over, that never reached his sm, or that nobody can get: there is none left
+    /// to be told.
+    pub(super) fn is_nobodys(&self, message: &Message) -> bool {
+        (message.said_by.is_some() || message.to == NOBODY) && self.over.contains(&message.said_in)
     }
 
     /// Nobody is there who could store, deliver or return what `which` says of under-way messages.
@@ -157,6 +187,11 @@ impl Book {
         for message in &mut self.messages {
             message.unordered |= message.delivered.is_empty();
         }
+    }
+
+    /// An sm was silent for too long, and may still have what it was given before.
+    pub(super) fn is_late(&self) -> bool {
+        self.silent_until > 0 && self.now < self.silent_until + LATE_US
     }
 
     /// A router died: what it had in hand, nobody knows.

@@ -1,7 +1,8 @@
 //! What must hold: at every step, and at quiet points.
 
+use super::book::NOBODY;
 use super::lanes::Machine;
-use super::part::Body;
+use super::part::{Body, Part};
 use super::people::State;
 use super::plan::Fault;
 use super::sm::Session;
@@ -18,8 +19,10 @@ impl World {
     /// At each `start`: no other sm that the router can reach holds a session of this user.
     pub(super) fn check_single_sm(&mut self, part: usize, user: &str) {
         let node = self.parts[part].node;
+        // One that is frozen may not have learnt yet that its link is broken.
+        let linked = |it: &Part| it.online && it.conn.is_some_and(|conn| !self.conns[conn].cut);
         let other = self.parts.iter().enumerate().find_map(|(at, it)| match &it.body {
-            Body::Sm(sm) if at != part && it.online && self.reaches(node, it.node) => sm
+            Body::Sm(sm) if at != part && linked(it) && self.reaches(node, it.node) => sm
                 .sessions
                 .values()
                 .find(|session| bare(&session.jid) == user && session.c2s != ROUTER)
@@ -183,12 +186,12 @@ impl World {
                     "P2: message {number} is stored {copies} times and delivered: {message:?}"
                 ));
             }
-            let excused = message.lost || message.bounced || message.missed || self.book.is_unheard(message);
+            let excused = message.lost || message.bounced || message.missed || self.book.is_nobodys(message);
             if copies == 0 && message.delivered.is_empty() && !excused {
                 wrong.push(format!("P2: message {number} is lost: {message:?}"));
             }
             let calm = self.plan.faults.is_empty() && self.plan.mesh.faults.is_empty();
-            let reason = calm && !message.to.contains("nowhere");
+            let reason = calm && message.to != NOBODY;
             if message.bounced && reason {
                 wrong.push(format!("message {number} came back without a fault: {message:?}"));
             }

@@ -1,11 +1,14 @@
 //! People and their clients: they log in, talk, change presence, leave with or without a word, and come back elsewhere.
 
+use super::book::NOBODY;
 use super::outside::outsider;
 use super::part::Body;
 use super::peer::peer_jid;
 use super::plan::Plan;
 use super::sm::user_jid;
-use super::text::{DOMAIN, Routed, in_session, message, on_occasion, ping, presence, resource, route, start};
+use super::text::{
+    DOMAIN, Routed, in_session, message, name_everywhere, on_occasion, ping, presence, resource, route, start,
+};
 use super::world::{Event, Mood, World};
 use crate::node::api::Micros;
 use crate::wire::header::PayloadKind;
@@ -192,15 +195,18 @@ impl World {
         let to = match self.rng.below(20) {
             0 => peer_jid(self.plan.nodes, self.some_node()),
             1 if self.plan.nodes > 1 => outsider(user),
-            1 => "nobody@nowhere.test".to_owned(),
+            1 => NOBODY.to_owned(),
             2..9 => format!("{}/r{}", user_jid(user), self.rng.index(self.plan.resources)),
             _ => user_jid(user),
         };
         let from = self.clients[client].jid.clone();
         let number = self.book.message(&from, &to);
         self.summary.messages += 1;
-        if let State::On { token, .. } = &self.clients[client].state {
-            self.book.said_by(number, client, token);
+        let it = &self.clients[client];
+        if let State::On { token, .. } = &it.state {
+            let c2s = &self.parts[it.c2s];
+            let session = (name_everywhere(c2s.node, &c2s.name), it.number, token.clone());
+            self.book.said_by(number, client, session);
         }
         self.client_writes(client, &message(None, &to, number, "chat"));
     }

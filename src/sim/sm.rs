@@ -1,8 +1,10 @@
 //! The session manager: serial, with sessions, rosters, an offline queue in the shared database.
 
+use super::book::Said;
 use super::part::Body;
 use super::text::{
-    self, DOMAIN, ROUTER, Routed, Seen, bare, control, in_session, message, on_occasion, presence, resource, route,
+    self, DOMAIN, ROUTER, Routed, Seen, bare, control, in_session, message, name_everywhere, on_occasion, presence,
+    resource, route,
 };
 use super::world::{Event, World};
 use crate::node::api::Micros;
@@ -177,7 +179,8 @@ impl World {
             priority: 0,
             occasion: 0,
         };
-        self.book.over.remove(&token);
+        let begins = self.said_in(part, &session, &token);
+        self.book.session_begins(&begins);
         self.sm(part).sessions.insert(token.clone(), session);
         self.part_writes(
             part,
@@ -194,7 +197,14 @@ impl World {
             self.sm_announces(part, &session.jid, "unavailable", None);
         }
         self.sm(part).sessions.remove(token);
-        self.book.over.insert(token.to_owned());
+        let over = self.said_in(part, &session, token);
+        self.book.session_ends(over);
+    }
+
+    /// How its client's words name this session.
+    fn said_in(&self, part: usize, session: &Session, token: &str) -> Said {
+        let c2s = name_everywhere(self.parts[part].node, &session.c2s);
+        (c2s, session.number, token.to_owned())
     }
 
     fn sm_c2s_gone(&mut self, part: usize, c2s: &str) {
@@ -236,7 +246,8 @@ impl World {
             return;
         };
         let Some(session) = self.sm(part).sessions.get(&token).cloned() else {
-            if self.book.over.contains(&token)
+            let session = (name_everywhere(self.parts[part].node, &routed.from), number, token);
+            if self.book.is_over(&session)
                 && let Some(message) = routed.message()
             {
                 self.book.missed(message);
@@ -374,6 +385,10 @@ impl World {
         if routed.kind() == "probe" {
             let online: Vec<&Session> = sessions.iter().map(|(_, s)| s).filter(|s| s.available).collect();
             if online.is_empty() {
+                if self.book.is_late() {
+                    // It was silent for longer than a fence is waited for: others may know better.
+                    self.book.blinded(bare(&from), bare(to));
+                }
                 let stanza = presence(Some(bare(to)), Some(&from), "unavailable", None);
                 return self.part_writes(part, route(&name, DOMAIN, &stanza));
             }
@@ -387,9 +402,9 @@ impl World {
             return;
         }
         let is_old = routed.kind().is_empty() && !sessions.iter().any(|(_, s)| s.available && s.jid == from);
-        if !full && bare(&from) == bare(to) && is_old {
-            // An answer to his probe of himself, older than the sessions that read it; whoever sends it has left since, and
-            // his farewell named the sessions of then.
+        if bare(&from) == bare(to) && is_old {
+            // From another session of his, older than the sessions that read it; whoever sends it has left since, and his
+            // farewell named the sessions of then.
             self.book.blinded(bare(to), bare(to));
         }
         for (token, session) in sessions {
@@ -487,7 +502,17 @@ impl World {
     /// The process ends: what it had read and not served is lost with it.
     pub(super) fn sm_dies(&mut self, part: usize) {
         let sm = std::mem::take(self.sm(part));
-        self.book.over.extend(sm.sessions.into_keys());
+        for (token, session) in &sm.sessions {
+            let over = self.said_in(part, session, token);
+            self.book.session_ends(over);
+        }
+        if let Some(session) = sm.reading.and_then(|(token, _)| sm.sessions.get(&token)) {
+            // Delivered, and not taken out of the store: sm itself delivers them once more.
+            let queue = self.database.queues.get(bare(&session.jid));
+            for stored in queue.into_iter().flatten() {
+                self.book.messages[stored.number].doubtful = true;
+            }
+        }
         for seen in sm.inbox {
             if let Seen::Route(routed) = seen {
                 self.lost_by(part, &routed.raw);

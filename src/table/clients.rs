@@ -39,11 +39,12 @@ impl Clients {
         self.count == 0
     }
 
-    /// A session came to be.
-    pub fn insert(&mut self, number: u32, client: Client) {
-        self.remove(number, &client.token);
+    /// A session came to be. What it takes the place of, if one of this number had its sm-side id.
+    pub fn insert(&mut self, number: u32, client: Client) -> Option<Client> {
+        let former = self.remove(number, &client.token);
         self.by_number.entry(number).or_default().push(client);
         self.count += 1;
+        former
     }
 
     /// Finds a session.

@@ -55,12 +55,17 @@ impl Fences {
     /// Something for this user went to the sm.
     pub fn touch(&mut self, user: u64) {
         if self.open.users.len() >= TOUCHED_MAX {
-            self.open.everybody = true;
-            self.open.users.clear();
+            self.touch_all();
         }
         if !self.open.everybody {
             self.open.users.insert(user);
         }
+    }
+
+    /// Something for anybody may have gone to the sm.
+    pub fn touch_all(&mut self) {
+        self.open.everybody = true;
+        self.open.users.clear();
     }
 
     /// What must be waited for before another sm works for this user.
@@ -73,9 +78,23 @@ impl Fences {
         }
     }
 
+    /// The number of a fence behind all that went to the sm so far, and whether it is to be sent now: otherwise it is the
+    /// next after the one in flight.
+    pub fn behind_all(&mut self) -> (u64, bool) {
+        match self.flying {
+            Some(_) => (self.last + 1, false),
+            None => (self.send(), true),
+        }
+    }
+
     /// So many users are remembered, and no fence is in flight, that one should be sent to forget them.
     pub fn is_untidy(&self) -> bool {
         self.flying.is_none() && (self.open.everybody || self.open.users.len() >= TOUCHED_TIDY)
+    }
+
+    /// A fence is in flight.
+    pub fn is_flying(&self) -> bool {
+        self.flying.is_some()
     }
 
     /// Starts a fence; its number. None may be in flight.

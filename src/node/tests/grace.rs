@@ -331,20 +331,3 @@ fn what_was_returned_and_is_lost_once_more_is_returned_once_more() {
         assert_eq!(world.take(sm).matches(">hi<").count(), 1);
     }
 }
-
-#[test]
-fn a_client_whose_dismissal_was_inside_the_broken_link_is_closed() {
-    for shards in [1, 2] {
-        let (mut world, sm, c2s, _) = site(shards);
-        // Its c2s never reads this.
-        world.send(sm, &route("sm", "c2s", &control("replaced", 9, TOKEN)));
-        world.take(c2s);
-        world.cut(c2s);
-        let c2s = world.component(&["c2s"]);
-        world.take(c2s);
-        let stanza = from_client(9, TOKEN, "<message to='x@peer'/>");
-        world.send(c2s, &route("c2s", "sm", &stanza));
-        assert!(world.take(c2s).contains("error='404'"));
-        assert_eq!(world.take(sm).matches("<message").count(), 0);
-    }
-}

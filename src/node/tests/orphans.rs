@@ -1,7 +1,7 @@
 //! Sessions whose c2s is lost while nobody knows whether their sm lives.
 
 use super::question::{JIDS, TOKENS, login, questions, site, sm_says};
-use super::world::{End, SESS, World, route};
+use super::world::{End, SESS, World, control, route};
 
 /// An sm is back after the c2s of its two sessions was given up; `told`: after it had been told of that.
 fn sm_is_back(shards: u16, told: bool) -> (World, End, Vec<(u32, String)>) {
@@ -90,4 +90,33 @@ fn who_has_the_number_at_a_new_c2s_is_left_alone() {
     world.send(sm, &route("sm", "jidmesh.router", &back));
     assert_eq!(world.take(c2s), "");
     assert_eq!(world.sessions(), 1);
+}
+
+#[test]
+fn contacts_are_told_of_a_session_that_was_ending_when_its_sm_died() {
+    for shards in [1, 2] {
+        let (mut world, sm, c2s, _) = site(shards);
+        world.send(c2s, &route("c2s", "sm", &control("end", 9, TOKENS[0])));
+        world.send(c2s, &route("c2s", "sm", &control("end", 10, TOKENS[1])));
+        world.cut(sm);
+        // Nothing is left that it could be asked about.
+        let sm = world.component(&["sm", "*example.net"]);
+        let read = world.take(sm);
+        assert!(
+            read.contains("action='end'") && !read.contains("jidmesh-ask-"),
+            "{read}"
+        );
+        let failed = format!(
+            "<sc:session xmlns:sc='{SESS}' sc:failed='1' action='end' sc:sm='{}' sc:c2s='9'/>",
+            TOKENS[0]
+        );
+        world.send(sm, &route("sm", "c2s", &failed));
+        let read = world.take(sm);
+        assert!(
+            read.contains(&format!("target='{}' id='jidmesh-tell-", JIDS[0])),
+            "{read}"
+        );
+        world.send(sm, &route("sm", "c2s", &control("ended", 10, TOKENS[1])));
+        assert!(!world.take(sm).contains("jidmesh-tell-"), "sm itself has told them");
+    }
 }

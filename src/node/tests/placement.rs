@@ -365,6 +365,30 @@ fn contacts_are_told_of_a_session_that_was_ending_when_its_sm_was_lost() {
     assert_eq!(site.got("jidmesh-tell-"), Some(1 - sm));
 }
 
+#[test]
+fn what_an_only_sm_has_in_hand_is_fenced_when_another_joins() {
+    for shards in [1, 2, 3] {
+        let mut site = Site::new(shards, 1);
+        let users: Vec<String> = (0..8).map(|user| format!("u{user}@example.net")).collect();
+        let say = |site: &mut Site, body: &str| {
+            for user in &users {
+                let stanza = message("x@peer", user, body);
+                site.world.send(site.peer, &route("peer", "example.net", &stanza));
+            }
+        };
+        say(&mut site, "one");
+        let first = site.world.take(site.sms[0]);
+        assert_eq!(first.matches(">one<").count(), users.len());
+        let second = site.world.component(&["sm2", "*example.net"]);
+        say(&mut site, "two");
+        assert!(
+            !site.world.take(second).contains(">two<"),
+            "sm1 may still work on what came before"
+        );
+        assert!(site.world.take(site.sms[0]).contains("jidmesh-fence-"));
+    }
+}
+
 /// `<rule what="session?action=start" redirect="TO"/>`
 pub(super) fn redirects_starts(to: &str) -> Filter {
     Filter {

@@ -188,11 +188,11 @@ fn an_sm_that_lost_its_link_is_told_again_of_a_lost_c2s() {
 }
 
 #[test]
-fn a_silent_client_whose_dismissal_was_inside_the_broken_link_is_dismissed_again() {
+fn a_client_whose_dismissal_was_inside_the_broken_link_is_dismissed_again() {
     for shards in [1, 2] {
         let (mut world, sm, c2s, _) = site(shards);
-        world.send(sm, &route("sm", "c2s", &control("ended", 10, TOKENS[1])));
-        assert!(world.take(c2s).contains("'ended'"));
+        world.send(sm, &route("sm", "c2s", &control("replaced", 10, TOKENS[1])));
+        assert!(world.take(c2s).contains("'replaced'"));
         world.cut(c2s);
         let c2s = world.component(&["c2s"]);
         let asked = questions(&world.take(c2s));
@@ -200,5 +200,72 @@ fn a_silent_client_whose_dismissal_was_inside_the_broken_link_is_dismissed_again
         let read = world.take(c2s);
         assert!(read.contains("'ended'") && read.contains(TOKENS[1]), "{read}");
         assert!(!read.contains(TOKENS[0]), "{read}");
+        // Said before it has read that.
+        world.send(
+            c2s,
+            &route("c2s", "sm", &from_client(10, TOKENS[1], "<message to='x@peer'/>")),
+        );
+        assert!(
+            !world.take(c2s).contains("error='404'"),
+            "another may have the number by now"
+        );
+        assert_eq!(world.take(sm).matches("<message").count(), 0);
     }
+}
+
+#[test]
+fn what_an_sm_says_of_itself_answers_nothing() {
+    let (mut world, sm, c2s, _) = site(1);
+    world.send(
+        c2s,
+        &route("c2s", "example.net", &start(11, "nurse@example.net/r", "id3")),
+    );
+    world.send(c2s, &route("c2s", "sm", &control("end", 9, TOKENS[0])));
+    // It stops before it has read any of this.
+    for (number, token) in (9..).zip(TOKENS) {
+        world.send(sm, &route("sm", "c2s", &control("ended", number, token)));
+    }
+    world.cut(sm);
+    let sm = world.component(&["sm", "*example.net"]);
+    let read = world.take(sm);
+    assert_eq!(
+        (read.matches("id3").count(), read.matches("'end'").count()),
+        (1, 0),
+        "{read}"
+    );
+}
+
+#[test]
+fn a_session_is_over_when_its_sm_started_another_of_the_same_sm_side_id() {
+    for shards in [1, 2, 3] {
+        let (mut world, sm, c2s, _) = site(shards);
+        let other = world.component(&["c2s2"]);
+        // An advert had ended the former without a word, within the second.
+        for (end, name, number) in [(c2s, "c2s", 11), (other, "c2s2", 9)] {
+            world.send(end, &route(name, "example.net", &start(number, JIDS[0], "id2")));
+            world.send(sm, &route("sm", name, &started(number, JIDS[0], "id2", TOKENS[0])));
+        }
+        assert_eq!(world.sessions(), 4);
+        for number in [9, 11] {
+            world.send(c2s, &route("c2s", "sm", &control("end", number, TOKENS[0])));
+        }
+        assert_eq!(world.sessions(), 2, "sm does not answer these");
+        world.send(sm, &route("sm", "c2s2", &control("ended", 9, TOKENS[0])));
+        assert_eq!(world.sessions(), 1);
+    }
+}
+
+#[test]
+fn a_client_who_is_there_again_is_not_dismissed_again() {
+    let (mut world, sm, c2s, _) = site(1);
+    world.send(sm, &route("sm", "c2s", &control("ended", 10, TOKENS[1])));
+    // Within the second.
+    login(&mut world, sm, c2s, 10, JIDS[1], TOKENS[1]);
+    world.cut(c2s);
+    let c2s = world.component(&["c2s"]);
+    for (number, id) in questions(&world.take(c2s)) {
+        world.send(c2s, &route("c2s", "sm", &control("end", number, &id)));
+    }
+    assert!(!world.take(c2s).contains("'ended'"));
+    assert_eq!(world.sessions(), 2);
 }
