@@ -4,8 +4,8 @@
 use jidmesh::node::cluster::{Answer, Question};
 use jidmesh::node::counters::Counter;
 use jidmesh::node::report::{
-    ClosedReport, LaneReport, MemberReport, MeshReport, NameReport, PeerLinkReport, ProbeReport, SeatReport, ShardReport,
-    UnreachedReport, WhereReport, WhereSession,
+    ClosedReport, LaneReport, MemberReport, MeshReport, NameReport, PeerLinkReport, ProbeReport, SeatReport,
+    ShardReport, UnreachedReport, WhereReport, WhereSession,
 };
 use jidmesh::operate::log::{self, LogSender, LogTarget};
 use jidmesh::operate::{ServeParams, Serving, Shards, closed, serve, status};
@@ -329,10 +329,7 @@ fn a_node_that_has_not_heard_from_the_others_is_not_ready() {
     );
     bed.syncing.store(false, Ordering::SeqCst);
     let start = Instant::now();
-    while !bed
-        .http("GET /readyz HTTP/1.1\r\n\r\n")
-        .ends_with("\r\n\r\nready\n")
-    {
+    while !bed.http("GET /readyz HTTP/1.1\r\n\r\n").ends_with("\r\n\r\nready\n") {
         assert!(start.elapsed() < WAIT, "it is ready when they have told");
         std::thread::sleep(Duration::from_millis(20));
     }
@@ -341,8 +338,7 @@ fn a_node_that_has_not_heard_from_the_others_is_not_ready() {
 #[test]
 fn closed_links_are_told_in_order_and_no_more_than_asked_for() {
     let bed = Bed::new();
-    let answer: serde_json::Value =
-        serde_json::from_str(&talk(&bed.socket(), b"{\"cmd\":\"closed\"}\n")).unwrap();
+    let answer: serde_json::Value = serde_json::from_str(&talk(&bed.socket(), b"{\"cmd\":\"closed\"}\n")).unwrap();
     let links = answer["closed"].as_array().unwrap();
     assert_eq!(links.len(), 10_000, "of two shards with 6000 each");
     let last = [&links[9_998], &links[9_999]].map(|link| (&link["reason"], &link["shard"]));
@@ -350,11 +346,17 @@ fn closed_links_are_told_in_order_and_no_more_than_asked_for() {
     assert_eq!(last, [(&six, &zero), (&six, &one)]);
     assert_eq!(links[0]["reason"], "reason 1001", "the oldest are left out");
     let at = links[9_999]["at"].as_str().unwrap();
-    assert!(at.len() == "2026-11-22T21:34:03.123Z".len() && at.ends_with('Z'), "{at}");
+    assert!(
+        at.len() == "2026-11-22T21:34:03.123Z".len() && at.ends_with('Z'),
+        "{at}"
+    );
     let text = closed::show(&bed.socket(), false).unwrap();
     let line = text.lines().find(|line| line.ends_with("reason 6000")).unwrap();
     assert!(line.contains("  -  ") && line.contains("  1m 5s  "), "{line}");
-    assert!(text.contains("c2s?") && !text.contains('\u{1b}'), "names cannot command the terminal");
+    assert!(
+        text.contains("c2s?") && !text.contains('\u{1b}'),
+        "names cannot command the terminal"
+    );
 }
 
 #[test]

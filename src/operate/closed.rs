@@ -67,10 +67,11 @@ pub fn main(admin: &Path, json: bool) -> ExitCode {
 
 /// What [`main`] prints. The error is for an operator: what is wrong, what to do.
 pub fn show(admin: &Path, json: bool) -> Result<String, String> {
-    client::ask(admin, &Request::Closed, "closed").and_then(|answer| shown(&answer, json, text))
+    client::ask(admin, &Request::Closed, "closed")
+        .and_then(|answer| shown(&answer, json, |links: &Vec<ClosedLink>| text(links)))
 }
 
-fn text(links: &Vec<ClosedLink>) -> String {
+fn text(links: &[ClosedLink]) -> String {
     let mut out = String::new();
     let row = |link: &ClosedLink| {
         let who = if link.link.is_empty() { "-" } else { &link.link };

@@ -15,7 +15,8 @@ fn closed(world: &mut World) -> Vec<(String, String)> {
         Answer::Closed(links) => links.clone(),
         other => panic!("{other:?}"),
     });
-    told.map(|link| (link.link.to_string(), link.reason.to_string())).collect()
+    told.map(|link| (link.link.to_string(), link.reason.to_string()))
+        .collect()
 }
 
 #[test]
@@ -39,12 +40,12 @@ fn each_ended_link_is_remembered_with_its_name_and_its_reason() {
             ),
             ("leaving", "the component closed its stream"),
             ("lost", "reset by the component"),
-            (
-                "wrong",
-                "closed with stream error xml-not-well-formed: mismatched tag",
-            ),
+            ("wrong", "closed with stream error xml-not-well-formed: mismatched tag"),
         ];
-        assert_eq!(told, expected.map(|(link, reason)| (link.to_owned(), reason.to_owned())));
+        assert_eq!(
+            told,
+            expected.map(|(link, reason)| (link.to_owned(), reason.to_owned()))
+        );
     }
 }
 
