@@ -69,8 +69,10 @@ impl Shard {
             }
             Message::SeatLive { seat, live } => {
                 self.names.change_seat(seat, |view| view.live = live);
-                if live {
-                    self.sm_available(now, seat);
+                match self.names.seat(seat).map(|view| view.kind) {
+                    _ if live => self.sm_available(now, seat),
+                    Some(SeatKind::Sm) => self.note_held(seat),
+                    _ => {}
                 }
             }
             Message::Kind { seat, kind } => {

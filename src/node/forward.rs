@@ -194,6 +194,11 @@ impl Shard {
         let of_sm = self.names.seat(seat).is_some_and(|view| view.kind == SeatKind::Sm);
         match header.payload.as_ref().filter(|_| of_sm) {
             Some(payload) if payload.kind == PayloadKind::Session => self.surrogate_answer(now, seat, payload),
+            Some(payload) if payload.c2s.is_some() => {
+                // For a full JID that a surrogate has at present.
+                self.is_delivered_again(now, frame, payload);
+                self.bounce(now, seat, frame, "404");
+            }
             Some(payload) => match fence_answered(payload) {
                 Some((shard, number)) if shard < self.shards => {
                     self.answered(seat, payload);

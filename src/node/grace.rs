@@ -209,7 +209,6 @@ impl Shard {
                 number,
                 token: client.token,
             };
-            let sm_away = self.names.seat(client.sm).is_some_and(|view| !view.live);
             self.count(Counter::SessionsEnded);
             self.tell(
                 now,
@@ -217,7 +216,7 @@ impl Shard {
                 Message::Unregister {
                     bare: client.bare,
                     key,
-                    why: Over::Orphaned { sm_away },
+                    why: Over::Orphaned,
                 },
             );
         }

@@ -375,10 +375,7 @@ pub(super) enum Over {
     /// Its sm does not know it: how its contacts heard of its end, if they did, is lost.
     Unknown,
     /// Its c2s is lost, and its sm hears of that.
-    Orphaned {
-        /// Not before that one has a link again.
-        sm_away: bool,
-    },
+    Orphaned,
 }
 
 /// How far a peer is.
@@ -402,6 +399,6 @@ pub(super) struct Sampled {
     pub(super) key: SessionKey,
     /// The same process holds it. Otherwise it may have been replaced or ended, and whether it was is lost.
     pub(super) sure: bool,
-    /// Its c2s is lost, or is another process than the one it was of.
-    pub(super) orphan: bool,
+    /// Its c2s holds the client no more, and must not be given it back: another may have the number by now.
+    pub(super) left: bool,
 }

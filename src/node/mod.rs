@@ -69,7 +69,7 @@ use crate::wire::accept::AcceptConfig;
 use crate::wire::scan::Limits;
 use api::{Action, CloseCause, DataBatch, Level, LinkId, LogLine, Micros};
 use counters::{Counter, Counters};
-use lane::{Control, Message, Verb};
+use lane::{Control, Message, SessionKey, Verb};
 use link::Link;
 use rand_chacha::ChaCha20Rng;
 use rand_core::SeedableRng;
@@ -128,6 +128,8 @@ pub struct Shard {
     surrogates: surrogate::Surrogates,
     farewells: farewell::Farewells,
     orphans: orphans::Orphans,
+    /// Sessions that an sm held for sure when it lost its link.
+    held_at_loss: TableMap<SeatId, Vec<SessionKey>>,
     inquiries: cluster::Inquiries,
     /// Questions asked so far: makes their ids.
     questions: u64,
@@ -189,6 +191,7 @@ impl Shard {
             surrogates: surrogate::Surrogates::default(),
             farewells: farewell::Farewells::default(),
             orphans: orphans::Orphans::default(),
+            held_at_loss: TableMap::default(),
             inquiries: cluster::Inquiries::default(),
             questions: 0,
             returned: returned::Returned::default(),

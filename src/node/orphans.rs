@@ -23,8 +23,6 @@ pub(super) struct Orphan {
     bare: Box<str>,
     resource: Box<str>,
     key: SessionKey,
-    /// Its sm has had no link since, so it holds the session unless it is another process.
-    sm_away: bool,
     /// With the answer to this fence its sm has ended it.
     fence: u64,
 }
@@ -34,7 +32,7 @@ pub(super) type Orphans = TableMap<SeatId, Vec<Orphan>>;
 
 impl Shard {
     /// The c2s of this session is lost; its sm has been told, or will be as soon as it has a link.
-    pub(super) fn orphaned(&mut self, now: Micros, bare: &str, sm: SeatId, session: Session, sm_away: bool) {
+    pub(super) fn orphaned(&mut self, now: Micros, bare: &str, sm: SeatId, session: Session) {
         let orphans = self.orphans.entry(sm).or_default();
         if orphans.len() >= ORPHANS_MAX {
             return self.count(Counter::OrphansUnknown);
@@ -44,7 +42,6 @@ impl Shard {
             bare: bare.into(),
             key: SessionKey::of(&session),
             resource: session.resource,
-            sm_away,
             fence,
         });
         if now_due {
@@ -69,12 +66,12 @@ impl Shard {
     }
 
     /// What an sm that came back is to be asked of its orphans: so many at most.
-    pub(super) fn sample_orphans(&mut self, sm: SeatId, most: usize) -> Vec<Sampled> {
-        let orphans = self.orphans.get_mut(&sm).into_iter().flatten().take(most);
-        let sampled = |orphan: &mut Orphan| Sampled {
+    pub(super) fn sample_orphans(&self, sm: SeatId, most: usize) -> Vec<Sampled> {
+        let orphans = self.orphans.get(&sm).into_iter().flatten().take(most);
+        let sampled = |orphan: &Orphan| Sampled {
             key: orphan.key,
-            sure: std::mem::take(&mut orphan.sm_away),
-            orphan: true,
+            sure: false,
+            left: true,
         };
         orphans.map(sampled).collect()
     }

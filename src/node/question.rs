@@ -154,18 +154,28 @@ impl Shard {
         self.tell_all(now, &Message::Restarted { seat });
     }
 
+    /// Every shard: an sm lost its link. Whatever comes for it from now on waits, so the same process will still hold
+    /// what it holds now.
+    pub(super) fn note_held(&mut self, sm: SeatId) {
+        let (sure, _) = self.users.sessions_at(sm, SURE_MAX, 0);
+        let held: Vec<SessionKey> = sure.into_iter().map(SessionKey::of).collect();
+        self.held_at_loss.insert(sm, held);
+    }
+
     /// Every shard: does an sm that came back still hold what it held?
     pub(super) fn sample(&mut self, now: Micros, sm: SeatId, home: ShardId) {
         let (sure, doubtful) = self.users.sessions_at(sm, SURE_MAX, DOUBTFUL_MAX);
-        let sampled = |session, sure| Sampled {
-            key: SessionKey::of(session),
-            sure,
-            orphan: false,
-        };
-        let sure = sure.into_iter().map(|session| sampled(session, true));
-        let doubtful = doubtful.into_iter().map(|session| sampled(session, false));
+        let sampled = |key, sure, left| Sampled { key, sure, left };
+        let sure = sure.into_iter().map(|s| sampled(SessionKey::of(s), true, false));
+        let doubtful = doubtful.into_iter().map(|s| sampled(SessionKey::of(s), false, false));
         let mut samples: Vec<Sampled> = sure.chain(doubtful).collect();
         samples.extend(self.sample_orphans(sm, DOUBTFUL_MAX));
+        for key in self.held_at_loss.remove(&sm).unwrap_or_default() {
+            match samples.iter_mut().find(|sample| sample.key == key) {
+                Some(sample) => sample.sure = true,
+                None => samples.push(sampled(key, true, true)),
+            }
+        }
         self.tell(now, home, Message::SampleAnswer { sm, samples });
     }
 
@@ -195,9 +205,9 @@ impl Shard {
             return self.proved_alive(now, sm);
         };
         let (name, count) = (state.id.clone(), asked.len());
-        for Sampled { key, orphan, .. } in asked {
-            // sm gives back to whoever asks. Where a new c2s has the name, another client may have the number.
-            let c2s = self.names.seat(key.c2s).filter(|_| !orphan);
+        for Sampled { key, left, .. } in asked {
+            // sm gives back to whoever asks.
+            let c2s = self.names.seat(key.c2s).filter(|_| !left);
             let from = c2s.map_or_else(|| self.names.own().into(), |view| view.id.clone());
             self.ask_link(sm, &name, &from, &ping_in_session(&key, &question));
         }

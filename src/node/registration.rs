@@ -54,7 +54,7 @@ impl Shard {
             session
         });
         match (why, session.filter(|session| session.shown)) {
-            (Over::Orphaned { sm_away }, Some(session)) => self.orphaned(now, bare, sm, session, sm_away),
+            (Over::Orphaned, Some(session)) => self.orphaned(now, bare, sm, session),
             // To be told twice does no harm.
             (Over::Unknown, Some(session)) => {
                 self.users
@@ -175,6 +175,7 @@ impl Shard {
         self.surrogates_lost(now, sm);
         let mut taken = Vec::new();
         let orphans = self.orphans_lost(sm);
+        self.held_at_loss.remove(&sm);
         for bare in self.users.keys_where(|user| user.sm == Some(sm)) {
             let ended = self.users.change(&bare, |user| {
                 let sessions = std::mem::take(&mut user.sessions);

@@ -2,7 +2,7 @@
 
 use super::book::NOBODY;
 use super::lanes::Machine;
-use super::part::{Body, Part};
+use super::part::Body;
 use super::people::State;
 use super::plan::Fault;
 use super::sm::Session;
@@ -19,10 +19,8 @@ impl World {
     /// At each `start`: no other sm that the router can reach holds a session of this user.
     pub(super) fn check_single_sm(&mut self, part: usize, user: &str) {
         let node = self.parts[part].node;
-        // One that is frozen may not have learnt yet that its link is broken.
-        let linked = |it: &Part| it.online && it.conn.is_some_and(|conn| !self.conns[conn].cut);
         let other = self.parts.iter().enumerate().find_map(|(at, it)| match &it.body {
-            Body::Sm(sm) if at != part && linked(it) && self.reaches(node, it.node) => sm
+            Body::Sm(sm) if at != part && self.is_linked(it) && self.reaches(node, it.node) => sm
                 .sessions
                 .values()
                 .find(|session| bare(&session.jid) == user && session.c2s != ROUTER)
@@ -172,8 +170,7 @@ impl World {
             let reachable = self.sm_sessions().any(|s| s.available && bare(&s.jid) == owner);
             for it in queue {
                 *stored.entry(it.number).or_default() += 1;
-                let patient = !self.plan.faults.contains(&Fault::LongFreeze);
-                if reachable && patient && !self.book.messages[it.number].doubtful {
+                if reachable && !self.book.impatient && !self.book.messages[it.number].doubtful {
                     wrong.push(format!("P2: message {} is stored though {owner} is online", it.number));
                 }
             }

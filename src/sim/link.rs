@@ -375,6 +375,9 @@ impl World {
         if let Far::Node(other) = it.far {
             return self.cut_between(conn, other);
         }
+        if let Far::Part(part) = self.conns[conn].far {
+            self.parts[part].down_since.get_or_insert(self.now);
+        }
         self.swallow(conn);
         let (router, part) = (self.rng.delay(50_000, 3_000_000), self.rng.delay(50_000, 1_000_000));
         self.after(router, Event::RouterEnd(conn, CloseCause::Reset));

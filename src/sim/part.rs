@@ -62,8 +62,8 @@ pub(super) struct Part {
     /// Bytes of an unfinished frame.
     pub(super) buf: Vec<u8>,
     pub(super) frozen_until: Micros,
-    /// When it lost its link.
-    down_since: Option<Micros>,
+    /// When it lost its link, whether it knows it or not.
+    pub(super) down_since: Option<Micros>,
     /// No connection comes about before this time.
     pub(super) cut_off_until: Micros,
 }
@@ -159,11 +159,16 @@ impl World {
         self.at(at, Event::Connect(part, life));
     }
 
+    /// Its bind is answered, and its link works. One that is frozen may not have learnt yet that it does not.
+    pub(super) fn is_linked(&self, part: &Part) -> bool {
+        part.online && part.conn.is_some_and(|conn| !self.conns[conn].cut)
+    }
+
     /// It was away for so long that what was meant for it, or what it would have been told, went nowhere.
     fn was_given_up(&mut self, part: usize) {
-        let others = |world: &World| world.parts.iter().filter(|part| part.is_sm() && part.online).count();
+        let others = self.parts.iter().any(|part| part.is_sm() && self.is_linked(part));
         match &self.parts[part].body {
-            Body::Sm(_) if others(self) == 0 => self.book.nobody_there(|_| true),
+            Body::Sm(_) if !others => self.book.nobody_there(|_| true),
             Body::Peer(_) => {
                 let own = peer_jid(self.plan.nodes, self.parts[part].node);
                 self.book
@@ -214,7 +219,7 @@ impl World {
         it.gone = away.is_none();
         it.phase = Phase::Down;
         it.frozen_until = 0;
-        it.down_since = Some(self.now);
+        it.down_since = it.down_since.or(Some(self.now));
         let life = it.life;
         let conn = it.conn.take();
         match &it.body {

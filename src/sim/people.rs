@@ -86,6 +86,9 @@ impl World {
         };
         self.people[person].due = self.now + next;
         self.after(next, Event::Person(person));
+        if mood == Mood::Dusk {
+            self.all_leave(person);
+        }
         let client = self.people[person].client;
         let Some(client) = client.filter(|client| self.clients[*client].state != State::Out) else {
             if mood == Mood::Busy && self.rng.chance(50) {
@@ -103,8 +106,7 @@ impl World {
             (State::Waits { .. } | State::Out, _) => {}
             (State::On { .. }, Mood::Busy) => self.does_something(person, client),
             (State::On { .. }, Mood::Quiet | Mood::Dawn) => self.all_ask(client),
-            (State::On { .. }, Mood::Still) => {}
-            (State::On { .. }, Mood::Dusk) => self.leaves(client),
+            (State::On { .. }, Mood::Still | Mood::Dusk) => {}
         }
     }
 
@@ -122,8 +124,7 @@ impl World {
             return;
         }
         let c2s = doors[self.rng.index(doors.len())];
-        let who = &self.people[person];
-        let jid = format!("{}/r{}", user_jid(who.user), who.resource);
+        let jid = self.jid_of(person);
         let client = self.clients.len();
         let id = format!("{:040x}", 0xc25_0000 + client);
         let number = self.c2s_lets_in(c2s, client);
@@ -236,12 +237,30 @@ impl World {
     /// Every client of this name asks, also one that was left behind.
     fn all_ask(&mut self, client: usize) {
         let jid = self.clients[client].jid.clone();
-        for other in 0..self.clients.len() {
-            let it = &self.clients[other];
-            if it.jid == jid && matches!(it.state, State::On { .. }) && self.part_is_busy(it.c2s).is_none() {
-                self.asks(other);
-            }
+        for other in self.all_of(&jid) {
+            self.asks(other);
         }
+    }
+
+    /// Every client of this person leaves, also one that was left behind.
+    fn all_leave(&mut self, person: usize) {
+        let jid = self.jid_of(person);
+        for client in self.all_of(&jid) {
+            self.leaves(client);
+        }
+    }
+
+    /// The clients of this name that are online, at a c2s that does something.
+    fn all_of(&self, jid: &str) -> Vec<usize> {
+        let on = |it: &Client| it.jid == jid && matches!(it.state, State::On { .. });
+        (0..self.clients.len())
+            .filter(|client| on(&self.clients[*client]) && self.part_is_busy(self.clients[*client].c2s).is_none())
+            .collect()
+    }
+
+    fn jid_of(&self, person: usize) -> String {
+        let who = &self.people[person];
+        format!("{}/r{}", user_jid(who.user), who.resource)
     }
 
     /// With a word or without: c2s ends the session either way.

@@ -1,7 +1,7 @@
 //! Sessions whose c2s is lost while nobody knows whether their sm lives.
 
 use super::question::{JIDS, TOKENS, login, questions, site, sm_says};
-use super::world::{End, SESS, World, control, route};
+use super::world::{End, SESS, World, control, from_client, route, start};
 
 /// An sm is back after the c2s of its two sessions was given up; `told`: after it had been told of that.
 fn sm_is_back(shards: u16, told: bool) -> (World, End, Vec<(u32, String)>) {
@@ -118,5 +118,50 @@ fn contacts_are_told_of_a_session_that_was_ending_when_its_sm_died() {
         );
         world.send(sm, &route("sm", "c2s", &control("ended", 10, TOKENS[1])));
         assert!(!world.take(sm).contains("jidmesh-tell-"), "sm itself has told them");
+    }
+}
+
+#[test]
+fn an_sm_whose_clients_all_left_while_it_was_away_is_asked_all_the_same() {
+    for shards in [1, 2] {
+        let (mut world, sm, c2s, _) = site(shards);
+        world.cut(sm);
+        for (number, token) in (9..).zip(TOKENS) {
+            world.send(c2s, &route("c2s", "sm", &control("end", number, token)));
+        }
+        // One is back, whom contacts do not see.
+        world.send(c2s, &route("c2s", "example.net", &start(9, JIDS[0], "id2")));
+        let sm = world.component(&["sm", "*example.net"]);
+        let read = world.take(sm);
+        assert!(!read.contains("from='c2s'><iq"), "{read}");
+        for (number, id) in questions(&read) {
+            let token = TOKENS[number as usize - 9];
+            let back = format!(
+                "<iq xmlns:sc='{SESS}' xmlns='jabber:client' sc:c2s='{number}' sc:sm='{token}' id='{id}' type='get' failed='1'/>"
+            );
+            world.send(sm, &route("sm", "jidmesh.router", &back));
+        }
+        let read = world.take(sm);
+        assert!(
+            read.contains("jidmesh-tell-") && !read.contains("id='id2'"),
+            "told first: {read}"
+        );
+    }
+}
+
+#[test]
+fn a_message_that_a_surrogate_got_goes_to_its_user_again() {
+    let (mut world, sm, c2s, _) = site(1);
+    world.cut(c2s);
+    world.pass(10_000_000);
+    world.take(sm);
+    // Returned before, a moment ago.
+    for (to, number) in [("c2s", 9), ("jidmesh.router", 1)] {
+        let stanza = format!(
+            "<message from='x@peer' to='{}' id='m1'><body>hi</body></message>",
+            JIDS[0]
+        );
+        world.send(sm, &route("example.net", to, &from_client(number, TOKENS[0], &stanza)));
+        assert_eq!(world.take(sm).matches(">hi<").count(), 1, "{to}");
     }
 }
