@@ -8,6 +8,7 @@
 mod access;
 mod acl;
 mod describe;
+mod difference;
 mod digest;
 pub mod filter;
 mod glob;

@@ -284,6 +284,7 @@ impl Shard {
         self.accept_remote = Arc::new(accept_config(&config, self.limits, true));
         self.config = config;
         self.wake_by(now);
+        self.reload_probes(now);
         self.align_aliases(now);
     }
 

@@ -5,7 +5,7 @@ use super::journal::{Journal, line};
 use super::start::{Running, Setup, start};
 use super::sys::Signals;
 use super::{checks, cpus, tls};
-use crate::config::{ADMIN_DEFAULT, Config, LogTarget, Mesh, Problem, Severity};
+use crate::config::{ADMIN_DEFAULT, Config, LogLevel, LogTarget, Mesh, Problem, Severity};
 use crate::mesh::conn::Local;
 use crate::node::Shard;
 use crate::node::api::{Level, LogLine, ShardId};
@@ -66,6 +66,7 @@ pub fn run(config: Config, given: Given) -> ExitCode {
     // Before any thread: they inherit that the signals are for this one.
     let signals = Signals::block();
     let log = log::start(log_target(&config), "jidmesh");
+    log.set_level(log_level(&config));
     if config.log != LogTarget::Stdout {
         given.warnings.iter().for_each(|warning| log.send(problem("", warning)));
     }
@@ -91,6 +92,15 @@ fn problem(what: &str, problem: &Problem) -> LogLine {
     line(level, format!("{what}{}", problem.plain()))
 }
 
+fn log_level(config: &Config) -> Level {
+    match config.log_level {
+        LogLevel::Error => Level::Error,
+        LogLevel::Warning => Level::Warning,
+        LogLevel::Notice => Level::Notice,
+        LogLevel::Info => Level::Info,
+    }
+}
+
 fn log_target(config: &Config) -> log::LogTarget {
     match &config.log {
         LogTarget::Syslog { ident, facility } => {
@@ -109,6 +119,11 @@ fn log_target(config: &Config) -> log::LogTarget {
 struct Process {
     /// What the process was started with: some settings stay in force until the next start.
     initial: Arc<Config>,
+    /// What is in force.
+    config: Arc<Config>,
+    /// This life of the node, with `<mesh>`.
+    incarnation: Option<u64>,
+    shards: u16,
     path: Option<PathBuf>,
     log: LogSender,
     running: Running,
@@ -134,6 +149,7 @@ impl Process {
         let mut seed = [0u8; 32];
         getrandom::fill(&mut seed).map_err(|error| format!("no random numbers: {error}"))?;
         let mesh = config.mesh.as_ref().map(identity).transpose()?;
+        let incarnation = mesh.as_ref().map(|(local, _)| local.hello.incarnation);
         let config = Arc::new(config);
         let setup = Setup {
             shards,
@@ -167,7 +183,10 @@ impl Process {
             ));
         }
         Ok(Process {
-            initial: config,
+            initial: Arc::clone(&config),
+            config,
+            incarnation,
+            shards,
             path: given.path,
             log,
             running,
@@ -177,7 +196,7 @@ impl Process {
     }
 
     /// Until a signal ends it.
-    fn serve(self, signals: &Signals) -> ExitCode {
+    fn serve(mut self, signals: &Signals) -> ExitCode {
         loop {
             match signals.wait(WATCH_S) {
                 Some(libc::SIGTERM | libc::SIGINT) => break,
@@ -207,7 +226,7 @@ impl Process {
     }
 
     /// Reads the configuration again. With an error nothing changes, except that the log is opened anew.
-    fn reload(&self) {
+    fn reload(&mut self) {
         self.log.reopen();
         let Some(path) = self.path.clone() else {
             return self.log.send(line(
@@ -220,16 +239,7 @@ impl Process {
                 for warning in warnings {
                     self.log.send(problem("", &warning));
                 }
-                let later = fixed_at_start(&self.initial, &config);
-                if !later.is_empty() {
-                    let text = format!(
-                        "reload: what changed in {} takes effect at the next start",
-                        later.join(", ")
-                    );
-                    self.log.send(line(Level::Warning, text));
-                }
-                self.serving.set_config_digest(config.digest());
-                self.running.control().reload(&Arc::new(config), tls.as_ref());
+                self.apply(config, tls.as_ref());
                 self.log
                     .send(line(Level::Notice, format!("reloaded {}", path.display())));
             }
@@ -241,24 +251,34 @@ impl Process {
             }
         }
     }
-}
 
-/// The sections that differ and that only a start reads.
-fn fixed_at_start(initial: &Config, now: &Config) -> Vec<&'static str> {
-    let mesh = |config: &Config| config.mesh.as_ref().map(|mesh| (mesh.node.clone(), mesh.local.clone()));
-    [
-        ("<id>", initial.id != now.id),
-        ("<local><ip> and <port>", initial.local != now.local),
-        ("<mesh><node> and <local>", mesh(initial) != mesh(now)),
-        ("<pidfile>", initial.pidfile != now.pidfile),
-        ("<log>", initial.log != now.log),
-        ("<admin>", initial.admin != now.admin),
-        ("<metrics>", initial.metrics != now.metrics),
-        ("<tuning>", initial.tuning != now.tuning),
-    ]
-    .into_iter()
-    .filter_map(|(section, differs)| differs.then_some(section))
-    .collect()
+    /// Puts a good configuration in force, and says what that changes and what has to wait.
+    fn apply(&mut self, mut config: Config, tls: Option<&Arc<rustls::ServerConfig>>) {
+        self.serving.set_config_digest(config.digest());
+        let later = self.initial.fixed_differences(&config);
+        config.debug = self.initial.debug;
+        config.keep_fixed(&self.initial);
+        self.log.set_level(log_level(&config));
+        for change in self.config.differences(&config) {
+            self.log.send(line(Level::Notice, format!("reload: {change}")));
+        }
+        if !later.is_empty() {
+            let text = format!(
+                "reload: what changed in {} takes effect at the next start",
+                later.join(", ")
+            );
+            self.log.send(line(Level::Warning, text));
+        }
+        // Refused only at the start: the rings that lock memory exist by now.
+        for warning in checks::limits(self.shards, checks::needed(&config, self.shards)).unwrap_or_default() {
+            self.log.send(line(Level::Warning, warning));
+        }
+        // Takes some milliseconds, and nobody waits for this thread.
+        let local = config.mesh.as_ref().zip(self.incarnation);
+        let local = local.map(|(mesh, incarnation)| Arc::new(Local::new(mesh, incarnation, policies(mesh))));
+        self.config = Arc::new(config);
+        self.running.control().reload(&self.config, tls, local.as_ref());
+    }
 }
 
 type Reread = (Config, Vec<Problem>, Option<Arc<rustls::ServerConfig>>);
