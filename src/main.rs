@@ -28,6 +28,8 @@ enum Command {
     Check(FileArgs),
     /// Show what a running node does, or which links it lost.
     Status(StatusArgs),
+    /// Take a node out of service: its sessions end one after the other, and its users log in elsewhere.
+    Drain(DrainArgs),
     /// Say where a user is: node, sm, c2s, resources. Any node of the mesh knows.
     Where(WhereArgs),
     /// Send a probe between every two nodes of the mesh, and print the round trips; fails if one does not come back.
@@ -81,6 +83,14 @@ struct StatusArgs {
 }
 
 #[derive(Args, Debug)]
+struct DrainArgs {
+    #[command(flatten)]
+    drain: jidmesh::operate::drain::Args,
+    #[command(flatten)]
+    node: NodeArgs,
+}
+
+#[derive(Args, Debug)]
 struct WhereArgs {
     /// The user; with a resource, that session alone.
     jid: String,
@@ -95,6 +105,9 @@ fn main() -> ExitCode {
         Some(Command::Check(args)) => check(&args),
         Some(Command::Status(args)) if args.closed => ask(args.node, jidmesh::operate::closed::main),
         Some(Command::Status(args)) => ask(args.node, jidmesh::operate::status::main),
+        Some(Command::Drain(args)) => ask(args.node, |admin, _| {
+            jidmesh::operate::drain::main(admin, &args.drain)
+        }),
         Some(Command::Where(args)) => ask(args.node, |admin, json| {
             jidmesh::operate::inquire::main_where(admin, &args.jid, json)
         }),

@@ -86,8 +86,16 @@ impl Config {
         told.value("<log><level>", &self.log_level, &now.log_level);
         told.value("<grace> (ms)", &self.grace_ms, &now.grace_ms);
         told.value("<auth-time> (ms)", &self.auth_ms, &now.auth_ms);
-        told.value("<queues><link> (bytes)", &self.queues.link_bytes, &now.queues.link_bytes);
-        told.value("<queues><held> (bytes)", &self.queues.held_bytes, &now.queues.held_bytes);
+        told.value(
+            "<queues><link> (bytes)",
+            &self.queues.link_bytes,
+            &now.queues.link_bytes,
+        );
+        told.value(
+            "<queues><held> (bytes)",
+            &self.queues.held_bytes,
+            &now.queues.held_bytes,
+        );
         told.value(
             "<default-secret>",
             &self.default_secret_allowed,
@@ -139,7 +147,11 @@ impl Told {
         }
         let more = entries.len().saturating_sub(NAMED_MAX);
         let named = entries[..entries.len() - more].join(" ");
-        let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+        let more = if more > 0 {
+            format!(" and {more} more")
+        } else {
+            String::new()
+        };
         self.0.push(format!("{section}: {named}{more}"));
     }
 
@@ -157,7 +169,12 @@ impl Told {
     }
 
     fn mesh(&mut self, was: &Mesh, is: &Mesh) {
-        let missing = |from: &Mesh, of: &Mesh| of.secrets.iter().filter(|secret| !from.secrets.contains(secret)).count();
+        let missing = |from: &Mesh, of: &Mesh| {
+            of.secrets
+                .iter()
+                .filter(|secret| !from.secrets.contains(secret))
+                .count()
+        };
         let (came, went) = (missing(was, is), missing(is, was));
         if was.secrets != is.secrets {
             let seals = if was.secrets.first() == is.secrets.first() {

@@ -263,7 +263,7 @@ impl Shard {
         let turning = self.tick_turns(now);
         let asked = self.tick_asked(now);
         let exits = self.tick_exits(now) | self.tick_healing(now);
-        let inquiries = self.tick_inquiries(now);
+        let inquiries = self.tick_inquiries(now) | self.tick_drain(now);
         let peers = self.tick_peers(now);
         if inquiries || exits || peers || links || seats || waiting || surrogates || turning || asked {
             self.wake_by(now + TICK_US);
@@ -308,6 +308,7 @@ impl Shard {
             starts_pending: self.waiting.len() as u64,
             held_bytes: self.held_bytes as u64,
             mesh: self.report_mesh(),
+            drain: self.report_drain(),
         }
     }
 
@@ -419,6 +420,8 @@ impl Shard {
             Message::ExitAsked { peer, domain } => self.exit_asked(now, peer, &domain),
             Message::ExitIsAbroad { peer, domain, site } => self.post_exit_is(peer, &domain, site),
             Message::ExitTold { domain, site } => self.exit_told(now, &domain, site),
+            Message::Drain { order } => self.learn_drain(now, order),
+            Message::PeerDrains { peer, on, to } => self.peer_drains(now, peer, on, to),
             Message::MarkerDone { serial } => self.marker_done(now, serial),
             Message::MarkerDoneAbroad { peer, marker } => self.post_marker_done(peer, marker),
             Message::Untold { bare, resource, hops } => self.learn_untold(now, &bare, resource, hops),

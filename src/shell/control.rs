@@ -100,12 +100,7 @@ impl Control {
     }
 
     /// Gives every shard a new configuration, and certificate and identity in the mesh for links to come.
-    pub fn reload(
-        &self,
-        config: &Arc<Config>,
-        tls: Option<&Arc<rustls::ServerConfig>>,
-        local: Option<&Arc<Local>>,
-    ) {
+    pub fn reload(&self, config: &Arc<Config>, tls: Option<&Arc<rustls::ServerConfig>>, local: Option<&Arc<Local>>) {
         for port in self.ports.iter() {
             port.send(Command::Reload(Arc::clone(config), tls.cloned(), local.cloned()));
         }

@@ -9,7 +9,7 @@ use crate::config::{ADMIN_DEFAULT, Config, LogLevel, LogTarget, Mesh, Problem, S
 use crate::mesh::conn::Local;
 use crate::node::Shard;
 use crate::node::api::{Level, LogLine, ShardId};
-use crate::node::cluster::{Answer, Question, policies};
+use crate::node::cluster::{Answer, DrainAsk, Question, policies};
 use crate::node::report::ShardReport;
 use crate::operate::log::{self, LogSender};
 use crate::operate::{self, ServeParams, Serving, Source};
@@ -21,6 +21,8 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// How long the last lines may take on their way to the log.
 const LOG_FLUSH: Duration = Duration::from_millis(300);
+/// How long the shards may take to hear that their node drains.
+const DRAIN_ANSWER: Duration = Duration::from_secs(1);
 /// How often the main thread looks whether all shards still run, seconds.
 const WATCH_S: i64 = 1;
 
@@ -171,7 +173,10 @@ impl Process {
             }
         })
         .map_err(|error| error.to_string())?;
-        let serving = serve_operator(&config, given.admin, shards, started, running.control(), &log);
+        let admin = given.admin.or_else(|| config.admin.clone());
+        let admin = admin.unwrap_or_else(|| PathBuf::from(ADMIN_DEFAULT));
+        go_on_draining(&admin, &running.control(), &log);
+        let serving = serve_operator(&config, admin, shards, started, running.control(), &log);
         let (local, max_fds) = (listed(&config.local), config.io.max_fds);
         let text = format!("listening on {local}, {shards} shard(s), {max_fds} links at most");
         log.send(line(Level::Notice, text));
@@ -290,15 +295,23 @@ fn read_again(path: &Path) -> Result<Reread, Vec<Problem>> {
     Ok((loaded.config, loaded.warnings, tls))
 }
 
+/// A drain that the former process had begun goes on.
+fn go_on_draining(admin: &Path, control: &Control, log: &LogSender) {
+    match operate::drain::left_behind(admin) {
+        Ok(None) => {}
+        Ok(Some(order)) => drop(control.ask(&Question::Drain(DrainAsk::Resume(order)), DRAIN_ANSWER)),
+        Err(why) => log.send(line(Level::Warning, why)),
+    }
+}
+
 fn serve_operator(
     config: &Config,
-    admin: Option<PathBuf>,
+    admin: PathBuf,
     shards: u16,
     started: Instant,
     control: Control,
     log: &LogSender,
 ) -> Serving {
-    let admin = admin.or_else(|| config.admin.clone());
     let source: Source = Arc::new(control);
     let params = ServeParams {
         node: config
@@ -308,7 +321,7 @@ fn serve_operator(
         config_digest: config.digest(),
         shards,
         started,
-        admin: Some(admin.unwrap_or_else(|| PathBuf::from(ADMIN_DEFAULT))),
+        admin: Some(admin),
         metrics: config.metrics,
     };
     operate::serve(params, source, log.clone())

@@ -42,7 +42,12 @@ impl Net {
     }
 
     /// Nodes whose configurations name each other only where `knows` says so.
-    pub(super) fn knowing(count: usize, shards: ShardId, cut: &[(usize, usize)], knows: fn(usize, usize) -> bool) -> Net {
+    pub(super) fn knowing(
+        count: usize,
+        shards: ShardId,
+        cut: &[(usize, usize)],
+        knows: fn(usize, usize) -> bool,
+    ) -> Net {
         let config = |n: usize| Config {
             mesh: Some(Mesh {
                 node: NODES[n].into(),

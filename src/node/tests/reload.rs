@@ -51,5 +51,9 @@ fn the_secret_is_changed_one_node_after_the_other_and_nobody_is_lost() {
     net.run(15.0);
     net.cut.clear();
     net.run(8.0);
-    assert_ne!(net.member(0, 2).0, "ready", "who has the old secret only is a stranger now");
+    assert_ne!(
+        net.member(0, 2).0,
+        "ready",
+        "who has the old secret only is a stranger now"
+    );
 }
