@@ -275,6 +275,9 @@ pub(super) enum Message {
     Drain {
         order: Option<DrainOrder>,
     },
+    DrainShare {
+        left: u64,
+    },
     PeerDrains {
         peer: PeerId,
         on: bool,

@@ -421,6 +421,7 @@ impl Shard {
             Message::ExitIsAbroad { peer, domain, site } => self.post_exit_is(peer, &domain, site),
             Message::ExitTold { domain, site } => self.exit_told(now, &domain, site),
             Message::Drain { order } => self.learn_drain(now, order),
+            Message::DrainShare { left } => self.drain_shared(from, left),
             Message::PeerDrains { peer, on, to } => self.peer_drains(now, peer, on, to),
             Message::MarkerDone { serial } => self.marker_done(now, serial),
             Message::MarkerDoneAbroad { peer, marker } => self.post_marker_done(peer, marker),

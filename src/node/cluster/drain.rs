@@ -17,7 +17,7 @@ use crate::node::grace::session_payload;
 use crate::node::lane::Message;
 use crate::node::report::DrainReport;
 use crate::table::names::Multi;
-use crate::table::{PeerId, SeatId, SeatKind, Token};
+use crate::table::{PeerId, SeatId, SeatKind, ShardId, Token};
 use crate::wire::edit;
 use crate::wire::header::{self, Frame};
 use serde::{Deserialize, Serialize};
@@ -84,6 +84,8 @@ pub(super) struct Drain {
     began: Micros,
     /// What is to be ended in this round.
     left: VecDeque<(SeatId, u32, Token)>,
+    /// How many those were in the beginning, by shard: so they share the rate, and are done at the same time.
+    shares: Vec<u64>,
     round: u32,
     next_round: Micros,
     /// Up to when the rate was used.
@@ -94,11 +96,12 @@ pub(super) struct Drain {
 }
 
 impl Drain {
-    fn new(now: Micros, order: DrainOrder) -> Drain {
+    fn new(now: Micros, order: DrainOrder, shards: ShardId) -> Drain {
         Drain {
             order,
             began: now,
             left: VecDeque::new(),
+            shares: vec![0; usize::from(shards)],
             round: 0,
             next_round: now,
             used: now,
@@ -108,8 +111,9 @@ impl Drain {
     }
 
     /// How many sessions may be ended now. One second is not saved up for the next.
-    fn due(&mut self, now: Micros, shards: u64) -> usize {
-        let each_us = 1_000_000 * shards / u64::from(self.order.rate_per_s.clamp(1, DRAIN_RATE_MAX));
+    fn due(&mut self, now: Micros, shard: ShardId) -> usize {
+        let (own, all): (u64, u64) = (self.shares[usize::from(shard)], self.shares.iter().sum());
+        let each_us = 1_000_000 * all / (u64::from(self.order.rate_per_s.clamp(1, DRAIN_RATE_MAX)) * own.max(1));
         self.used = self.used.max(now.saturating_sub(1_000_000.max(each_us)));
         let count = (now - self.used) / each_us.max(1);
         self.used += count * each_us;
@@ -207,7 +211,7 @@ impl Shard {
         let mut was_withdrawn = false;
         cluster.drain = match (cluster.drain.take(), order) {
             (Some(drain), Some(order)) => Some(Drain { order, ..drain }),
-            (None, Some(order)) => Some(Drain::new(now, order)),
+            (None, Some(order)) => Some(Drain::new(now, order, self.shards)),
             (former, None) => {
                 was_withdrawn = former.is_some_and(|drain| drain.withdrawn);
                 None
@@ -225,6 +229,13 @@ impl Shard {
             self.advertise_domains(true);
         }
         self.wake_by(now);
+    }
+
+    /// Every shard: so many sessions are one shard's to end in its round.
+    pub(in crate::node) fn drain_shared(&mut self, shard: ShardId, left: u64) {
+        if let Some(drain) = self.cluster.as_mut().and_then(|cluster| cluster.drain.as_mut()) {
+            drain.shares[usize::from(shard)] = left;
+        }
     }
 
     /// A new peer of whom this node is told.
@@ -245,11 +256,11 @@ impl Shard {
 
     /// Ends what is due. True while this node drains.
     pub(in crate::node) fn tick_drain(&mut self, now: Micros) -> bool {
-        let shards = u64::from(self.shards);
+        let shard = self.id;
         let Some(drain) = self.cluster.as_mut().and_then(|cluster| cluster.drain.as_mut()) else {
             return false;
         };
-        let due = drain.due(now, shards).min(drain.left.len());
+        let due = drain.due(now, shard).min(drain.left.len());
         let batch: Vec<_> = drain.left.drain(..due).collect();
         self.end_clients(now, batch);
         let Some(drain) = self.cluster.as_mut().and_then(|cluster| cluster.drain.as_mut()) else {
@@ -263,7 +274,10 @@ impl Shard {
             if last {
                 self.end_clients(now, here);
             } else if let Some(drain) = self.cluster.as_mut().and_then(|cluster| cluster.drain.as_mut()) {
+                let left = here.len() as u64;
                 drain.left = here.into();
+                drain.used = now;
+                self.tell_all(now, &Message::DrainShare { left });
             }
             if last && !withdrawn {
                 self.withdraw(now);
@@ -308,7 +322,7 @@ impl Shard {
         };
         let payload = session_payload("end", number, token.as_str(), None, None);
         let mut frame = Vec::new();
-        edit::route(&mut frame, &state.id, &sm.id, &payload);
+        edit::route(&mut frame, &sm.id, &state.id, &payload);
         let Ok(Frame::Route(route)) = header::read(&frame) else {
             return false;
         };

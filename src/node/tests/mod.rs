@@ -5,6 +5,7 @@ mod attack;
 mod binding;
 mod closed;
 mod cluster;
+mod drain;
 mod express;
 mod farewell;
 mod grace;
