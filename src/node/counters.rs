@@ -151,7 +151,10 @@ pub mod gauge {
     /// 0 or 1.
     pub const DRAINING: Gauge = ("jidmesh_draining", "1 while this node is being drained, or is drained.");
     /// Sessions.
-    pub const DRAIN_LEFT: Gauge = ("jidmesh_drain_left", "Sessions that are still to be ended in this round of a drain.");
+    pub const DRAIN_LEFT: Gauge = (
+        "jidmesh_drain_left",
+        "Sessions that are still to be ended in this round of a drain.",
+    );
     /// Addresses.
     pub const MESH_UNREACHED: Gauge = (
         "jidmesh_mesh_peers_unreached",

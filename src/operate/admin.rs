@@ -6,10 +6,10 @@
 
 use super::accept::{self, Acceptor, Deadline};
 use super::closed::{self, ClosedLink};
+use super::drain;
 use super::gather::{NodeStatus, Reports};
 use super::inquire::{self, Selftest};
 use super::log::LogSender;
-use super::drain;
 use crate::node::cluster::DrainOrder;
 use crate::node::report::WhereReport;
 use serde::{Deserialize, Serialize};

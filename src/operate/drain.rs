@@ -76,23 +76,34 @@ pub fn left_behind(admin: &Path) -> Result<Option<DrainOrder>, String> {
         Ok(found) if found.len() > FILE_BYTES_MAX => Err(wrong("that is no order to drain".into())),
         Ok(_) => {
             let text = fs::read(&path).map_err(|e| wrong(e.to_string()))?;
-            serde_json::from_slice(&text).map(Some).map_err(|e| wrong(e.to_string()))
+            serde_json::from_slice(&text)
+                .map(Some)
+                .map_err(|e| wrong(e.to_string()))
         }
     }
 }
 
 /// Obeys an order (`None`: gives the drain up); what to tell the operator, or why not.
 pub(super) fn order(reports: &Reports, order: Option<DrainOrder>) -> Result<String, String> {
-    if order.as_ref().is_some_and(|order| !(1..=DRAIN_RATE_MAX).contains(&order.rate_per_s)) {
+    if order
+        .as_ref()
+        .is_some_and(|order| !(1..=DRAIN_RATE_MAX).contains(&order.rate_per_s))
+    {
         return Err(format!("a rate is 1 to {DRAIN_RATE_MAX} sessions a second"));
     }
     let ask = order.clone().map_or(DrainAsk::Abort, DrainAsk::Begin);
-    let verdict = reports.ask(&Question::Drain(ask)).into_iter().find_map(|answer| match answer {
-        Answer::Drain(verdict) => Some(verdict),
-        _ => None,
-    });
+    let verdict = reports
+        .ask(&Question::Drain(ask))
+        .into_iter()
+        .find_map(|answer| match answer {
+            Answer::Drain(verdict) => Some(verdict),
+            _ => None,
+        });
     verdict.ok_or("the shard that decides does not answer")??;
-    let kept = reports.admin().map_or(Ok(()), |admin| keep(&file(&admin), order.as_ref()));
+    reports.forget();
+    let kept = reports
+        .admin()
+        .map_or(Ok(()), |admin| keep(&file(&admin), order.as_ref()));
     let said = match &order {
         Some(_) => "draining; jidmesh status shows how far it is, jidmesh drain --abort gives it up",
         None => "in service again",

@@ -82,6 +82,11 @@ impl Reports {
         )
     }
 
+    /// What was known is out of date: an order changed it.
+    pub(super) fn forget(&self) {
+        *self.cache.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+
     /// The node as it is now, or was [`CACHE_MS`] ago. Whoever comes while the shards are asked waits for the same answer.
     pub(super) fn get(&self) -> Arc<Picture> {
         let mut cache = self.cache.lock().unwrap_or_else(PoisonError::into_inner);

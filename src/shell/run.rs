@@ -4,7 +4,7 @@ use super::control::Control;
 use super::journal::{Journal, line};
 use super::start::{Running, Setup, start};
 use super::sys::Signals;
-use super::{checks, cpus, tls};
+use super::{checks, cpus, notify, tls};
 use crate::config::{ADMIN_DEFAULT, Config, LogLevel, LogTarget, Mesh, Problem, Severity};
 use crate::mesh::conn::Local;
 use crate::node::Shard;
@@ -23,6 +23,8 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 const LOG_FLUSH: Duration = Duration::from_millis(300);
 /// How long the shards may take to hear that their node drains.
 const DRAIN_ANSWER: Duration = Duration::from_secs(1);
+/// How long the shards may take to say whether they are ready.
+const READY_ANSWER: Duration = Duration::from_millis(200);
 /// How often the main thread looks whether all shards still run, seconds.
 const WATCH_S: i64 = 1;
 
@@ -202,7 +204,12 @@ impl Process {
 
     /// Until a signal ends it.
     fn serve(mut self, signals: &Signals) -> ExitCode {
+        let mut ready = false;
         loop {
+            if !ready && self.lets_components_in() {
+                ready = true;
+                notify::ready();
+            }
             match signals.wait(WATCH_S) {
                 Some(libc::SIGTERM | libc::SIGINT) => break,
                 Some(libc::SIGHUP) => self.reload(),
@@ -216,8 +223,15 @@ impl Process {
                 }
             }
         }
+        notify::stopping();
         self.log.send(line(Level::Notice, "shutting down"));
         self.stop()
+    }
+
+    /// Every shard runs, and the other nodes have told what they have.
+    fn lets_components_in(&self) -> bool {
+        let reports = self.running.control().reports(READY_ANSWER);
+        reports.len() == usize::from(self.shards) && !reports.iter().any(|report| report.syncing)
     }
 
     fn stop(self) -> ExitCode {

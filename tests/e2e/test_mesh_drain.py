@@ -96,8 +96,8 @@ def test_a_drained_machine_loses_its_users_to_the_other_and_no_message(mesh):
     login = ("127.0.0.1", 5222, DOMAIN, "bob", "secret", 2.0, machines.places["m1"])
     assert not bed.raw_login(*login), "c2s takes nobody any more"
     # A restart does not bring it back; its operator does.
-    m1.stop_one("router")
-    m1.start_one("router")
+    m1.router.stop()
+    m1.start_router()
     wait_for("it runs again", lambda: readyz(m1)[1].endswith("draining\n"), 10)
     code, said = command(m1, "drain", "--abort")
     assert code == 0 and said.startswith("in service again"), said

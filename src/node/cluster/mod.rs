@@ -43,8 +43,8 @@ mod strangers;
 mod transports;
 mod turn;
 
-pub(super) use inquiry::Inquiries;
 pub use drain::{DRAIN_RATE_MAX, DrainAsk, DrainOrder};
+pub(super) use inquiry::Inquiries;
 pub use inquiry::{ANSWER_US, Answer, Question, where_key};
 pub(super) use links::Dialling;
 pub use links::policies;

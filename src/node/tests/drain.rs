@@ -46,9 +46,24 @@ fn progress(site: &Site, n: usize) -> DrainReport {
 fn answer_ends(site: &mut Site, sm: usize) -> Vec<(String, u32)> {
     let heard = site.took_sm(sm);
     let mut answered = Vec::new();
-    for frame in heard.split_inclusive("</route>").filter(|frame| frame.contains("action='end'")) {
-        let value = |name: &str| frame.split(&format!("{name}='")).nth(1).unwrap().split('\'').next().unwrap();
-        let (c2s, number, id) = (value("from").to_owned(), value("sc:c2s").parse().unwrap(), value("sc:sm"));
+    for frame in heard
+        .split_inclusive("</route>")
+        .filter(|frame| frame.contains("action='end'"))
+    {
+        let value = |name: &str| {
+            frame
+                .split(&format!("{name}='"))
+                .nth(1)
+                .unwrap()
+                .split('\'')
+                .next()
+                .unwrap()
+        };
+        let (c2s, number, id) = (
+            value("from").to_owned(),
+            value("sc:c2s").parse().unwrap(),
+            value("sc:sm"),
+        );
         site.send_sm(sm, &c2s, &control("ended", number, id));
         answered.push((c2s, number));
     }
@@ -79,7 +94,11 @@ fn sessions_end_at_the_rate_and_come_to_be_elsewhere() {
         assert!(here.contains(&("c2s.b.test".into(), 21)), "{here:?}");
         assert_eq!(there, [("c2s.a.test".to_owned(), 31)], "v/one is not concerned");
         let heard = site.took_c2s(0);
-        assert_eq!(heard.matches("action='ended'").count(), 12, "c2s closes its clients: {heard}");
+        assert_eq!(
+            heard.matches("action='ended'").count(),
+            12,
+            "c2s closes its clients: {heard}"
+        );
         assert!(!heard.contains(GONE), "it goes on with the others");
         assert!(site.took_c2s(1).contains("action='ended'"));
         assert_eq!(site.nodes[0].sessions(), 0);
@@ -115,10 +134,16 @@ fn at_the_end_c2s_takes_nobody_any_more_until_the_drain_is_given_up() {
     // A c2s that comes now is told of no domain.
     let late = site.nodes[0].component(&["late"]);
     let greeting = site.nodes[0].take(late);
-    assert!(greeting.contains("from='sm'") && !greeting.contains("from='example.net'"), "{greeting}");
+    assert!(
+        greeting.contains("from='sm'") && !greeting.contains("from='example.net'"),
+        "{greeting}"
+    );
     ask(&mut site, 0, DrainAsk::Abort).unwrap();
     for at_c2s in [site.took_c2s(0), site.nodes[0].take(late)] {
-        assert!(at_c2s.contains("from='example.net'") && !at_c2s.contains(GONE), "{at_c2s}");
+        assert!(
+            at_c2s.contains("from='example.net'") && !at_c2s.contains(GONE),
+            "{at_c2s}"
+        );
     }
     site.answer_fences();
     assert_eq!(site.login(0, 9, &format!("other@{DOMAIN}/r"), 9), 0, "it serves again");
@@ -140,7 +165,10 @@ fn absent_users_and_foreign_domains_are_handed_over() {
     };
     assert_eq!(abroad(&mut site, 0, "before"), [0], "the first that needs it");
     let users: Vec<String> = (0..40).map(|n| format!("absent{n}@{DOMAIN}")).collect();
-    let owned = users.iter().filter(|user| find(&mut site, 1, user).node == "a.test").count();
+    let owned = users
+        .iter()
+        .filter(|user| find(&mut site, 1, user).node == "a.test")
+        .count();
     assert!(owned > 4, "{owned}");
     for user in &users {
         site.say(1, user, "left before");
@@ -177,7 +205,10 @@ fn a_user_whom_the_drained_sm_may_still_work_for_is_fenced_there_before_he_logs_
     site.send_c2s(1, DOMAIN, &start);
     assert_eq!(site.took_sm(1), "", "it waits for the other's fence");
     let seen = site.answer_fences();
-    assert!(seen[0].contains("id='jidmesh-fence-") && !seen[0].contains("action='start'"), "{seen:?}");
+    assert!(
+        seen[0].contains("id='jidmesh-fence-") && !seen[0].contains("action='start'"),
+        "{seen:?}"
+    );
     assert!(seen[1].contains("action='start'"), "{seen:?}");
 }
 
@@ -187,7 +218,11 @@ fn users_go_where_the_operator_wants_them() {
     begin(&mut site, 0, order(100, Some("c.test"))).unwrap();
     for n in 0..8 {
         assert_eq!(site.login(0, n, &format!("u{n}@{DOMAIN}/r"), n), 2);
-        assert_eq!(site.login(1, n, &format!("v{n}@{DOMAIN}/r"), 100 + n), 1, "others are near");
+        assert_eq!(
+            site.login(1, n, &format!("v{n}@{DOMAIN}/r"), 100 + n),
+            1,
+            "others are near"
+        );
     }
 }
 
@@ -206,7 +241,10 @@ fn a_drain_is_refused_when_nobody_could_take_the_users() {
     site.nodes[1].cut(site.sm[1]);
     site.pass(20_000_000);
     let said = why(begin(&mut site, 0, order(9, None)));
-    assert!(said.contains("no other node in service has an sm for example.net"), "{said}");
+    assert!(
+        said.contains("no other node in service has an sm for example.net"),
+        "{said}"
+    );
 }
 
 #[test]
@@ -224,6 +262,11 @@ fn who_joins_later_hears_of_the_drain_and_a_resumed_one_asks_nobody() {
         shard.inquire(alone.now, 1, Question::Drain(DrainAsk::Resume(order(5, None))));
     }
     alone.rest();
-    assert!(alone.answers.iter().any(|(_, answer)| matches!(answer, Answer::Drain(Ok(())))));
+    assert!(
+        alone
+            .answers
+            .iter()
+            .any(|(_, answer)| matches!(answer, Answer::Drain(Ok(()))))
+    );
     assert!(alone.shards.iter().all(|shard| shard.report().drain.is_some()));
 }
