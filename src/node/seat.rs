@@ -42,6 +42,8 @@ pub(super) struct Seat {
     pub(super) who: Who,
     /// It stands for a component of that node, which numbers it so: what is put here crosses to it.
     pub(super) abroad: Option<(PeerId, SeatId)>,
+    /// Its component is at the stock router (attached mode): its link is the uplink's, and not its own.
+    pub(super) behind: bool,
     pub(super) link: Option<LinkId>,
     pub(super) remote: SocketAddr,
     pub(super) life: Life,
@@ -87,6 +89,7 @@ impl Seat {
             names: vec![id.into()],
             who,
             abroad: None,
+            behind: false,
             link: None,
             remote,
             life: Life::Live,
