@@ -70,7 +70,10 @@ impl Shard {
         if matches!(link.stage, Stage::Negotiating(_)) {
             return self.negotiate(now, id);
         }
-        if !matches!(link.stage, Stage::Unseated | Stage::Seated { asking: false, .. } | Stage::Uplink(_, None)) {
+        if !matches!(
+            link.stage,
+            Stage::Unseated | Stage::Seated { asking: false, .. } | Stage::Uplink(_, None)
+        ) {
             return;
         }
         let buffer = std::mem::take(&mut link.carry);

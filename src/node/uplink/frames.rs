@@ -2,7 +2,7 @@
 
 use super::State;
 use crate::node::Shard;
-use crate::node::api::{LinkId, Micros};
+use crate::node::api::{Level, LinkId, Micros};
 use crate::node::counters::Counter;
 use crate::node::input::Flow;
 use crate::node::link::Stage;
@@ -27,9 +27,9 @@ impl Shard {
             }
             Ok(Frame::StreamError) => {
                 let remote = self.link(id).map(|link| link.remote);
-                let text = "uplink: the stock router sent a stream error".to_owned();
-                self.log(crate::node::api::Level::Error, remote, text);
-                self.close_link(now, id);
+                let why = "the stock router sent a stream error";
+                self.log(Level::Error, remote, format!("uplink: {why}"));
+                self.close_link(now, id, why);
             }
             // Features, and what no stock router sends.
             _ => {}
@@ -91,7 +91,8 @@ impl Shard {
         let sender = self.sender_of(&route);
         let known = route.to.is_some_and(|to| self.names.find(to).is_some());
         let ours = route.to.and_then(|to| to.unescape()).is_some_and(|to| {
-            crate::jid::domain_key(&to).is_some_and(|key| self.uplink.as_ref().is_some_and(|uplink| uplink.is_ours(&key)))
+            crate::jid::domain_key(&to)
+                .is_some_and(|key| self.uplink.as_ref().is_some_and(|uplink| uplink.is_ours(&key)))
         });
         match code {
             "404" if !known && !ours => {
@@ -112,7 +113,15 @@ impl Shard {
         if let (Some((number, token)), Some(component), Some(own)) = (session_of(payload), component, own) {
             let number = number.to_string();
             self.put(c2s, |out| {
-                edit::session(out, &component, &own, "ended", &number, token.as_str(), SessionExtra::default());
+                edit::session(
+                    out,
+                    &component,
+                    &own,
+                    "ended",
+                    &number,
+                    token.as_str(),
+                    SessionExtra::default(),
+                );
             });
         }
     }
@@ -130,7 +139,9 @@ impl Shard {
         let Some(component) = self.seats.get(sender).map(|state| state.id.clone()) else {
             return;
         };
-        let text = |value: Option<crate::wire::value::Value<'_>>| value.and_then(|v| v.unescape().map(|text| text.into_owned()));
+        let text = |value: Option<crate::wire::value::Value<'_>>| {
+            value.and_then(|v| v.unescape().map(|text| text.into_owned()))
+        };
         if payload.kind == PayloadKind::Session {
             let (action, number) = (text(payload.action), text(payload.c2s).unwrap_or_default());
             let (id, target) = (text(payload.id), text(payload.target));

@@ -91,7 +91,9 @@ impl Shard {
     /// Input of a line that is logging in.
     pub(in crate::node) fn uplink_login(&mut self, now: Micros, id: LinkId) {
         let Some(link) = self.link_mut(id) else { return };
-        let Stage::Uplink(at, login) = &mut link.stage else { return };
+        let Stage::Uplink(at, login) = &mut link.stage else {
+            return;
+        };
         let (at, Some(mut connect)) = (*at, login.take()) else {
             return;
         };
@@ -115,8 +117,12 @@ impl Shard {
             }
             ConnectStep::Failed(why) => {
                 link.stage = Stage::Uplink(at, None);
-                self.log(Level::Error, Some(remote), format!("uplink: no login at the stock router: {why}"));
-                self.close_link(now, id);
+                self.log(
+                    Level::Error,
+                    Some(remote),
+                    format!("uplink: no login at the stock router: {why}"),
+                );
+                self.close_link(now, id, &why);
                 self.rest_line(now, at, PAUSE_LASTING_US);
             }
         }
@@ -149,7 +155,10 @@ impl Shard {
             }
             (Asked::Mark(Mark::Drained(link)), _) => {
                 let joining = |line: &Line| line.state == State::Joining && line.link == Some(link);
-                let other = self.uplink.as_ref().and_then(|uplink| uplink.lines.iter().position(joining));
+                let other = self
+                    .uplink
+                    .as_ref()
+                    .and_then(|uplink| uplink.lines.iter().position(joining));
                 if let Some(other) = other {
                     self.line_serves(now, other);
                 }
@@ -165,7 +174,9 @@ impl Shard {
         };
         let remote = self.link(id).map(|link| link.remote);
         if code != "403" {
-            let text = format!("uplink: the stock router refuses the name '{name}' ({code}): an alias, or held by another component");
+            let text = format!(
+                "uplink: the stock router refuses the name '{name}' ({code}): an alias, or held by another component"
+            );
             return self.log(Level::Error, remote, text);
         }
         let text = format!(
@@ -173,7 +184,7 @@ impl Shard {
              <acl type='bind'><user>{user}</user></acl> in <aci>; add it there and restart it"
         );
         self.log(Level::Error, remote, text);
-        self.close_link(now, id);
+        self.close_link(now, id, "its first bind was refused");
         self.rest_line(now, at, PAUSE_LASTING_US);
     }
 
@@ -185,7 +196,11 @@ impl Shard {
         line.state = if speaker.is_some() { State::Joining } else { State::Up };
         let remote = line.link.and_then(|id| self.link(id)).map(|link| link.remote);
         let count = at + 1;
-        self.log(Level::Notice, remote, format!("uplink: line {count} of {LINES} to the stock router is up"));
+        self.log(
+            Level::Notice,
+            remote,
+            format!("uplink: line {count} of {LINES} to the stock router is up"),
+        );
         if speaker.is_none() {
             return self.speak(now, at);
         }

@@ -214,11 +214,10 @@ impl Shard {
     /// All names that are to be bound.
     fn wanted_names(&self) -> Vec<Box<str>> {
         let machine = self.config.mesh.as_ref().map(|mesh| mesh.node.as_str().into());
-        let known = self.names.iter().map(|(key, _)| key.into());
-        known
-            .chain(machine)
-            .filter(|key: &Box<str>| self.want(key).is_some())
-            .collect()
+        let known = self.names.iter().map(|(key, _)| Box::from(key));
+        let mut names: Vec<Box<str>> = known.chain(machine).collect();
+        names.retain(|key| self.want(key).is_some());
+        names
     }
 
     fn ask_bind(&mut self, at: usize, key: &str) {

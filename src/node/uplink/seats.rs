@@ -68,7 +68,11 @@ impl Shard {
         let (heard, link) = (line.heard.clone(), line.link);
         for (seat, name) in self.seats_behind() {
             let here = *name == *EXIT || heard.contains(&name);
-            if let Some(state) = self.seats.get_mut(seat).filter(|state| !matches!(state.life, Life::Lost { .. })) {
+            if let Some(state) = self
+                .seats
+                .get_mut(seat)
+                .filter(|state| !matches!(state.life, Life::Lost { .. }))
+            {
                 state.link = link;
                 if !here {
                     self.component_left(now, &name);
@@ -87,7 +91,11 @@ impl Shard {
             return self.component_back(now, seat);
         }
         let of_users = |(name, _): &(String, _)| *name == *key;
-        let clustered = self.config.mesh.as_ref().is_some_and(|mesh| mesh.domains.iter().any(of_users));
+        let clustered = self
+            .config
+            .mesh
+            .as_ref()
+            .is_some_and(|mesh| mesh.domains.iter().any(of_users));
         if clustered || key == EXIT || self.names.is_reserved(key) {
             return;
         }
@@ -222,7 +230,10 @@ impl Shard {
             let Ok(Frame::Route(route)) = header::read(frame) else {
                 continue;
             };
-            let named = route.to.and_then(|to| self.names.find(to)).map(|(_, name)| name.holders[0]);
+            let named = route
+                .to
+                .and_then(|to| self.names.find(to))
+                .map(|(_, name)| name.holders[0]);
             let seat = named.filter(|seat| self.is_behind(*seat)).or(exit);
             if let Some(state) = seat.and_then(|seat| self.seats.get_mut(seat)) {
                 state.queue.extend_from_slice(frame);
@@ -234,7 +245,10 @@ impl Shard {
     /// if it is lost or no longer counts, gives way.
     pub(in crate::node) fn make_way(&mut self, now: Micros, key: &str) {
         let lost = |state: &Seat| matches!(state.life, Life::Lost { .. });
-        if let Some(seat) = self.seat_behind(key).filter(|seat| self.seats.get(*seat).is_some_and(lost)) {
+        if let Some(seat) = self
+            .seat_behind(key)
+            .filter(|seat| self.seats.get(*seat).is_some_and(lost))
+        {
             self.give_up_behind(now, seat);
         }
     }
@@ -242,7 +256,10 @@ impl Shard {
     /// The same, when other nodes turn out to share the name as a domain of users.
     pub(super) fn make_way_for_domain(&mut self, now: Micros, key: &str) {
         let shared = |seat: &SeatId| self.names.multi_of(key, *seat) == Some(Multi::To);
-        let is_domain = self.names.get(key).is_some_and(|(_, name)| name.holders.iter().any(shared));
+        let is_domain = self
+            .names
+            .get(key)
+            .is_some_and(|(_, name)| name.holders.iter().any(shared));
         if let Some(seat) = self.seat_behind(key).filter(|_| is_domain) {
             self.log(
                 Level::Warning,
