@@ -314,6 +314,7 @@ impl Shard {
             starts_pending: self.waiting.len() as u64,
             held_bytes: self.held_bytes as u64,
             mesh: self.report_mesh(),
+            uplink: self.report_uplink(),
         }
     }
 

@@ -191,7 +191,11 @@ impl Shard {
             user: seat.who.user().to_owned(),
             shard: self.id,
             tls: link.is_some_and(|link| link.tls),
-            queue_bytes: (seat.queue.len() + link.map_or(0, |link| link.out.len() + link.in_flight)) as u64,
+            // The uplink's own bytes are everybody's who is behind it.
+            queue_bytes: match seat.behind {
+                true => seat.queue.len() as u64,
+                false => (seat.queue.len() + link.map_or(0, |link| link.out.len() + link.in_flight)) as u64,
+            },
             frames_in: seat.frames_in,
             frames_out: seat.frames_out,
             sessions: seat.clients.len() as u64,

@@ -234,14 +234,16 @@ class Stack:
 
     # Configuration
 
-    def write_router(self):
+    def write_router(self, uplink_user=None, acls=None):
+        """uplink_user: as whom jidmesh logs in at the stock router, who knows that user and gives it these rights."""
         extra = self.extra
         if self.kind != "stock":
             extra += "<tuning shards='%d'/><grace>%d</grace><admin>%s/admin.sock</admin><metrics><ip>%s</ip><port>%d</port></metrics>" % (
                 self.shards, self.grace_s, self.folder, self.ip, METRICS_PORT)
         if self.attached:
-            extra += templates.uplink(self.ip, self.ports.get("uplink", PORT))
-            self._write("stock.xml", templates.router(self.ip, PORT, self.folder))
+            extra += templates.uplink(self.ip, self.ports.get("uplink", PORT), uplink_user or templates.USER)
+            self._write("users.xml", templates.users([(uplink_user, templates.PASSWORD)] if uplink_user else ()))
+            self._write("stock.xml", templates.router(self.ip, PORT, self.folder, acls=acls or ""))
         self._write("router.xml", templates.router(self.ip, self.port, self.folder, extra=extra, **self.router_settings))
 
     def write_filter(self, rules):

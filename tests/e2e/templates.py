@@ -65,8 +65,8 @@ def users(more=()):
     return "<users>%s</users>" % "".join("<user><name>%s</name><secret>%s</secret></user>" % pair for pair in everybody)
 
 
-def uplink(ip, port):
-    return "<uplink><ip>%s</ip><port>%d</port><user>%s</user><pass>%s</pass></uplink>" % (ip, port, USER, PASSWORD)
+def uplink(ip, port, user):
+    return "<uplink><ip>%s</ip><port>%d</port><user>%s</user><pass>%s</pass></uplink>" % (ip, port, user, PASSWORD)
 
 
 def mesh(node, secrets, peers, more=""):

@@ -16,7 +16,6 @@ SHAPES = {
     "two-shards": dict(router="jidmesh", shards=2),
     "two-shards-two-sm": dict(router="jidmesh", shards=2, sms=["sm1", "sm2"]),
     "two-shards-two-sm-two-c2s": dict(router="jidmesh", shards=2, sms=["sm1", "sm2"], c2ss=["c2s1", "c2s2"]),
-    "attached": dict(router="attached", shards=1),
     "attached-two-shards-two-sm-two-c2s": dict(router="attached", shards=2, sms=["sm1", "sm2"], c2ss=["c2s1", "c2s2"]),
 }
 

@@ -33,6 +33,7 @@ mod seats;
 use super::Shard;
 use super::api::{LinkId, Micros};
 use super::lane::Message;
+use super::report::UplinkReport;
 use crate::jid::TableMap;
 use crate::table::SeatKind;
 use crate::table::names::Multi;
@@ -218,6 +219,29 @@ impl Shard {
         let mut names: Vec<Box<str>> = known.chain(machine).collect();
         names.retain(|key| self.want(key).is_some());
         names
+    }
+
+    /// For `status` and the metrics.
+    pub(super) fn report_uplink(&self) -> Option<UplinkReport> {
+        let (uplink, to) = (self.uplink.as_ref()?, self.config.uplink.as_ref()?);
+        let links = uplink.lines.iter().filter_map(|line| self.link(line.link?));
+        let held = |line: &Line| line.names.values().filter(|claim| **claim == Claim::Held).count();
+        let mut refused: Vec<String> = Vec::new();
+        for line in uplink.lines.iter().filter(|line| line.state == State::Up) {
+            let claimed = line.names.iter().filter(|(_, claim)| **claim == Claim::Refused);
+            refused.extend(claimed.map(|(name, _)| name.to_string()));
+            refused.extend(line.heard.iter().filter(|name| self.want(name).is_some()).map(|name| name.to_string()));
+        }
+        refused.sort();
+        refused.dedup();
+        Some(UplinkReport {
+            router: to.addr.to_string(),
+            lines: LINES as u64,
+            lines_up: uplink.lines.iter().filter(|line| line.state == State::Up).count() as u64,
+            queue_bytes: links.map(|link| (link.out.len() + link.in_flight) as u64).sum(),
+            names: uplink.lines.iter().map(held).max().unwrap_or(0) as u64,
+            refused,
+        })
     }
 
     fn ask_bind(&mut self, at: usize, key: &str) {
