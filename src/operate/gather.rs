@@ -194,7 +194,8 @@ fn merge(params: &ServeParams, mut reports: Vec<ShardReport>, log_lost: u64) -> 
         sessions: sum(|r| r.sessions),
         sessions_available: sum(|r| r.sessions_available),
         starts_pending: sum(|r| r.starts_pending),
-        queue_bytes: seats.iter().map(|s| s.queue_bytes).sum::<u64>() + uplink.as_ref().map_or(0, |uplink| uplink.queue_bytes),
+        queue_bytes: seats.iter().map(|s| s.queue_bytes).sum::<u64>()
+            + uplink.as_ref().map_or(0, |uplink| uplink.queue_bytes),
         held_bytes: sum(|r| r.held_bytes),
         mesh,
         uplink,
@@ -294,11 +295,16 @@ fn health(status: &NodeStatus) -> String {
 /// What the connections to the stock router lack.
 fn uplink_worries(uplink: &UplinkReport) -> Vec<String> {
     let UplinkReport {
-        router, lines, lines_up, ..
+        router,
+        lines,
+        lines_up,
+        ..
     } = uplink;
     let mut worries = Vec::new();
     if lines_up < lines {
-        worries.push(format!("{lines_up} of {lines} connections to the stock router at {router} serve"));
+        worries.push(format!(
+            "{lines_up} of {lines} connections to the stock router at {router} serve"
+        ));
     }
     if !uplink.refused.is_empty() {
         let names = uplink.refused.join(", ");

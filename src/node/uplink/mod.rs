@@ -230,7 +230,12 @@ impl Shard {
         for line in uplink.lines.iter().filter(|line| line.state == State::Up) {
             let claimed = line.names.iter().filter(|(_, claim)| **claim == Claim::Refused);
             refused.extend(claimed.map(|(name, _)| name.to_string()));
-            refused.extend(line.heard.iter().filter(|name| self.want(name).is_some()).map(|name| name.to_string()));
+            refused.extend(
+                line.heard
+                    .iter()
+                    .filter(|name| self.want(name).is_some())
+                    .map(|name| name.to_string()),
+            );
         }
         refused.sort();
         refused.dedup();

@@ -31,7 +31,10 @@ pub(super) fn tables(view: &View) -> String {
     );
     out.push('\n');
     if let Some(uplink) = &view.uplink {
-        let (lines, router) = (format!("{} of {}", uplink.lines_up, uplink.lines), clean(&uplink.router));
+        let (lines, router) = (
+            format!("{} of {}", uplink.lines_up, uplink.lines),
+            clean(&uplink.router),
+        );
         let (names, waiting) = (uplink.names, uplink.queue_bytes);
         let _ = writeln!(
             out,
