@@ -32,6 +32,8 @@ pub struct ShardReport {
     pub mesh: Option<MeshReport>,
     /// While this node drains.
     pub drain: Option<DrainReport>,
+    /// The stock router; `None` without `<uplink>`, and of shards other than 0.
+    pub uplink: Option<UplinkReport>,
 }
 
 /// How far a drain is.
@@ -51,6 +53,23 @@ pub struct DrainReport {
     pub rounds_left: u32,
     /// c2s takes no more clients.
     pub done: bool,
+}
+
+/// The connections to the stock router that this node is attached to.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct UplinkReport {
+    /// Its address.
+    pub router: String,
+    /// Connections that there should be.
+    pub lines: u64,
+    /// Connections that serve.
+    pub lines_up: u64,
+    /// Bytes that wait for it.
+    pub queue_bytes: u64,
+    /// Names that were bound there.
+    pub names: u64,
+    /// Names that it refused, or that another of its components has.
+    pub refused: Vec<String>,
 }
 
 /// The other nodes, as one shard knows them.

@@ -66,6 +66,7 @@ struct View {
     held_bytes: u64,
     mesh: Option<mesh::Mesh>,
     drain: Option<Drain>,
+    uplink: Option<Uplink>,
     counters: Vec<Counter>,
 }
 
@@ -97,6 +98,16 @@ struct Seat {
     sessions: u64,
     returns: u64,
     since_us: u64,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct Uplink {
+    router: String,
+    lines: u64,
+    lines_up: u64,
+    queue_bytes: u64,
+    names: u64,
 }
 
 #[derive(Deserialize, Default)]

@@ -171,6 +171,9 @@ impl Shard {
         let Some(cluster) = &self.cluster else {
             return Err("this node is alone (no <mesh>): nobody could take its users".into());
         };
+        if self.config.uplink.is_some() {
+            return Err("this node is attached to a stock router (<uplink>), whose c2s is not its own to close".into());
+        }
         let takes = |site: Site| site.is_some() && !cluster.drains(site);
         let peers = (0..).map(PeerId).zip(&cluster.peers);
         let ready = peers.filter(|(peer, view)| view.is_ready() && takes(Some(*peer)));
