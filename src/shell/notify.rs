@@ -18,7 +18,9 @@ pub(super) fn stopping() {
 
 /// Nobody has to listen: without a manager there is no socket.
 fn tell(text: &str) {
-    let Some(socket) = env::var_os("NOTIFY_SOCKET") else { return };
+    let Some(socket) = env::var_os("NOTIFY_SOCKET") else {
+        return;
+    };
     let address = match socket.as_bytes() {
         [b'@', name @ ..] => SocketAddr::from_abstract_name(name),
         path => SocketAddr::from_pathname(std::path::Path::new(std::ffi::OsStr::from_bytes(path))),

@@ -21,7 +21,7 @@ pytestmark = [pytest.mark.jidmesh, pytest.mark.timeout(180)]
 # What systemd does for the units that the guide names, as far as the guide relies on it.
 SYSTEMCTL = r"""#!/bin/bash
 set -e
-as() { setpriv --reuid=jabber --regid=jabber --clear-groups "$@"; }
+as() { exec setpriv --reuid=jabber --regid=jabber --clear-groups "$@"; }
 begin() { name=$1; shift; "$@" >>/units/$name.log 2>&1 </dev/null & echo $! >/units/$name.pid; }
 end() { [ -f /units/$1.pid ] || return 0; pid=$(cat /units/$1.pid); rm /units/$1.pid; kill $pid || return 0; while kill -0 $pid 2>/dev/null; do sleep 0.02; done; }
 start_jidmesh() {
@@ -61,7 +61,7 @@ class Machine:
         for layer in layers:
             os.mkdir(layer)
         mount("-t", "overlay", "-o", "lowerdir=/,upperdir=%s,workdir=%s" % tuple(layers[:2]), "overlay", self.root)
-        for name in ("proc", "dev"):
+        for name in ("proc", "dev", "sys"):
             mount("--rbind", "/" + name, self.path(name))
         for name in ("hosts", "resolv.conf"):
             shutil.copy("/etc/" + name, self.path("etc/" + name))
@@ -70,7 +70,7 @@ class Machine:
             file.write(SYSTEMCTL)
         os.chmod(file.name, 0o755)
         self._source()
-        self.run("install -d -o jabber -g jabber /var/lib/jabberd2 /var/log/jabberd2 /run/jabberd2 && zcat /usr/share/doc/jabberd2/db-setup.sqlite.gz |"
+        self.run("rm -rf /var/lib/jabberd2/* /var/log/jabberd2/*; install -d -o jabber -g jabber /var/lib/jabberd2 /var/log/jabberd2 /run/jabberd2 && zcat /usr/share/doc/jabberd2/db-setup.sqlite.gz |"
                  " setpriv --reuid=jabber --regid=jabber --clear-groups sqlite3 /var/lib/jabberd2/sqlite.db && sqlite3 /var/lib/jabberd2/sqlite.db"
                  " \"insert into authreg values('bob','%s','secret'); insert into active(\\\"collection-owner\\\",time) values('bob@%s',1)\"" % (DOMAIN, DOMAIN))
         self.notify = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
@@ -155,7 +155,7 @@ def check_installed(machine):
     """What the package put where, and that the service says when it is ready."""
     said = machine.notify.recv(4096).decode()
     assert "READY=1" in said and re.search(r"^MAINPID=\d+$", said, re.M), said
-    for name in ("usr/share/man/man1/jidmesh.1.gz", "usr/share/man/man1/jidmesh-drain.1.gz", "usr/share/bash-completion/completions/jidmesh",
+    for name in ("usr/share/man/man1/jidmesh.1.gz", "usr/share/man/man1/jidmesh-drain.1.gz", "usr/share/bash-completion/completions/jidmesh.bash",
                  "usr/share/zsh/vendor-completions/_jidmesh", "usr/share/fish/vendor_completions.d/jidmesh.fish", "usr/lib/tmpfiles.d/jidmesh.conf",
                  "usr/share/doc/jidmesh/guide/drain.md"):
         assert os.path.exists(machine.path(name)), name

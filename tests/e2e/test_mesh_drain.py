@@ -54,6 +54,8 @@ def readyz(machine):
             return page.status, page.read().decode()
     except urllib.error.HTTPError as error:
         return error.code, error.read().decode()
+    except OSError:
+        return None, "nobody answers"
 
 
 def test_a_drained_machine_loses_its_users_to_the_other_and_no_message(mesh):
