@@ -45,6 +45,7 @@ mod placement;
 mod question;
 mod recall;
 mod registration;
+mod remains;
 mod returned;
 mod seat;
 mod surrogate;
@@ -112,10 +113,12 @@ pub struct Shard {
     early: Vec<(LinkId, Box<link::Luggage>)>,
     users: Users,
     fences: TableMap<SeatId, Fences>,
-    /// Users who wait for a fence of this sm, or for what waited for it.
+    /// Users who wait for a fence of this sm, or for what waited for this component.
     fenced: TableMap<SeatId, Vec<Box<str>>>,
-    /// Lost sm whose waiting frames are on their way back.
-    returning: Vec<SeatId>,
+    /// Lost components whose waiting frames are on their way back, and until when they are expected.
+    returning: Vec<(Micros, SeatId)>,
+    /// What is left of lost components of this shard.
+    remains: std::collections::VecDeque<remains::Remains>,
     /// Users who wait, by when at the latest.
     waiting: std::collections::VecDeque<(Micros, Box<str>)>,
     held_bytes: usize,
@@ -174,6 +177,7 @@ impl Shard {
             fences: TableMap::default(),
             fenced: TableMap::default(),
             returning: Vec::new(),
+            remains: Default::default(),
             waiting: std::collections::VecDeque::new(),
             held_bytes: 0,
             cluster: config
@@ -236,7 +240,7 @@ impl Shard {
                         }
                     }
                     Verb::User(path) => self.for_user(now, frame.source, bytes, path),
-                    Verb::Returned(sm) => self.queue_returned(now, sm),
+                    Verb::Returned(of) => self.queue_returned(now, of),
                     Verb::Passage(peer, lane) => self.post_passage(now, peer, lane, bytes),
                     Verb::Tunnel(peer, lane) => self.passage_here(now, peer, lane, bytes),
                     verb @ (Verb::Abroad(..) | Verb::Marker(..) | Verb::Outside | Verb::Post(_) | Verb::Inquiry(_)) => {
@@ -252,6 +256,7 @@ impl Shard {
     /// Time has passed: to be called when [`Shard::deadline`] is reached.
     pub fn tick(&mut self, now: Micros) {
         self.next_tick = None;
+        self.tick_remains(now);
         let links = self.tick_links(now);
         let seats = self.tick_seats(now);
         let waiting = self.tick_waiting(now);

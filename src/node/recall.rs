@@ -15,7 +15,6 @@ use super::seat::Life;
 use crate::jid;
 use crate::table::fence::Need;
 use crate::table::users::{Recall, Session, Stage, User, Wait};
-use crate::table::ways::Path;
 use crate::table::{SeatId, ShardId};
 use crate::wire::header::{self, Frame, PayloadKind};
 
@@ -34,7 +33,7 @@ impl Shard {
         if session.recall == Recall::Fenced {
             self.set_recall(bare, key, Recall::Done);
             self.fenced.entry(key.c2s).or_default().push(bare.into());
-            self.make_wait(now, bare, Wait::Return { sm: key.c2s });
+            self.make_wait(now, bare, Wait::Return { of: key.c2s });
             if let Some(home) = self.names.seat(key.c2s).map(|view| view.home) {
                 self.tell(now, home, Message::Recall { key });
             }
@@ -95,16 +94,16 @@ impl Shard {
                     false => state.queue.extend_from_slice(frame),
                 }
             }
-            let again = Path {
-                again: true,
-                ..Path::LOCAL
-            };
             for frame in back {
                 match header::read(&frame) {
-                    Ok(Frame::Route(route)) if route.payload.is_some() => self.once_more(now, &frame, &route, again),
+                    Ok(Frame::Route(route)) if route.payload.is_some() => self.once_more(now, &frame, &route),
                     _ => self.count(Counter::DropGone),
                 }
             }
+        }
+        if self.is_winding_up(key.c2s) {
+            // It was given up meanwhile: what waits is on its way back already, with word behind it.
+            return;
         }
         if owner == self.id {
             return self.queue_returned(now, key.c2s);

@@ -134,10 +134,10 @@ pub enum Wait {
         /// The fence's number.
         number: u64,
     },
-    /// What waited for this sm, which is lost, is on its way back: it comes first.
+    /// What waited for this component, which is lost, is on its way back: it comes first.
     Return {
-        /// The lost sm.
-        sm: SeatId,
+        /// The lost c2s or sm.
+        of: SeatId,
     },
     /// `ended` of the last session.
     Ended,
@@ -220,6 +220,15 @@ impl User {
         self.flux
             .as_ref()
             .is_some_and(|flux| flux.wait.is_some() || !flux.held.is_empty())
+    }
+
+    /// He waits for what waited for a lost component, and holds nothing of it.
+    pub fn awaits_older(&self) -> bool {
+        let returns = |flux: &Flux| matches!(flux.wait, Some((Wait::Return { .. }, _)));
+        let holds_older = |flux: &Flux| flux.held.front().is_some_and(|held| held.path.again);
+        self.flux
+            .as_ref()
+            .is_some_and(|flux| returns(flux) && !holds_older(flux))
     }
 
     /// All his sessions are ending, and no start follows.
