@@ -73,7 +73,7 @@ impl Shard {
         }
         let older = self.expected_return(now, user).filter(|_| !path.again);
         match (user, older) {
-            // What others wait for.
+            // What newer ones wait for goes on.
             (Some(user), _) if user.holds() && !(path.again && user.awaits_older()) => {
                 self.hold(now, bare, source, frame, path);
             }

@@ -222,13 +222,12 @@ impl User {
             .is_some_and(|flux| flux.wait.is_some() || !flux.held.is_empty())
     }
 
-    /// He waits for what waited for a lost component, and holds nothing of it.
+    /// Newer frames wait for what waited for a lost component, which itself need not wait: nothing of it is held, and no
+    /// start is to go before it.
     pub fn awaits_older(&self) -> bool {
         let returns = |flux: &Flux| matches!(flux.wait, Some((Wait::Return { .. }, _)));
-        let holds_older = |flux: &Flux| flux.held.front().is_some_and(|held| held.path.again);
-        self.flux
-            .as_ref()
-            .is_some_and(|flux| returns(flux) && !holds_older(flux))
+        let goes_on = |flux: &Flux| flux.starts.is_empty() && flux.held.front().is_none_or(|held| !held.path.again);
+        self.flux.as_ref().is_some_and(|flux| returns(flux) && goes_on(flux))
     }
 
     /// All his sessions are ending, and no start follows.
