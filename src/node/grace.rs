@@ -163,6 +163,7 @@ impl Shard {
             state.unproven.clear();
             state.doubts.clear();
             state.asked.clear();
+            state.recalls = Default::default();
         }
         let abroad = self.names.seat(seat).is_some_and(|view| view.peer.is_some());
         match kind {
@@ -233,7 +234,7 @@ impl Shard {
     /// Looks after lost, asked and contested seats, ghosts and keepalives. True when some need a look again soon.
     pub(super) fn tick_seats(&mut self, now: Micros) -> bool {
         let mut soon = false;
-        let mut wake: Option<Micros> = None;
+        let (mut wake, mut recalls): (Option<Micros>, Option<Micros>) = (None, None);
         let mut due: Vec<(SeatId, Due)> = Vec::new();
         // Without an interval there are no checks (jabberd2's router.xml).
         let check = &self.config.check;
@@ -244,6 +245,11 @@ impl Shard {
                 Life::Asking(inquiry) if now >= inquiry.until => due.push((seat, Due::Unanswered)),
                 Life::Lost { .. } | Life::Asking(_) => soon = true,
                 Life::Live => {}
+            }
+            match state.recalls.due {
+                Some(at) if now >= at => due.push((seat, Due::Recalls)),
+                Some(at) => recalls = Some(recalls.map_or(at, |other| other.min(at))),
+                None => {}
             }
             match &state.unclaimed {
                 Some((until, _)) if now >= *until => due.push((seat, Due::Unclaimed)),
@@ -277,6 +283,9 @@ impl Shard {
         }
         if let Some(at) = wake {
             self.wake_by(at.max(now + TICK_US));
+        }
+        if let Some(at) = recalls {
+            self.wake_by(at);
         }
         soon
     }
@@ -319,6 +328,7 @@ impl Shard {
                 }
             }
             Due::Questions => self.ask_what_is_due(now, seat),
+            Due::Recalls => self.recall_all(now, seat),
             Due::Keepalive => {
                 if let Some(link) = link {
                     self.send(link, |out| out.push(b' '));
@@ -358,6 +368,7 @@ enum Due {
     Contest,
     Unclaimed,
     Questions,
+    Recalls,
     Keepalive,
 }
 

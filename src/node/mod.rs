@@ -245,6 +245,7 @@ impl Shard {
                     }
                     Verb::User(path) => self.for_user(now, frame.source, bytes, path),
                     Verb::Returned(of) => self.queue_returned(now, of),
+                    Verb::Recalled(c2s) => self.recalled(now, c2s, bytes),
                     Verb::Passage(peer, lane) => self.post_passage(now, peer, lane, bytes),
                     Verb::Tunnel(peer, lane) => self.passage_here(now, peer, lane, bytes),
                     verb @ (Verb::Abroad(..) | Verb::Marker(..) | Verb::Outside | Verb::Post(_) | Verb::Inquiry(_)) => {
@@ -387,7 +388,7 @@ impl Shard {
             Message::Presence { bare, key, priority } => self.presence(now, &bare, key, priority),
             Message::StartDone { bare, c2s, request } => self.start_done(now, &bare, c2s, request),
             Message::EndClient { key } => self.end_client(now, key),
-            Message::Recall { key } => self.recall(now, from, key),
+            Message::Recall { bare, key } => self.recall(now, from, bare, key),
             Message::FenceDone { sm, number } => self.fence_done(now, sm, number),
             Message::SurrogateStarted {
                 sm,

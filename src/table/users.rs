@@ -36,6 +36,8 @@ pub enum Recall {
     /// Not begun.
     #[default]
     No,
+    /// Its sm is to be fenced behind what it has in hand.
+    Asked,
     /// Its sm is fenced.
     Fenced,
     /// It is on its way, or done.

@@ -132,3 +132,59 @@ fn the_sessions_of_a_given_up_c2s_go_in_slices() {
         assert!(world.step(until), "some are left: {before}");
     }
 }
+
+#[test]
+fn many_who_log_in_again_are_recalled_together_and_each_gets_his_own_first() {
+    const USERS: u32 = 200;
+    for shards in [1, 2, 3] {
+        let mut world = World::new(shards);
+        let sm = world.component(&["sm", "*example.net"]);
+        let (lost, other) = (world.component(&["c2s"]), world.component(&["c2s2"]));
+        for number in 0..USERS {
+            let (jid, token) = (format!("u{number}@example.net/r"), format!("{number:040}"));
+            world.send(lost, &route("c2s", "example.net", &start(number, &jid, "id")));
+            world.send(sm, &route("sm", "c2s", &started(number, &jid, "id", &token)));
+        }
+        world.take(sm);
+        world.cut(lost);
+        let filling = "x".repeat(1_000);
+        for number in 0..USERS {
+            let body = format!("<body>old {number} {filling}</body>");
+            let stanza = format!("<message from='x@peer' to='u{number}@example.net/r'>{body}</message>");
+            let stanza = from_client(number, &format!("{number:040}"), &stanza);
+            world.send(sm, &route("example.net", "c2s", &stanza));
+        }
+        for number in 0..USERS {
+            let request = start(number, &format!("u{number}@example.net/r"), "id2");
+            world.send(other, &route("c2s2", "example.net", &request));
+            let text = message("x@peer", &format!("u{number}@example.net"), &format!("new {number}"));
+            world.send(other, &route("c2s2", "example.net", &text));
+        }
+        let mut read = String::new();
+        for _ in 0..20 {
+            let text = world.take(sm);
+            for id in text.split("jidmesh-fence-").skip(1) {
+                let id = id.split('\'').next().unwrap();
+                let answer = format!(
+                    "<iq xmlns='jabber:client' type='result' from='example.net' to='jidmesh.router' id='jidmesh-fence-{id}'/>"
+                );
+                world.send(sm, &route("sm", "jidmesh.router", &answer));
+            }
+            read.push_str(&text);
+            world.pass(20_000);
+        }
+        assert!(
+            read.matches("jidmesh-fence-").count() <= 2 * usize::from(shards),
+            "a fence is for many"
+        );
+        for number in 0..USERS {
+            let found = [
+                format!("target='u{number}@"),
+                format!(">old {number} "),
+                format!(">new {number}<"),
+            ];
+            let found = found.map(|text| read.find(&text));
+            assert!(found.is_sorted() && found[0].is_some(), "{number}: {found:?}");
+        }
+    }
+}
