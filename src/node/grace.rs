@@ -269,6 +269,7 @@ impl Shard {
                 }
             }
             if keepalive_us > 0
+                && !state.behind
                 && let Some(idle_since) = state.link.and_then(|id| self.link(id)).map(|l| l.idle_since())
             {
                 if now >= idle_since + keepalive_us {
@@ -304,6 +305,11 @@ impl Shard {
                     format!("[{name}] did not come back in time: given up"),
                 );
                 self.tell(now, 0, Message::Expired { seat });
+            }
+            Due::Unanswered if state.behind => {
+                let text = format!("[{name}] is back at the stock router but does not answer: given up");
+                self.log(Level::Warning, Some(remote), text);
+                self.behind_lost(now, seat, now);
             }
             Due::Unanswered => {
                 self.log(
@@ -430,7 +436,7 @@ pub(super) fn frames_of(limits: Limits, bytes: &[u8]) -> impl Iterator<Item = (u
 
 /// What of a chunk in flight and of the output behind it has not reached the component. A frame that was cut has not: a
 /// component acts on a frame's end.
-fn unwritten(limits: Limits, unsent: &[u8], written: usize, pending: &[u8]) -> Vec<u8> {
+pub(super) fn unwritten(limits: Limits, unsent: &[u8], written: usize, pending: &[u8]) -> Vec<u8> {
     let mut queue = Vec::new();
     for (_, frame) in frames_of(limits, unsent).filter(|(start, frame)| start + frame.len() > written) {
         keep_route(&mut queue, frame);

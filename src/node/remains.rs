@@ -127,7 +127,7 @@ impl Shard {
         }
     }
 
-    fn sender_of(&self, route: &Route<'_>) -> SeatId {
+    pub(super) fn sender_of(&self, route: &Route<'_>) -> SeatId {
         let Some((_, name)) = route.from.and_then(|from| self.names.find(from)) else {
             return SELF;
         };
