@@ -63,6 +63,12 @@ impl Config {
         told.users(self, now);
         told.secret("<local><secret>", self.secret.as_ref(), now.secret.as_ref());
         told.value("<local><pemfile>", &self.pemfile, &now.pemfile);
+        told.value("<local><ciphers>", &self.ciphers, &now.ciphers);
+        told.secret(
+            "<local><private_key_password>",
+            self.private_key_password.as_ref(),
+            now.private_key_password.as_ref(),
+        );
         told.value("<check>", &self.check, &now.check);
         told.value("<io><max_fds>", &self.io.max_fds, &now.io.max_fds);
         told.value("<io><limits><bytes>", &self.io.bytes, &now.io.bytes);

@@ -45,8 +45,6 @@ pub struct Config {
     pub log: LogTarget,
     /// `<log><level>`: what is less grave is not logged.
     pub log_level: LogLevel,
-    /// The command line's `-D`, which jabberd2's router has too; everything worth a line is logged without it.
-    pub debug: bool,
     /// `<local><ip>` (repeatable) and `<port>`: where components connect.
     pub local: Vec<SocketAddr>,
     /// The users file: SASL users and their secrets.
@@ -55,9 +53,9 @@ pub struct Config {
     pub secret: Option<String>,
     /// `<local><pemfile>`: certificate chain and key; without it STARTTLS is not offered.
     pub pemfile: Option<PathBuf>,
-    /// `<local><private_key_password>`: read, but without effect (a warning says so): an encrypted key is refused.
+    /// `<local><private_key_password>`: of the key in `<pemfile>`, if it is encrypted.
     pub private_key_password: Option<Secret>,
-    /// `<local><ciphers>`: in OpenSSL's notation; read, but without effect (a warning says so).
+    /// `<local><ciphers>`: of TLS 1.2, in OpenSSL's notation (see [`ciphers`](super::ciphers)).
     pub ciphers: Option<String>,
     /// `<check>`.
     pub check: Check,
@@ -157,7 +155,6 @@ impl Default for Config {
             pidfile: None,
             log: LogTarget::Stdout,
             log_level: LogLevel::default(),
-            debug: false,
             local: vec![SocketAddr::from(([0, 0, 0, 0], PORT_DEFAULT))],
             users: HashMap::new(),
             secret: None,

@@ -144,7 +144,7 @@ impl Process {
         for warning in checks::limits(shards, checks::needed(&config, shards))? {
             log.send(line(Level::Warning, warning));
         }
-        let tls = config.pemfile.as_deref().map(tls::load_pem).transpose()?;
+        let tls = tls::server(&config)?;
         let listeners = checks::bind(&config.local, "<local>")?;
         let peer_listeners = mesh
             .map(|mesh| checks::bind(&mesh.local, "<mesh><local>"))
@@ -275,7 +275,6 @@ impl Process {
     fn apply(&mut self, mut config: Config, tls: Option<&Arc<rustls::ServerConfig>>) {
         self.serving.set_config_digest(config.digest());
         let later = self.initial.fixed_differences(&config);
-        config.debug = self.initial.debug;
         config.keep_fixed(&self.initial);
         self.log.set_level(log_level(&config));
         for change in self.config.differences(&config) {
@@ -304,7 +303,7 @@ type Reread = (Config, Vec<Problem>, Option<Arc<rustls::ServerConfig>>);
 
 fn read_again(path: &Path) -> Result<Reread, Vec<Problem>> {
     let loaded = Config::load(path)?;
-    let tls = loaded.config.pemfile.as_deref().map(tls::load_pem).transpose();
+    let tls = tls::server(&loaded.config);
     let tls = tls.map_err(|why| vec![Problem::error(path, 0, why)])?;
     Ok((loaded.config, loaded.warnings, tls))
 }

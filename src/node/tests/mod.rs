@@ -15,4 +15,5 @@ mod placement;
 mod question;
 mod relay;
 mod reload;
+mod remains;
 mod world;
