@@ -1,7 +1,7 @@
 //! What travels between the shards of one node.
 
 use super::api::DataBatch;
-use super::cluster::{Lane, MemberNews};
+use super::cluster::{DrainOrder, Lane, MemberNews};
 use crate::table::names::Multi;
 use crate::table::rows::{Clock, RowSession};
 use crate::table::users::{Marker, Session};
@@ -18,8 +18,10 @@ pub(super) enum Verb {
     Seat(SeatId, u16),
     /// Decide for the user it is addressed to.
     User(Path),
-    /// No frame: all that waited for this sm is on its way, before this.
+    /// No frame: all that waited for this lost component is on its way, before this.
     Returned(SeatId),
+    /// No frame, but the user for whom all that waited for this c2s is on its way, before this.
+    Recalled(SeatId),
     /// Send it to this node, for the user whose key stands before it (see [`DataBatch::push_for`]).
     Abroad(PeerId, Path),
     /// It leaves for the foreign domain that stands before it.
@@ -223,6 +225,7 @@ pub(super) enum Message {
     },
     /// What waits for the lost c2s in this session goes to its user once more.
     Recall {
+        bare: Box<str>,
         key: SessionKey,
     },
     // Questions among shards.
@@ -285,6 +288,18 @@ pub(super) enum Message {
         exits: Vec<(Box<str>, Clock)>,
         /// Sessions of its former life whose contacts were told that they are gone.
         told_away: Vec<Box<str>>,
+    },
+    /// This node drains so, or no longer; and another one does.
+    Drain {
+        order: Option<DrainOrder>,
+    },
+    DrainShare {
+        left: u64,
+    },
+    PeerDrains {
+        peer: PeerId,
+        on: bool,
+        to: Option<Box<str>>,
     },
     MarkerDone {
         serial: u64,

@@ -47,12 +47,14 @@ mod placement;
 mod question;
 mod recall;
 mod registration;
+mod remains;
 mod returned;
 mod seat;
 mod surrogate;
 #[cfg(test)]
 mod tests;
 mod unanswered;
+mod uplink;
 
 pub use closed::CLOSED_MAX;
 pub use link::Cargo;
@@ -116,13 +118,17 @@ pub struct Shard {
     early: Vec<(LinkId, Box<link::Luggage>)>,
     users: Users,
     fences: TableMap<SeatId, Fences>,
-    /// Users who wait for a fence of this sm, or for what waited for it.
+    /// Users who wait for a fence of this sm, or for what waited for this component.
     fenced: TableMap<SeatId, Vec<Box<str>>>,
-    /// Lost sm whose waiting frames are on their way back.
-    returning: Vec<SeatId>,
+    /// Lost components whose waiting frames are on their way back, and until when they are expected.
+    returning: Vec<(Micros, SeatId)>,
+    /// What is left of lost components of this shard.
+    remains: std::collections::VecDeque<remains::Remains>,
     /// Users who wait, by when at the latest.
     waiting: std::collections::VecDeque<(Micros, Box<str>)>,
     held_bytes: usize,
+    /// On shard 0 with `<uplink>`.
+    uplink: Option<Box<uplink::Uplink>>,
     /// With `<mesh>` only.
     cluster: Option<Box<cluster::Cluster>>,
     surrogates: surrogate::Surrogates,
@@ -160,7 +166,7 @@ impl Shard {
         };
         let count = usize::from(shards);
         let own = jid::domain_key(&format!("jidmesh.{}", config.id)).map_or("jidmesh.router".into(), Cow::into_owned);
-        Shard {
+        let mut shard = Shard {
             id,
             shards,
             accept: Arc::new(accept_config(&config, limits, false)),
@@ -182,8 +188,10 @@ impl Shard {
             fences: TableMap::default(),
             fenced: TableMap::default(),
             returning: Vec::new(),
+            remains: Default::default(),
             waiting: std::collections::VecDeque::new(),
             held_bytes: 0,
+            uplink: None,
             cluster: config
                 .mesh
                 .as_ref()
@@ -201,7 +209,9 @@ impl Shard {
             epoch: 1,
             stopping: false,
             config,
-        }
+        };
+        shard.begin_uplink();
+        shard
     }
 
     /// What the brain asks for; to be called after every other call, until nothing more comes.
@@ -246,7 +256,8 @@ impl Shard {
                         }
                     }
                     Verb::User(path) => self.for_user(now, frame.source, bytes, path),
-                    Verb::Returned(sm) => self.queue_returned(now, sm),
+                    Verb::Returned(of) => self.queue_returned(now, of),
+                    Verb::Recalled(c2s) => self.recalled(now, c2s, bytes),
                     Verb::Passage(peer, lane) => self.post_passage(now, peer, lane, bytes),
                     Verb::Tunnel(peer, lane) => self.passage_here(now, peer, lane, bytes),
                     verb @ (Verb::Abroad(..) | Verb::Marker(..) | Verb::Outside | Verb::Post(_) | Verb::Inquiry(_)) => {
@@ -262,6 +273,7 @@ impl Shard {
     /// Time has passed: to be called when [`Shard::deadline`] is reached.
     pub fn tick(&mut self, now: Micros) {
         self.next_tick = None;
+        self.tick_remains(now);
         let links = self.tick_links(now);
         let seats = self.tick_seats(now);
         let waiting = self.tick_waiting(now);
@@ -269,8 +281,9 @@ impl Shard {
         let turning = self.tick_turns(now);
         let asked = self.tick_asked(now);
         let exits = self.tick_exits(now) | self.tick_healing(now);
-        let inquiries = self.tick_inquiries(now);
+        let inquiries = self.tick_inquiries(now) | self.tick_drain(now);
         let peers = self.tick_peers(now);
+        self.tick_uplink(now);
         if inquiries || exits || peers || links || seats || waiting || surrogates || turning || asked {
             self.wake_by(now + TICK_US);
         }
@@ -290,6 +303,7 @@ impl Shard {
         self.accept_remote = Arc::new(accept_config(&config, self.limits, true));
         self.config = config;
         self.wake_by(now);
+        self.reload_probes(now);
         self.align_aliases(now);
     }
 
@@ -313,6 +327,8 @@ impl Shard {
             starts_pending: self.waiting.len() as u64,
             held_bytes: self.held_bytes as u64,
             mesh: self.report_mesh(),
+            drain: self.report_drain(),
+            uplink: self.report_uplink(),
         }
     }
 
@@ -359,6 +375,7 @@ impl Shard {
     fn handle(&mut self, now: Micros, from: ShardId, message: Message) {
         self.epoch += 1;
         self.tell_peers(&message);
+        let concerned = self.concerned_names(&message);
         match message {
             Message::SeatNew { .. }
             | Message::SeatLive { .. }
@@ -389,7 +406,7 @@ impl Shard {
             Message::Presence { bare, key, priority } => self.presence(now, &bare, key, priority),
             Message::StartDone { bare, c2s, request } => self.start_done(now, &bare, c2s, request),
             Message::EndClient { key } => self.end_client(now, key),
-            Message::Recall { key } => self.recall(now, from, key),
+            Message::Recall { bare, key } => self.recall(now, from, bare, key),
             Message::FenceDone { sm, number } => self.fence_done(now, sm, number),
             Message::SurrogateStarted {
                 sm,
@@ -425,6 +442,9 @@ impl Shard {
             Message::ExitAsked { peer, domain } => self.exit_asked(now, peer, &domain),
             Message::ExitIsAbroad { peer, domain, site } => self.post_exit_is(peer, &domain, site),
             Message::ExitTold { domain, site } => self.exit_told(now, &domain, site),
+            Message::Drain { order } => self.learn_drain(now, order),
+            Message::DrainShare { left } => self.drain_shared(from, left),
+            Message::PeerDrains { peer, on, to } => self.peer_drains(now, peer, on, to),
             Message::MarkerDone { serial } => self.marker_done(now, serial),
             Message::MarkerDoneAbroad { peer, marker } => self.post_marker_done(peer, marker),
             Message::Untold { bare, resource, hops } => self.learn_untold(now, &bare, resource, hops),
@@ -441,6 +461,7 @@ impl Shard {
             Message::Returned { key, anew } => self.was_returned(now, key, anew),
             Message::SessionsTaken { sm, sessions } => self.sessions_taken(&sm, &sessions),
         }
+        self.align_uplink(now, concerned);
     }
 }
 

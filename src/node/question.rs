@@ -12,6 +12,7 @@ use super::lane::{Message, Sampled, SessionKey};
 use super::placement::domain_of;
 use super::seat::{Life, Seat};
 use super::{Shard, TICK_US};
+use crate::table::users::Session;
 use crate::table::{SeatId, SeatKind, ShardId, Token};
 use crate::wire::header::{self, Frame, Payload};
 use crate::wire::{NS_CLIENT, NS_SESSION, edit};
@@ -137,6 +138,7 @@ impl Shard {
         });
         let asked = |session: &(u32, Token)| state.asked.iter().any(|question| question.session == Some(*session));
         state.doubts = held.filter(|session| !asked(session)).collect();
+        self.recall_all(now, seat);
         self.release_queue(seat);
         for frame in given_back {
             if let Ok(Frame::Route(route)) = header::read(&frame) {
@@ -158,7 +160,8 @@ impl Shard {
     /// what it holds now.
     pub(super) fn note_held(&mut self, sm: SeatId) {
         let (sure, _) = self.users.sessions_at(sm, SURE_MAX, 0);
-        let held: Vec<SessionKey> = sure.into_iter().map(SessionKey::of).collect();
+        let held = sure.into_iter().filter(|session| !self.is_deserted(session));
+        let held: Vec<SessionKey> = held.map(SessionKey::of).collect();
         self.held_at_loss.insert(sm, held);
     }
 
@@ -166,8 +169,12 @@ impl Shard {
     pub(super) fn sample(&mut self, now: Micros, sm: SeatId, home: ShardId) {
         let (sure, doubtful) = self.users.sessions_at(sm, SURE_MAX, DOUBTFUL_MAX);
         let sampled = |key, sure, left| Sampled { key, sure, left };
-        let sure = sure.into_iter().map(|s| sampled(SessionKey::of(s), true, false));
-        let doubtful = doubtful.into_iter().map(|s| sampled(SessionKey::of(s), false, false));
+        let of = |session, sure| {
+            let left = self.is_deserted(session);
+            sampled(SessionKey::of(session), sure && !left, left)
+        };
+        let sure = sure.into_iter().map(|session| of(session, true));
+        let doubtful = doubtful.into_iter().map(|session| of(session, false));
         let mut samples: Vec<Sampled> = sure.chain(doubtful).collect();
         samples.extend(self.sample_orphans(sm, DOUBTFUL_MAX));
         for key in self.held_at_loss.remove(&sm).unwrap_or_default() {
@@ -177,6 +184,11 @@ impl Shard {
             }
         }
         self.tell(now, home, Message::SampleAnswer { sm, samples });
+    }
+
+    /// Its c2s is lost, which its sm may know already; what is left of that one is being wound up.
+    fn is_deserted(&self, session: &Session) -> bool {
+        self.names.seat(session.c2s).is_none() || self.returning.iter().any(|(_, of)| *of == session.c2s)
     }
 
     /// The sm's home: one shard's samples. With those of all shards, sm is asked.

@@ -4,6 +4,7 @@ use super::Shard;
 use super::api::{LinkId, Micros};
 use super::link::Who;
 use super::question::{Inquiry, Question};
+use super::recall::Recalls;
 use super::report::{NameReport, SeatReport};
 use super::unanswered::Unanswered;
 use crate::table::clients::{Client, Clients};
@@ -42,11 +43,15 @@ pub(super) struct Seat {
     pub(super) who: Who,
     /// It stands for a component of that node, which numbers it so: what is put here crosses to it.
     pub(super) abroad: Option<(PeerId, SeatId)>,
+    /// Its component is at the stock router (attached mode): its link is the uplink's, and not its own.
+    pub(super) behind: bool,
     pub(super) link: Option<LinkId>,
     pub(super) remote: SocketAddr,
     pub(super) life: Life,
     /// Frames that wait: while the link is lost, while it is asked about, while the component throttles.
     pub(super) queue: Vec<u8>,
+    /// What is to be taken back from there.
+    pub(super) recalls: Recalls,
     pub(super) throttled: bool,
     /// Its first bind is answered: adverts may follow.
     pub(super) greeted: bool,
@@ -87,10 +92,12 @@ impl Seat {
             names: vec![id.into()],
             who,
             abroad: None,
+            behind: false,
             link: None,
             remote,
             life: Life::Live,
             queue: Vec::new(),
+            recalls: Recalls::default(),
             throttled: false,
             greeted: false,
             clients: Clients::default(),
@@ -188,7 +195,11 @@ impl Shard {
             user: seat.who.user().to_owned(),
             shard: self.id,
             tls: link.is_some_and(|link| link.tls),
-            queue_bytes: (seat.queue.len() + link.map_or(0, |link| link.out.len() + link.in_flight)) as u64,
+            // The uplink's own bytes are everybody's who is behind it.
+            queue_bytes: match seat.behind {
+                true => seat.queue.len() as u64,
+                false => (seat.queue.len() + link.map_or(0, |link| link.out.len() + link.in_flight)) as u64,
+            },
             frames_in: seat.frames_in,
             frames_out: seat.frames_out,
             sessions: seat.clients.len() as u64,

@@ -65,7 +65,21 @@ struct View {
     queue_bytes: u64,
     held_bytes: u64,
     mesh: Option<mesh::Mesh>,
+    drain: Option<Drain>,
+    uplink: Option<Uplink>,
     counters: Vec<Counter>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct Drain {
+    rate_per_s: u32,
+    to: String,
+    began_us: u64,
+    ended: u64,
+    left: u64,
+    rounds_left: u32,
+    done: bool,
 }
 
 #[derive(Deserialize, Default)]
@@ -84,6 +98,16 @@ struct Seat {
     sessions: u64,
     returns: u64,
     since_us: u64,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct Uplink {
+    router: String,
+    lines: u64,
+    lines_up: u64,
+    queue_bytes: u64,
+    names: u64,
 }
 
 #[derive(Deserialize, Default)]

@@ -31,6 +31,8 @@ pub(in crate::node) enum Dialling {
     Peer(PeerId, DialId),
     /// The configured address of this index, to learn who is there.
     Probe(usize),
+    /// The stock router, for the uplink's line of this index.
+    Uplink(usize),
 }
 
 /// The links' part of a shard's cluster.
@@ -102,6 +104,15 @@ impl Shard {
         self
     }
 
+    /// Secrets and policies of this node were changed: connections to come are made with them, those that stand stay.
+    pub fn renew_local(&mut self, local: &Arc<Local>) {
+        let Some(links) = self.links() else { return };
+        links.local = Arc::clone(local);
+        for transport in links.transports.values_mut() {
+            transport.renew_local(local);
+        }
+    }
+
     pub(super) fn links(&mut self) -> Option<&mut Links> {
         self.cluster.as_mut()?.links.as_mut()
     }
@@ -128,6 +139,7 @@ impl Shard {
                 }
                 self.stir(peer);
             }
+            Dialling::Uplink(at) => self.uplink_dialed(now, at, id),
             Dialling::Probe(at) => {
                 let Some(links) = self.links() else { return };
                 let conn = Conn::dial(now, &links.local, mesh::Lane::Control, &mut rng);
