@@ -14,6 +14,7 @@ mod glob;
 mod load;
 mod mesh;
 mod model;
+mod neighbours;
 mod problem;
 mod read;
 mod sections;
