@@ -4,6 +4,7 @@ use super::Shard;
 use super::api::{LinkId, Micros};
 use super::link::Who;
 use super::question::{Inquiry, Question};
+use super::recall::Recalls;
 use super::report::{NameReport, SeatReport};
 use super::unanswered::Unanswered;
 use crate::table::clients::{Client, Clients};
@@ -49,6 +50,8 @@ pub(super) struct Seat {
     pub(super) life: Life,
     /// Frames that wait: while the link is lost, while it is asked about, while the component throttles.
     pub(super) queue: Vec<u8>,
+    /// What is to be taken back from there.
+    pub(super) recalls: Recalls,
     pub(super) throttled: bool,
     /// Its first bind is answered: adverts may follow.
     pub(super) greeted: bool,
@@ -94,6 +97,7 @@ impl Seat {
             remote,
             life: Life::Live,
             queue: Vec::new(),
+            recalls: Recalls::default(),
             throttled: false,
             greeted: false,
             clients: Clients::default(),

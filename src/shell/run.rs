@@ -125,7 +125,7 @@ impl Process {
         for warning in checks::limits(shards, checks::needed(&config, shards))? {
             log.send(line(Level::Warning, warning));
         }
-        let tls = config.pemfile.as_deref().map(tls::load_pem).transpose()?;
+        let tls = tls::server(&config)?;
         let listeners = checks::bind(&config.local, "<local>")?;
         let peer_listeners = mesh
             .map(|mesh| checks::bind(&mesh.local, "<mesh><local>"))
@@ -265,7 +265,7 @@ type Reread = (Config, Vec<Problem>, Option<Arc<rustls::ServerConfig>>);
 
 fn read_again(path: &Path) -> Result<Reread, Vec<Problem>> {
     let loaded = Config::load(path)?;
-    let tls = loaded.config.pemfile.as_deref().map(tls::load_pem).transpose();
+    let tls = tls::server(&loaded.config);
     let tls = tls.map_err(|why| vec![Problem::error(path, 0, why)])?;
     Ok((loaded.config, loaded.warnings, tls))
 }

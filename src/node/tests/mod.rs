@@ -13,5 +13,6 @@ mod names;
 mod placement;
 mod question;
 mod relay;
+mod remains;
 mod uplink;
 mod world;
