@@ -484,7 +484,7 @@ pub(super) fn frames_of(limits: Limits, bytes: &[u8]) -> impl Iterator<Item = (u
 
 /// What of a chunk in flight and of the output behind it has not reached the component. A frame that was cut has not: a
 /// component acts on a frame's end.
-fn unwritten(limits: Limits, unsent: &[u8], written: usize, pending: &[u8]) -> Vec<u8> {
+pub(super) fn unwritten(limits: Limits, unsent: &[u8], written: usize, pending: &[u8]) -> Vec<u8> {
     let mut queue = Vec::new();
     for (_, frame) in frames_of(limits, unsent).filter(|(start, frame)| start + frame.len() > written) {
         keep_route(&mut queue, frame);

@@ -13,6 +13,7 @@ use crate::wire::accept::{Accept, PeerKind};
 use crate::wire::scan::Scanner;
 use crate::wire::stream;
 use crate::wire::validate::Prefixes;
+use serde::{Deserialize, Serialize};
 use std::net::SocketAddr;
 
 /// Where a link stands.
@@ -76,7 +77,7 @@ pub(super) struct Link {
 }
 
 /// Who authenticated over a link.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Who {
     pub(super) kind: PeerKind,
     pub(super) prefixes: Prefixes,
@@ -400,6 +401,17 @@ impl Shard {
             .iter()
             .filter(|link| matches!(link.stage, Stage::Negotiating(_) | Stage::Unseated))
             .count() as u64
+    }
+
+    /// Links that can't be handed over to another process yet: they have no seat.
+    pub fn links_unseated(&self) -> usize {
+        let unseated = |link: &&Link| {
+            matches!(
+                link.stage,
+                Stage::Negotiating(_) | Stage::Unseated | Stage::Contending { .. } | Stage::Arriving | Stage::Leaving
+            )
+        };
+        self.links.iter().filter(unseated).count()
     }
 
     /// Closes links that take too long to authenticate or to take what is sent. True when some are left to watch.

@@ -7,10 +7,12 @@ use super::question::{Inquiry, Question};
 use super::report::{NameReport, SeatReport};
 use super::unanswered::Unanswered;
 use crate::table::clients::{Client, Clients};
+use crate::table::image::bytes;
 use crate::table::names::Multi;
 use crate::table::{PeerId, SeatId, SeatKind, Token};
 use crate::wire::accept::PeerKind;
 use crate::wire::value::Value;
+use serde::{Deserialize, Serialize};
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 
@@ -20,7 +22,7 @@ const DISMISSED_US: Micros = 60_000_000;
 const DISMISSED_MAX: usize = 4_096;
 
 /// Whether a seat's component is there.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum Life {
     /// Its link works.
     Live,
@@ -34,7 +36,7 @@ pub(super) enum Life {
 }
 
 /// A component at its home shard.
-#[derive(Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Seat {
     pub(super) kind: SeatKind,
     pub(super) id: Box<str>,
@@ -42,10 +44,12 @@ pub(super) struct Seat {
     pub(super) who: Who,
     /// It stands for a component of that node, which numbers it so: what is put here crosses to it.
     pub(super) abroad: Option<(PeerId, SeatId)>,
+    #[serde(skip)]
     pub(super) link: Option<LinkId>,
     pub(super) remote: SocketAddr,
     pub(super) life: Life,
     /// Frames that wait: while the link is lost, while it is asked about, while the component throttles.
+    #[serde(with = "bytes")]
     pub(super) queue: Vec<u8>,
     pub(super) throttled: bool,
     /// Its first bind is answered: adverts may follow.
@@ -76,6 +80,7 @@ pub(super) struct Seat {
     pub(super) returns: u64,
     pub(super) since: Micros,
     /// A contest of its link is to be decided at this time.
+    #[serde(skip)]
     pub(super) contested: Option<Micros>,
 }
 

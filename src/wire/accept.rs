@@ -1,5 +1,6 @@
 //! The server side of a stream, from its first byte until the peer is authenticated (RFC 6120 4 and 6, XEP-0114 3).
 
+use serde::{Deserialize, Serialize};
 use super::foreign::Prefixes;
 use super::handshake::{self, HANDSHAKE_CHARS};
 use super::sasl::{self, Refused};
@@ -78,7 +79,7 @@ pub struct Peer {
 }
 
 /// Who authenticated.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum PeerKind {
     /// A component that speaks jabberd2's own protocol.
     Native {

@@ -257,6 +257,20 @@ impl Scanner {
         scanner
     }
 
+    /// A scanner that stands between two frames of a stream whose root has this qualified name, as [`Scanner::root`] told.
+    pub fn inside(limits: Limits, root: &[u8]) -> Scanner {
+        let mut scanner = Scanner::new(limits);
+        scanner.phase = Phase::Body;
+        scanner.stop = usize::MAX;
+        scanner.root = root.to_vec();
+        scanner
+    }
+
+    /// The qualified name of the stream's root.
+    pub fn root(&self) -> &[u8] {
+        &self.root
+    }
+
     /// Is the sender trusted to write well-formed XML? Then the grammar inside its routes is not checked (characters and
     /// size are), which makes most frames three times as cheap; what a parser accepts has the same borders either way.
     /// [`Path::Bytes`] trusts nobody.
