@@ -120,6 +120,7 @@ impl Server {
             io,
             tls: Some(load_pem(pem.as_ref()).unwrap()),
             journal: Arc::new(Stderr),
+            still: false,
             started: Instant::now(),
         };
         let shared = Arc::clone(&witness);

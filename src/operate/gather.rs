@@ -1,11 +1,13 @@
 //! One picture of the node out of the shards' reports, made at most a few times a second.
 
+use super::admin::TakeOver;
 use super::log::LogSender;
 use super::{ServeParams, Source};
 use crate::node::cluster::{ANSWER_US, Answer, Question};
 use crate::node::counters::{Counter, Counters};
 use crate::node::report::{MeshReport, NameReport, SeatReport, ShardReport};
 use serde::Serialize;
+use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -56,6 +58,11 @@ impl Reports {
             question,
             Duration::from_micros(ANSWER_US) + Duration::from_millis(ANSWER_MS),
         )
+    }
+
+    /// Another process asks for everything.
+    pub(super) fn hand_over(&self, stream: UnixStream, ask: &TakeOver) {
+        self.source.hand_over(stream, ask);
     }
 
     /// The node as it is now, or was [`CACHE_MS`] ago. Whoever comes while the shards are asked waits for the same answer.

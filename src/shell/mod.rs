@@ -35,6 +35,7 @@ mod pump;
 mod run;
 mod start;
 mod sys;
+mod takeover;
 mod tls;
 
 pub use brain::Brain;

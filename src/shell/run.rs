@@ -1,9 +1,10 @@
 //! The process: from a configuration to an exit code.
 
-use super::control::Control;
+use super::driver::Entrance;
 use super::journal::{Journal, line};
 use super::start::{Running, Setup, start};
 use super::sys::Signals;
+use super::takeover::{self, Giver, Taken};
 use super::{checks, cpus, tls};
 use crate::config::{ADMIN_DEFAULT, Config, LogTarget, Mesh, Problem, Severity};
 use crate::mesh::conn::Local;
@@ -12,11 +13,14 @@ use crate::node::api::{Level, LogLine, ShardId};
 use crate::node::cluster::{Answer, Question, policies};
 use crate::node::report::ShardReport;
 use crate::operate::log::{self, LogSender};
+use crate::operate::admin::TakeOver;
 use crate::operate::{self, ServeParams, Serving, Source};
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// How long the last lines may take on their way to the log.
@@ -39,12 +43,15 @@ impl Journal for LogSender {
     }
 }
 
-impl operate::Shards for Control {
+impl operate::Shards for Giver {
     fn reports(&self, timeout: Duration) -> Vec<ShardReport> {
-        Control::reports(self, timeout)
+        self.control.reports(timeout)
     }
     fn ask(&self, question: &Question, timeout: Duration) -> Vec<Answer> {
-        Control::ask(self, question, timeout)
+        self.control.ask(question, timeout)
+    }
+    fn hand_over(&self, stream: UnixStream, ask: &TakeOver) {
+        self.asked(stream, ask);
     }
 }
 
@@ -55,6 +62,8 @@ pub struct Given {
     pub path: Option<PathBuf>,
     /// Where to make the admin socket, whatever the configuration says.
     pub admin: Option<PathBuf>,
+    /// Take over from the process that runs, instead of starting anew.
+    pub takeover: bool,
     /// Problems of the configuration that the operator has seen: the log shall have them too.
     pub warnings: Vec<Problem>,
 }
@@ -113,6 +122,7 @@ struct Process {
     log: LogSender,
     running: Running,
     serving: Serving,
+    giver: Arc<Giver>,
     _pidfile: Option<PidFile>,
 }
 
@@ -126,11 +136,20 @@ impl Process {
             log.send(line(Level::Warning, warning));
         }
         let tls = config.pemfile.as_deref().map(tls::load_pem).transpose()?;
-        let listeners = checks::bind(&config.local, "<local>")?;
-        let peer_listeners = mesh
-            .map(|mesh| checks::bind(&mesh.local, "<mesh><local>"))
-            .transpose()?;
-        let pidfile = config.pidfile.clone().and_then(|path| PidFile::write(path, &log));
+        let admin = given.admin.or_else(|| config.admin.clone());
+        let admin = admin.unwrap_or_else(|| PathBuf::from(ADMIN_DEFAULT));
+        let mut taken = match given.takeover {
+            true => Some(takeover::take(&admin, &config.id, shards)?),
+            false => None,
+        };
+        let started = taken.as_ref().map_or(started, |taken| taken.started);
+        let listeners = listen(taken.as_mut(), &config.local, Entrance::Components)?;
+        let peer_addresses = mesh.map(|mesh| &*mesh.local).unwrap_or_default();
+        let peer_listeners = match peer_addresses {
+            [] => Vec::new(),
+            addresses => listen(taken.as_mut(), addresses, Entrance::Peers)?,
+        };
+        let doors = doors(&listeners, &peer_listeners)?;
         let mut seed = [0u8; 32];
         getrandom::fill(&mut seed).map_err(|error| format!("no random numbers: {error}"))?;
         let mesh = config.mesh.as_ref().map(identity).transpose()?;
@@ -139,12 +158,13 @@ impl Process {
             shards,
             cpus,
             listeners,
-            peer_listeners: peer_listeners.unwrap_or_default(),
+            peer_listeners,
             tuning: config.tuning.clone(),
             io: config.io.clone(),
             tls,
             journal: Arc::new(log.clone()),
             started,
+            still: taken.is_some(),
         };
         let shared = Arc::clone(&config);
         let running = start(setup, move |shard: ShardId| {
@@ -155,7 +175,31 @@ impl Process {
             }
         })
         .map_err(|error| error.to_string())?;
-        let serving = serve_operator(&config, given.admin, shards, started, running.control(), &log);
+        let giver = Arc::new(Giver {
+            control: running.control(),
+            journal: Arc::new(log.clone()),
+            own: config.id.clone(),
+            hindered: config.mesh.as_ref().map(|_| "a node of a mesh can't hand over yet"),
+            listeners: doors,
+            started,
+            busy: AtomicBool::new(false),
+            given: AtomicBool::new(false),
+        });
+        if let Some(taken) = taken {
+            match taken.confirm(&running.control()) {
+                Ok((links, sessions)) => {
+                    let text = format!("took over {links} links and {sessions} sessions from the former process");
+                    log.send(line(Level::Notice, text));
+                }
+                Err(why) => {
+                    running.vanish();
+                    return Err(why);
+                }
+            }
+        }
+        let pidfile = config.pidfile.clone().and_then(|path| PidFile::write(path, &log));
+        let source: Source = Arc::clone(&giver) as Source;
+        let serving = serve_operator(&config, admin, shards, started, source, &log);
         let (local, max_fds) = (listed(&config.local), config.io.max_fds);
         let text = format!("listening on {local}, {shards} shard(s), {max_fds} links at most");
         log.send(line(Level::Notice, text));
@@ -172,6 +216,7 @@ impl Process {
             log,
             running,
             serving,
+            giver,
             _pidfile: pidfile,
         })
     }
@@ -179,7 +224,13 @@ impl Process {
     /// Until a signal ends it.
     fn serve(self, signals: &Signals) -> ExitCode {
         loop {
-            match signals.wait(WATCH_S) {
+            let signal = signals.wait(WATCH_S);
+            let ends = matches!(signal, Some(libc::SIGTERM | libc::SIGINT));
+            if self.giver.is_given_at_last(ends) {
+                self.running.vanish();
+                return ExitCode::SUCCESS;
+            }
+            match signal {
                 Some(libc::SIGTERM | libc::SIGINT) => break,
                 Some(libc::SIGHUP) => self.reload(),
                 _ => {
@@ -272,14 +323,12 @@ fn read_again(path: &Path) -> Result<Reread, Vec<Problem>> {
 
 fn serve_operator(
     config: &Config,
-    admin: Option<PathBuf>,
+    admin: PathBuf,
     shards: u16,
     started: Instant,
-    control: Control,
+    source: Source,
     log: &LogSender,
 ) -> Serving {
-    let admin = admin.or_else(|| config.admin.clone());
-    let source: Source = Arc::new(control);
     let params = ServeParams {
         node: config
             .mesh
@@ -288,10 +337,34 @@ fn serve_operator(
         config_digest: config.digest(),
         shards,
         started,
-        admin: Some(admin.unwrap_or_else(|| PathBuf::from(ADMIN_DEFAULT))),
+        admin: Some(admin),
         metrics: config.metrics,
     };
     operate::serve(params, source, log.clone())
+}
+
+/// Listens at these addresses: with the sockets that were taken over, and new ones for those that are missing.
+fn listen(taken: Option<&mut Taken>, addresses: &[SocketAddr], at: Entrance) -> Result<Vec<TcpListener>, String> {
+    let section = match at {
+        Entrance::Components => "<local>",
+        Entrance::Peers => "<mesh><local>",
+    };
+    let Some(taken) = taken else {
+        return checks::bind(addresses, section);
+    };
+    let (mut listeners, missing) = taken.listeners(addresses, at);
+    if !missing.is_empty() {
+        listeners.extend(checks::bind(&missing, section)?);
+    }
+    Ok(listeners)
+}
+
+/// The listening sockets once more, for the process that takes over one day.
+fn doors(components: &[TcpListener], peers: &[TcpListener]) -> Result<Vec<(TcpListener, Entrance)>, String> {
+    let components = components.iter().map(|listener| (listener, Entrance::Components));
+    let all = components.chain(peers.iter().map(|listener| (listener, Entrance::Peers)));
+    let doors = all.map(|(listener, entrance)| Ok((listener.try_clone()?, entrance)));
+    doors.collect::<std::io::Result<_>>().map_err(|error| error.to_string())
 }
 
 fn listed(addresses: &[SocketAddr]) -> String {

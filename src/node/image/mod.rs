@@ -93,6 +93,18 @@ pub struct Share {
     counters: Vec<(String, u64)>,
 }
 
+impl Share {
+    /// Whose it is.
+    pub fn shard(&self) -> ShardId {
+        self.shard
+    }
+
+    /// Whether the link goes along.
+    pub fn has(&self, link: Former) -> bool {
+        self.links.iter().any(|row| row.former == link)
+    }
+}
+
 /// A component's link.
 #[derive(Debug, Serialize, Deserialize)]
 struct LinkRow {
