@@ -3,9 +3,11 @@
 import asyncio
 import json
 import socket
+import subprocess
 
 import pytest
 
+import bed
 from frames import COMP
 from native import Foreign, Native
 from talk import Talk, not_disturbed, run
@@ -51,6 +53,24 @@ def test_clients_notice_nothing(machine):
     assert "took over" in stack.router.log()
 
 
+def test_under_full_load_every_frame_arrives_once_and_in_order(machine):
+    stack = machine(sms=(), c2ss=())
+    # The generator checks each frame; with one that is lost, doubled or overtaken it fails.
+    load = [bed.JIDMESH, "load", "users", "--whole", "--sessions", "3000", "--active", "500", "--sm", "3", "--c2s", "2", "--seconds", "4", "--quiet"]
+    with subprocess.Popen(load, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as generator:
+        try:
+            bed.wait_for("traffic", lambda: stack.metric("jidmesh_frames_sent_total") > 30_000, 20)
+            for shards in (3 - stack.shards, stack.shards):
+                stack.shards = shards
+                stack.write_router()
+                stack.take_over()
+            assert generator.poll() is None, "it had come to its end before: %s" % generator.stdout.read()
+            output, _ = generator.communicate(timeout=40)
+        finally:
+            generator.kill()
+    assert generator.returncode == 0, output
+
+
 def test_half_a_frame_and_a_full_queue_go_along(machine):
     stack = machine(sms=(), c2ss=())
     with Native(name="a.test") as a, Native(name="b.test") as b, Foreign("c.test") as c:
@@ -64,8 +84,9 @@ def test_half_a_frame_and_a_full_queue_go_along(machine):
         stack.take_over()
         a.send(whole[70:])
         c.send("test'><body>#%d#</body></message>" % (count + 1))
-        assert [number_of(b.next_route()) for _ in range(count + 1)] == list(range(count + 1))
-        assert number_of(b.next_route()) == count + 1
+        got = [number_of(b.next_route()) for _ in range(count + 2)]
+        got.remove(count + 1)
+        assert got == list(range(count + 1))
         b.route("c.test", message(7), frm="b.test")
         assert b"#7#" in c.frame().raw
 
