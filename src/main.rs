@@ -26,12 +26,12 @@ enum Command {
     Run(RunArgs),
     /// Read everything, say what was understood, print a digest to compare machines.
     Check(FileArgs),
-    /// Show what a running node does.
+    /// Show what a running node does, or which links it lost.
     Status(StatusArgs),
     /// Say where a user is: node, sm, c2s, resources. Any node of the mesh knows.
     Where(WhereArgs),
     /// Send a probe between every two nodes of the mesh, and print the round trips; fails if one does not come back.
-    Selftest(StatusArgs),
+    Selftest(NodeArgs),
     /// Measure a router: this one, or a stock jabberd2-router.
     Load(jidmesh::load::Args),
     /// Compare settings on this machine and write a tuning profile; or check a configuration against the machine.
@@ -64,7 +64,7 @@ struct RunArgs {
 }
 
 #[derive(Args, Debug)]
-struct StatusArgs {
+struct NodeArgs {
     #[command(flatten)]
     file: FileArgs,
     /// The node's admin socket; without this, what the configuration says.
@@ -76,11 +76,20 @@ struct StatusArgs {
 }
 
 #[derive(Args, Debug)]
+struct StatusArgs {
+    /// The last 10 000 links that ended, and why; the newest at the end.
+    #[arg(long)]
+    closed: bool,
+    #[command(flatten)]
+    node: NodeArgs,
+}
+
+#[derive(Args, Debug)]
 struct WhereArgs {
     /// The user; with a resource, that session alone.
     jid: String,
     #[command(flatten)]
-    node: StatusArgs,
+    node: NodeArgs,
 }
 
 fn main() -> ExitCode {
@@ -88,7 +97,8 @@ fn main() -> ExitCode {
     match cli.command {
         Some(Command::Demo(args)) => jidmesh::demo::main(&args),
         Some(Command::Check(args)) => check(&args),
-        Some(Command::Status(args)) => ask(args, jidmesh::operate::status::main),
+        Some(Command::Status(args)) if args.closed => ask(args.node, jidmesh::operate::closed::main),
+        Some(Command::Status(args)) => ask(args.node, jidmesh::operate::status::main),
         Some(Command::Where(args)) => ask(args.node, |admin, json| {
             jidmesh::operate::inquire::main_where(admin, &args.jid, json)
         }),
@@ -139,7 +149,7 @@ fn check(args: &FileArgs) -> ExitCode {
 }
 
 /// Asks a running node, at its admin socket.
-fn ask(args: StatusArgs, command: impl FnOnce(&Path, bool) -> ExitCode) -> ExitCode {
+fn ask(args: NodeArgs, command: impl FnOnce(&Path, bool) -> ExitCode) -> ExitCode {
     let configured = || {
         // A file that is named must be good; the usual one only helps.
         match (load(args.file.config.as_deref()), &args.file.config) {

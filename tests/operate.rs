@@ -4,11 +4,11 @@
 use jidmesh::node::cluster::{Answer, Question};
 use jidmesh::node::counters::Counter;
 use jidmesh::node::report::{
-    LaneReport, MemberReport, MeshReport, NameReport, PeerLinkReport, ProbeReport, SeatReport, ShardReport,
-    UnreachedReport, WhereReport, WhereSession,
+    ClosedReport, LaneReport, MemberReport, MeshReport, NameReport, PeerLinkReport, ProbeReport, SeatReport,
+    ShardReport, UnreachedReport, WhereReport, WhereSession,
 };
 use jidmesh::operate::log::{self, LogSender, LogTarget};
-use jidmesh::operate::{ServeParams, Serving, Shards, serve, status};
+use jidmesh::operate::{ServeParams, Serving, Shards, closed, serve, status};
 use std::collections::HashSet;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -16,7 +16,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 const WAIT: Duration = Duration::from_secs(10);
@@ -27,6 +27,7 @@ struct Bed {
     log: LogSender,
     asked: Arc<AtomicUsize>,
     answering: Arc<AtomicUsize>,
+    syncing: Arc<AtomicBool>,
     serving: Option<Serving>,
 }
 
@@ -34,12 +35,16 @@ struct Bed {
 struct Played {
     asked: Arc<AtomicUsize>,
     answering: Arc<AtomicUsize>,
+    syncing: Arc<AtomicBool>,
 }
 
 impl Shards for Played {
     fn reports(&self, _: Duration) -> Vec<ShardReport> {
         self.asked.fetch_add(1, Ordering::SeqCst);
-        (0..self.answering.load(Ordering::SeqCst) as u16).map(report).collect()
+        let mut reports: Vec<_> = (0..self.answering.load(Ordering::SeqCst) as u16).map(report).collect();
+        // Shard 0 knows.
+        reports[0].syncing = self.syncing.load(Ordering::SeqCst);
+        reports
     }
 
     fn ask(&self, question: &Question, _: Duration) -> Vec<Answer> {
@@ -53,6 +58,8 @@ impl Shards for Played {
                 ..WhereReport::default()
             })),
             Question::Where(_) => Answer::Nothing,
+            // Not in the order of time: that is made of all shards' answers.
+            Question::Closed => Answer::Closed((1..=6_000).map(|n| ended(shard, n)).collect()),
             Question::Probe => Answer::Probes(vec![ProbeReport {
                 from: "a.test".into(),
                 from_shard: Some(shard),
@@ -64,6 +71,18 @@ impl Shards for Played {
         };
         (0..self.answering.load(Ordering::SeqCst) as u16).map(answer).collect()
     }
+}
+
+/// The `n`th link that a shard closed.
+fn ended(shard: u16, n: u64) -> Arc<ClosedReport> {
+    Arc::new(ClosedReport {
+        closed_us: n * 10 + u64::from(shard),
+        lived_us: 65_000_000,
+        link: (if shard == 0 { "" } else { "c2s\u{1b}" }).into(),
+        remote: "127.0.0.1:9".parse().unwrap(),
+        shard,
+        reason: format!("reason {n}").into(),
+    })
 }
 
 fn session(resource: &str) -> WhereSession {
@@ -84,6 +103,7 @@ impl Bed {
             log,
             asked: Arc::default(),
             answering: Arc::new(2.into()),
+            syncing: Arc::default(),
             serving: None,
         };
         bed.serving = Some(bed.serve());
@@ -94,6 +114,7 @@ impl Bed {
         let source = Arc::new(Played {
             asked: self.asked.clone(),
             answering: self.answering.clone(),
+            syncing: self.syncing.clone(),
         });
         let params = ServeParams {
             node: "a.\"test\"".into(),
@@ -295,6 +316,47 @@ fn a_silent_shard_is_not_ready() {
         "{answer}"
     );
     assert!(bed.http("GET /healthz HTTP/1.1\r\n\r\n").starts_with("HTTP/1.1 200"));
+}
+
+#[test]
+fn a_node_that_has_not_heard_from_the_others_is_not_ready() {
+    let bed = Bed::new();
+    bed.syncing.store(true, Ordering::SeqCst);
+    let answer = bed.http("GET /readyz HTTP/1.1\r\n\r\n");
+    assert!(
+        answer.starts_with("HTTP/1.1 503") && answer.contains("components wait until the other nodes"),
+        "{answer}"
+    );
+    bed.syncing.store(false, Ordering::SeqCst);
+    let start = Instant::now();
+    while !bed.http("GET /readyz HTTP/1.1\r\n\r\n").ends_with("\r\n\r\nready\n") {
+        assert!(start.elapsed() < WAIT, "it is ready when they have told");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+#[test]
+fn closed_links_are_told_in_order_and_no_more_than_asked_for() {
+    let bed = Bed::new();
+    let answer: serde_json::Value = serde_json::from_str(&talk(&bed.socket(), b"{\"cmd\":\"closed\"}\n")).unwrap();
+    let links = answer["closed"].as_array().unwrap();
+    assert_eq!(links.len(), 10_000, "of two shards with 6000 each");
+    let last = [&links[9_998], &links[9_999]].map(|link| (&link["reason"], &link["shard"]));
+    let (six, zero, one) = ("reason 6000".into(), 0.into(), 1.into());
+    assert_eq!(last, [(&six, &zero), (&six, &one)]);
+    assert_eq!(links[0]["reason"], "reason 1001", "the oldest are left out");
+    let at = links[9_999]["at"].as_str().unwrap();
+    assert!(
+        at.len() == "2026-11-22T21:34:03.123Z".len() && at.ends_with('Z'),
+        "{at}"
+    );
+    let text = closed::show(&bed.socket(), false).unwrap();
+    let line = text.lines().find(|line| line.ends_with("reason 6000")).unwrap();
+    assert!(line.contains("  -  ") && line.contains("  1m 5s  "), "{line}");
+    assert!(
+        text.contains("c2s?") && !text.contains('\u{1b}'),
+        "names cannot command the terminal"
+    );
 }
 
 #[test]
@@ -518,6 +580,7 @@ fn a_port_in_use_is_a_warning() {
     let nobody = Played {
         asked: Arc::default(),
         answering: Arc::default(),
+        syncing: Arc::default(),
     };
     let second = serve(params, Arc::new(nobody), bed.log.clone());
     assert_eq!(second.metrics_addr(), None);

@@ -66,12 +66,9 @@ impl Shard {
         let seat = *seat;
         if !alive {
             let remote = self.link(id).map(|link| link.remote);
-            self.log(
-                Level::Warning,
-                remote,
-                "no sign of life on this link, and its component came back over another".into(),
-            );
-            self.give_up_link(now, id);
+            let why = "no sign of life on this link, and its component came back over another";
+            self.log(Level::Warning, remote, why.into());
+            self.give_up_link(now, id, why);
         }
         self.tell(now, 0, Message::ContestAnswer { seat, alive });
     }

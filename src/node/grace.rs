@@ -326,7 +326,7 @@ impl Shard {
                     format!("[{name}] came back but does not answer: closed"),
                 );
                 if let Some(link) = link {
-                    self.close_link(now, link);
+                    self.close_link(now, link, "it came back but did not answer");
                 }
             }
             Due::Contest => {

@@ -192,7 +192,7 @@ impl Shard {
             self.seat_leaves(seat);
         }
         self.send(id, stream::close);
-        self.close_link(now, id);
+        self.close_link(now, id, "the component closed its stream");
     }
 
     /// One frame of an authenticated link.

@@ -74,6 +74,8 @@ pub(super) struct Link {
     pub(super) opened_at: Micros,
     pub(super) progress_at: Micros,
     pub(super) paused: bool,
+    /// Why jidmesh ends it, once it does.
+    pub(super) ending: Option<super::closed::Ending>,
 }
 
 /// Who authenticated over a link.
@@ -161,8 +163,9 @@ impl Shard {
     /// many of its bytes the kernel took.
     pub fn closed(&mut self, now: Micros, id: LinkId, cause: CloseCause, unsent: Vec<u8>, written: usize) {
         let Some(link) = self.link_mut(id) else { return };
-        let remote = link.remote;
+        let (remote, opened_at) = (link.remote, link.opened_at);
         let stage = std::mem::replace(&mut link.stage, Stage::Free);
+        let ending = link.ending.take();
         let pending = std::mem::take(&mut link.out);
         link.generation += 1;
         link.scanner = None;
@@ -170,6 +173,7 @@ impl Shard {
         link.courses = Courses::default();
         self.free_links.push(id.slot);
         self.count(Counter::LinksClosed);
+        self.note_closed(now, ending, &stage, &cause, (remote, opened_at));
         match stage {
             Stage::Seated { seat, .. } => self.link_lost(now, seat, id, &cause, (unsent, written), pending),
             Stage::Closing { seat } => {
@@ -262,7 +266,7 @@ impl Shard {
                 Stage::Free | Stage::Closing { .. } | Stage::Peer(_)
             ) {
                 stream::close(&mut self.links[slot].out);
-                self.close_link(now, id);
+                self.close_link(now, id, "jidmesh ended");
             }
         }
     }
@@ -295,30 +299,28 @@ impl Shard {
         let remote = link.remote;
         // Before any header was exchanged, the error needs one around it (RFC 6120 4.9.1.1).
         let unopened = matches!(&link.stage, Stage::Negotiating(accept) if !accept.is_open());
-        self.log(
-            Level::Warning,
-            Some(remote),
-            format!("closed with stream error {condition}: {text}"),
-        );
+        let why = format!("closed with stream error {condition}: {text}");
+        self.log(Level::Warning, Some(remote), why.clone());
         self.send(id, |out| match unopened {
             true => stream::error_unopened(out, condition, Some(text)),
             false => stream::error(out, condition, Some(text)),
         });
-        self.close_link(now, id);
+        self.close_link(now, id, &why);
     }
 
     /// Asks the shell to close a link once its output is written. The seat, if any, has lost its link from now on.
-    pub(super) fn close_link(&mut self, now: Micros, id: LinkId) {
-        self.end_link(now, id, Vec::new());
+    pub(super) fn close_link(&mut self, now: Micros, id: LinkId, why: &str) {
+        self.end_link(now, id, Vec::new(), why);
     }
 
     /// Closes a link that takes nothing any more: what waits for it is its seat's at once.
-    pub(super) fn give_up_link(&mut self, now: Micros, id: LinkId) {
+    pub(super) fn give_up_link(&mut self, now: Micros, id: LinkId, why: &str) {
         let pending = self.link_mut(id).map(|link| std::mem::take(&mut link.out));
-        self.end_link(now, id, pending.unwrap_or_default());
+        self.end_link(now, id, pending.unwrap_or_default(), why);
     }
 
-    fn end_link(&mut self, now: Micros, id: LinkId, pending: Vec<u8>) {
+    fn end_link(&mut self, now: Micros, id: LinkId, pending: Vec<u8>, why: &str) {
+        self.note_ending(id, why);
         let Some(link) = self.link_mut(id) else { return };
         let seat = match link.stage {
             Stage::Seated { seat, .. } => Some(seat),
@@ -471,8 +473,8 @@ impl Shard {
                 "closed: took nothing of {bytes} waiting bytes for {} s",
                 stall_us / 1_000_000
             );
-            self.log(Level::Error, Some(remote), text);
-            self.give_up_link(now, id);
+            self.log(Level::Error, Some(remote), text.clone());
+            self.give_up_link(now, id, &text);
         }
         watch
     }
@@ -496,6 +498,7 @@ impl Shard {
                     opened_at: now,
                     progress_at: now,
                     paused: false,
+                    ending: None,
                 });
                 u32::try_from(self.links.len() - 1).unwrap_or(u32::MAX)
             }
@@ -511,6 +514,7 @@ impl Shard {
         link.opened_at = now;
         link.progress_at = now;
         link.paused = false;
+        link.ending = None;
         LinkId {
             slot,
             generation: link.generation,

@@ -28,6 +28,7 @@ pub mod report;
 
 mod adverts;
 mod binding;
+mod closed;
 pub mod cluster;
 mod contest;
 mod delivery;
@@ -53,6 +54,7 @@ mod surrogate;
 mod tests;
 mod unanswered;
 
+pub use closed::CLOSED_MAX;
 pub use link::Cargo;
 
 use crate::config::Config;
@@ -105,6 +107,7 @@ pub struct Shard {
     data: Vec<DataBatch>,
     links: Vec<Link>,
     free_links: Vec<u32>,
+    closed_links: closed::ClosedLinks,
     names: Names,
     /// On shard 0 only.
     registrar: Option<Registrar>,
@@ -169,6 +172,7 @@ impl Shard {
             data: (0..count).map(|_| DataBatch::default()).collect(),
             links: Vec::new(),
             free_links: Vec::new(),
+            closed_links: closed::ClosedLinks::default(),
             names: Names::new(&own, &config.aliases),
             registrar: (id == 0).then(|| Registrar::new(shards)),
             seats: SeatMap::default(),
@@ -305,6 +309,7 @@ impl Shard {
                 .collect(),
             names: self.report_names(),
             links_negotiating: self.links_negotiating(),
+            syncing: self.waits_for_others(),
             users: self.users.len() as u64,
             sessions: self.users.sessions() as u64,
             sessions_available: self.users.available() as u64,

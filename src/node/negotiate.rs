@@ -158,7 +158,7 @@ impl Shard {
             && self.refuses_default_secret(remote);
         let hint = if withheld { DEFAULT_XEP0114_SECRET_HINT } else { "" };
         self.log(level, Some(remote), format!("{}{hint}", failure.reason));
-        self.close_link(now, id);
+        self.close_link(now, id, &failure.reason);
     }
 
     /// Debian's well-known secret opens the router on loopback only, unless the configuration insists.

@@ -16,6 +16,8 @@ pub struct ShardReport {
     pub names: Vec<NameReport>,
     /// Links that have not authenticated yet.
     pub links_negotiating: u64,
+    /// It lets no component in yet, as it has not heard from the other nodes. Shard 0 knows.
+    pub syncing: bool,
     /// Users in this shard's slice of the table.
     pub users: u64,
     /// Sessions in this shard's slice.
@@ -172,6 +174,23 @@ pub struct NameReport {
     pub log_sink: bool,
     /// What it stands for, when it is an alias from the configuration.
     pub alias_of: Option<String>,
+}
+
+/// A link that is no more.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClosedReport {
+    /// When its socket was gone, microseconds of the monotonic clock.
+    pub closed_us: u64,
+    /// How long it lived on the shard that closed it, microseconds.
+    pub lived_us: u64,
+    /// Id of its component, or name of the other node; empty for one that never said who it is.
+    pub link: Box<str>,
+    /// Its other end.
+    pub remote: std::net::SocketAddr,
+    /// The shard that served it.
+    pub shard: u16,
+    /// Why it ended, in an operator's words.
+    pub reason: Box<str>,
 }
 
 /// Where a user is.

@@ -16,6 +16,8 @@ use std::time::{Duration, Instant};
 pub(super) const MAX_CONNECTIONS: usize = 16;
 /// Stack of a serving thread, bytes: it formats text and nothing more.
 const STACK_BYTES: usize = 256 * 1024;
+/// How far these threads, and those that they start, step back behind the shards' (nice values).
+const NICE: libc::c_int = 10;
 /// Pause after a failed accept (no descriptor left, most often), milliseconds.
 const ACCEPT_RETRY_MS: u64 = 100;
 
@@ -91,6 +93,7 @@ pub(super) fn start<L: Listener>(
     listener.never_block()?;
     let (stop, watched) = UnixStream::pair()?;
     let thread = std::thread::Builder::new().name(name.into()).spawn(move || {
+        step_back();
         let pool = Pool {
             name,
             serve: Arc::new(serve),
@@ -114,6 +117,13 @@ pub(super) fn start<L: Listener>(
         stop: Some(stop),
         thread: Some(thread),
     })
+}
+
+/// Gives way to the shards from now on: however many ask, and however often.
+fn step_back() {
+    // SAFETY: takes and keeps no pointer. On Linux it concerns the calling thread and those that it starts; it cannot
+    // fail, as nobody is forbidden to be nicer.
+    unsafe { libc::nice(NICE) };
 }
 
 struct Pool<F> {

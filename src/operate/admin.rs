@@ -1,10 +1,11 @@
 //! The admin socket: a Unix socket for the machine's operators, one JSON object a line each way.
 //!
-//! `{"cmd":"status"}` is answered `{"ok":true,"status":{...}}`; so are `{"cmd":"where","jid":"..."}` and
-//! `{"cmd":"selftest"}`, in a field of their own name; anything else `{"ok":false,"error":"..."}`.
+//! `{"cmd":"status"}` is answered `{"ok":true,"status":{...}}`; so are `{"cmd":"where","jid":"..."}`,
+//! `{"cmd":"selftest"}` and `{"cmd":"closed"}`, in a field of their own name; anything else `{"ok":false,"error":"..."}`.
 //! Whoever may open the socket (mode 0660: owner and group) may ask.
 
 use super::accept::{self, Acceptor, Deadline};
+use super::closed::{self, ClosedLink};
 use super::gather::{NodeStatus, Reports};
 use super::inquire::{self, Selftest};
 use super::log::LogSender;
@@ -41,6 +42,8 @@ pub enum Request {
     },
     /// Does every pair of members reach each other?
     Selftest,
+    /// Which links ended lately, and why?
+    Closed,
     /// Give everything to this process, and end.
     Takeover(TakeOver),
 }
@@ -67,6 +70,8 @@ struct Answer<'a> {
     place: Option<WhereReport>,
     #[serde(skip_serializing_if = "Option::is_none")]
     selftest: Option<Selftest>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    closed: Option<Vec<ClosedLink>>,
 }
 
 pub(super) fn start(path: &Path, reports: Arc<Reports>, log: LogSender) -> io::Result<(Acceptor, SocketFile)> {
@@ -202,7 +207,7 @@ fn answer(line: &[u8], reports: &Reports) -> Vec<u8> {
     match serde_json::from_slice(line) {
         Ok(Request::Status) => encode(&Answer {
             ok: true,
-            status: Some(&reports.get()),
+            status: Some(&reports.get().status),
             ..Answer::default()
         }),
         Ok(Request::Where { jid }) => match inquire::place(reports, &jid) {
@@ -219,6 +224,11 @@ fn answer(line: &[u8], reports: &Reports) -> Vec<u8> {
             ..Answer::default()
         }),
         Ok(Request::Takeover(_)) => refusal("a take-over is the first line of its connection".into()),
+        Ok(Request::Closed) => encode(&Answer {
+            ok: true,
+            closed: Some(closed::closed(reports)),
+            ..Answer::default()
+        }),
         Err(e) => refusal(format!("not understood: {e}; what works: {{\"cmd\":\"status\"}}")),
     }
 }

@@ -2,13 +2,13 @@
 
 use super::admin::TakeOver;
 use super::log::LogSender;
-use super::{ServeParams, Source};
+use super::{ServeParams, Source, metrics};
 use crate::node::cluster::{ANSWER_US, Answer, Question};
 use crate::node::counters::{Counter, Counters};
 use crate::node::report::{MeshReport, NameReport, SeatReport, ShardReport};
 use serde::Serialize;
 use std::os::unix::net::UnixStream;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 /// A picture is shown again for so long, milliseconds: however many ask, shards are asked five times a second.
@@ -21,7 +21,21 @@ pub struct Reports {
     params: Mutex<ServeParams>,
     source: Source,
     log: LogSender,
-    cache: Mutex<Option<(Instant, Arc<NodeStatus>)>>,
+    cache: Mutex<Option<(Instant, Arc<Picture>)>>,
+}
+
+/// The node at one moment.
+#[derive(Debug)]
+pub(super) struct Picture {
+    pub(super) status: NodeStatus,
+    page: OnceLock<String>,
+}
+
+impl Picture {
+    /// The metrics page, written once however many ask for it.
+    pub(super) fn page(&self) -> &str {
+        self.page.get_or_init(|| metrics::page(&self.status))
+    }
 }
 
 impl std::fmt::Debug for Reports {
@@ -52,6 +66,11 @@ impl Reports {
         self.params.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// What the shards' clock says.
+    pub(super) fn uptime(&self) -> Duration {
+        self.params().started.elapsed()
+    }
+
     /// Asks the shards something else than their reports.
     pub fn ask(&self, question: &Question) -> Vec<Answer> {
         self.source.ask(
@@ -66,17 +85,20 @@ impl Reports {
     }
 
     /// The node as it is now, or was [`CACHE_MS`] ago. Whoever comes while the shards are asked waits for the same answer.
-    pub fn get(&self) -> Arc<NodeStatus> {
+    pub(super) fn get(&self) -> Arc<Picture> {
         let mut cache = self.cache.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((at, status)) = cache.as_ref()
+        if let Some((at, picture)) = cache.as_ref()
             && at.elapsed() < Duration::from_millis(CACHE_MS)
         {
-            return status.clone();
+            return Arc::clone(picture);
         }
         let reports = self.source.reports(Duration::from_millis(ANSWER_MS));
-        let status = Arc::new(merge(&self.params(), reports, self.log.lost()));
-        *cache = Some((Instant::now(), status.clone()));
-        status
+        let picture = Arc::new(Picture {
+            status: merge(&self.params(), reports, self.log.lost()),
+            page: OnceLock::new(),
+        });
+        *cache = Some((Instant::now(), Arc::clone(&picture)));
+        picture
     }
 }
 
@@ -101,12 +123,16 @@ pub struct NodeStatus {
     pub shards_answered: u16,
     /// One line on what an operator should look at; `ok` if nothing.
     pub health: String,
+    /// Why this node should be given nothing to do; nothing when it is ready.
+    pub not_ready: Vec<String>,
     /// Component seats, by id.
     pub seats: Vec<SeatReport>,
     /// Bound names, by name.
     pub names: Vec<NameReport>,
     /// Links that have not authenticated yet.
     pub links_negotiating: u64,
+    /// It has just started, and lets no component in before the other nodes have told what they have.
+    pub syncing: bool,
     /// Users with a session.
     pub users: u64,
     /// Sessions.
@@ -165,7 +191,9 @@ fn merge(params: &ServeParams, mut reports: Vec<ShardReport>, log_lost: u64) -> 
         shards: params.shards,
         shards_answered: reports.len().try_into().unwrap_or(u16::MAX),
         health: String::new(),
+        not_ready: Vec::new(),
         links_negotiating: sum(|r| r.links_negotiating),
+        syncing: reports.iter().any(|r| r.syncing),
         users: sum(|r| r.users),
         sessions: sum(|r| r.sessions),
         sessions_available: sum(|r| r.sessions_available),
@@ -179,6 +207,7 @@ fn merge(params: &ServeParams, mut reports: Vec<ShardReport>, log_lost: u64) -> 
         names,
     };
     status.health = health(&status);
+    status.not_ready = not_ready(&status);
     status
 }
 
@@ -212,12 +241,30 @@ fn value(counter: Counter, counters: &Counters) -> CounterValue {
     }
 }
 
+/// Said of a node that starts.
+const SYNCING: &str = "components wait until the other nodes have told what they have";
+
+/// What keeps a node from being ready: a load balancer's business, where `health` is an operator's.
+fn not_ready(status: &NodeStatus) -> Vec<String> {
+    let mut reasons = Vec::new();
+    if status.shards_answered < status.shards {
+        reasons.push(format!("{} of {} shards answer", status.shards_answered, status.shards));
+    }
+    if status.syncing {
+        reasons.push(SYNCING.to_owned());
+    }
+    reasons
+}
+
 /// What should worry an operator, the worst first. Only what stands as it is now: a counter never goes back.
 fn health(status: &NodeStatus) -> String {
     let mut worries = Vec::new();
     if status.shards_answered < status.shards {
         let silent = status.shards - status.shards_answered;
         worries.push(format!("{silent} of {} shards do not answer", status.shards));
+    }
+    if status.syncing {
+        worries.push(SYNCING.to_owned());
     }
     if let Some(mesh) = &status.mesh {
         worries.extend(mesh_worries(mesh));

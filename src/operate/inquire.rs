@@ -45,7 +45,8 @@ pub(super) fn place(reports: &Reports, jid: &str) -> Result<WhereReport, String>
 
 /// All probes, of all shards.
 pub(super) fn selftest(reports: &Reports) -> Selftest {
-    let status = reports.get();
+    let picture = reports.get();
+    let status = &picture.status;
     let answers = reports.ask(&Question::Probe);
     let mut problems = Vec::new();
     let mut probes = Vec::new();
@@ -88,7 +89,7 @@ pub fn main_selftest(admin: &Path, json: bool) -> ExitCode {
     finish("selftest", shown)
 }
 
-fn finish(command: &str, shown: Result<(String, bool), String>) -> ExitCode {
+pub(super) fn finish(command: &str, shown: Result<(String, bool), String>) -> ExitCode {
     match shown.and_then(|(text, good)| client::print(&text).map(|()| good)) {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
@@ -99,7 +100,7 @@ fn finish(command: &str, shown: Result<(String, bool), String>) -> ExitCode {
     }
 }
 
-fn shown<T: for<'a> Deserialize<'a>>(
+pub(super) fn shown<T: for<'a> Deserialize<'a>>(
     answer: &Value,
     json: bool,
     text: impl Fn(&T) -> String,

@@ -49,6 +49,13 @@ pub fn parse_facility(name: &str) -> Option<u8> {
     }
 }
 
+/// A time as log lines have it: RFC 3339, UTC, milliseconds.
+pub(super) fn rfc3339(at: SystemTime) -> String {
+    let mut text = String::new();
+    format::rfc3339(at, &mut text);
+    text
+}
+
 /// Starts the writer. `ident` names the program where the target has no name of its own. It ends with the last sender.
 pub fn start(target: LogTarget, ident: &str) -> LogSender {
     let (sender, queue) = crossbeam_channel::bounded(MAX_QUEUED);

@@ -8,6 +8,7 @@
 mod accept;
 pub mod admin;
 mod client;
+pub mod closed;
 mod gather;
 pub mod inquire;
 pub mod log;

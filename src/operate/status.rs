@@ -4,7 +4,7 @@ mod mesh;
 mod render;
 
 pub(super) use mesh::millis;
-pub(super) use render::{clean, table};
+pub(super) use render::{clean, span, table};
 
 use super::admin::Request;
 use super::client;

@@ -58,7 +58,10 @@ impl World {
     /// The image as it arrives at the other process.
     fn shares(&mut self, node: usize) -> Vec<Share> {
         let now = self.clock(node);
-        let shares = self.machines[node].shards.iter().map(|shard| shard.share(now, |_| (&[], 0)));
+        let shares = self.machines[node]
+            .shards
+            .iter()
+            .map(|shard| shard.share(now, |_| (&[], 0)));
         let texts: Result<Vec<String>, _> = shares
             .map(|share| share.map(|share| serde_json::to_string(&share).expect("an image is text")))
             .collect();
@@ -83,7 +86,9 @@ impl World {
                 };
                 self.conns[conn].place = Some((shard, link));
                 self.conns[conn].paused = false;
-                self.machines[node].links.insert((shard, link.slot, link.generation), conn);
+                self.machines[node]
+                    .links
+                    .insert((shard, link.slot, link.generation), conn);
             }
         }
         let mut left: Vec<usize> = former.into_values().collect();

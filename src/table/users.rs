@@ -1,8 +1,8 @@
 //! A shard's slice of the session table: users who have a session, a pending start, or frames that wait.
 
+use super::image::bytes;
 use super::rows::Clock;
 use super::ways::Path;
-use super::image::bytes;
 use super::{PeerId, SeatId, Token};
 use crate::jid::TableMap;
 use serde::{Deserialize, Serialize};

@@ -1,6 +1,5 @@
 //! The server side of a stream, from its first byte until the peer is authenticated (RFC 6120 4 and 6, XEP-0114 3).
 
-use serde::{Deserialize, Serialize};
 use super::foreign::Prefixes;
 use super::handshake::{self, HANDSHAKE_CHARS};
 use super::sasl::{self, Refused};
@@ -9,6 +8,7 @@ use super::stream::{self, Header, Open, put};
 use super::tag::{self, Tag};
 use super::{NS_ACCEPT, NS_SASL, NS_TLS};
 use rand_core::RngCore;
+use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::sync::Arc;
 

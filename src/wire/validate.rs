@@ -10,9 +10,9 @@ mod tag;
 #[cfg(test)]
 mod tests;
 
-use serde::{Deserialize, Serialize};
 use super::value::{Value, character};
 use names::qualified;
+use serde::{Deserialize, Serialize};
 use smallvec::SmallVec;
 use tag::{Markup, markup};
 

@@ -29,6 +29,11 @@ impl Cluster {
 }
 
 impl Shard {
+    /// Shard 0: components are not let in yet.
+    pub(in crate::node) fn waits_for_others(&self) -> bool {
+        self.cluster.as_ref().is_some_and(|cluster| cluster.dawn.is_some())
+    }
+
     /// Shard 0: a component connected.
     pub(in crate::node) fn wait_for_dawn(&mut self, id: LinkId) {
         let dawn = self.cluster.as_mut().and_then(|cluster| cluster.dawn.as_mut());

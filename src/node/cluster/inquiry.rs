@@ -10,10 +10,11 @@ use crate::jid;
 use crate::node::api::{Action, Micros};
 use crate::node::lane::Verb;
 use crate::node::placement::domain_of;
-use crate::node::report::{ProbeReport, WhereReport, WhereSession};
+use crate::node::report::{ClosedReport, ProbeReport, WhereReport, WhereSession};
 use crate::node::{SELF, Shard};
 use crate::table::{PeerId, SeatId, ShardId};
 use serde::{Deserialize, Serialize};
+use std::sync::Arc;
 
 /// What an operator asks a shard.
 #[derive(Clone, Debug)]
@@ -22,6 +23,8 @@ pub enum Question {
     Where(Box<str>),
     /// Which shards of which members answer this shard? Shard 0 asks the other members for what they see, too.
     Probe,
+    /// Which links ended lately?
+    Closed,
 }
 
 /// What a shard answers. Every question is answered, within [`ANSWER_US`].
@@ -33,6 +36,8 @@ pub enum Answer {
     Where(Box<WhereReport>),
     /// One entry for each shard that answered, and for each member of which not all did.
     Probes(Vec<ProbeReport>),
+    /// Ended links, oldest first.
+    Closed(Vec<Arc<ClosedReport>>),
 }
 
 /// A question is answered after so long with what is known by then, microseconds.
@@ -124,6 +129,7 @@ impl Shard {
             Question::Where(bare) if self.owner(&bare) == self.id => self.ask_where(now, asker, &bare),
             Question::Where(_) => self.answer(now, asker, Answer::Nothing),
             Question::Probe => self.probe(now, asker, self.id == 0),
+            Question::Closed => self.answer(now, asker, Answer::Closed(self.closed_links.all())),
         }
     }
 

@@ -97,7 +97,7 @@ impl Shard {
             conn.take_output(&mut link.out);
             self.probe_over(now, probe, why, delay_us);
         }
-        self.close_link(now, id);
+        self.close_link(now, id, why);
     }
 
     /// The other side of a link is proved to be this node: the link goes to its home.

@@ -12,7 +12,7 @@
 //! |---|---|
 //! | names, seats, the registrar | as they are; a seat keeps its number, which is how all else speaks of it |
 //! | a component's link | its socket, and of both directions what is on the way: bytes read and not handled (the end of the last whole frame is a border, so the scanner begins anew there), bytes taken for writing with how much of them the kernel has, bytes that wait |
-//! | a link under TLS | not at all: its seat is lost, as after a cut, and comes back in its grace; what was not written waits |
+//! | a link under TLS, or one in the middle of a comment between frames | not at all: its seat is lost, as after a cut, and comes back in its grace; what was not written waits |
 //! | a link without a seat (being authenticated) | not at all: the component tries again |
 //! | seats' queues, clients, open questions, what an sm has not answered | as they are |
 //! | users: sessions, starts that are not answered, held frames | as they are |
@@ -142,10 +142,19 @@ impl Image {
     /// # Errors
     /// They are not of one node; nothing was changed.
     pub fn new(shares: Vec<Share>, shards: ShardId) -> Result<Image, &'static str> {
-        let mut seats: Vec<SeatId> = shares.iter().flat_map(|share| share.seats.iter().map(|(seat, _)| *seat)).collect();
+        let mut seats: Vec<SeatId> = shares
+            .iter()
+            .flat_map(|share| share.seats.iter().map(|(seat, _)| *seat))
+            .collect();
         seats.sort_unstable();
         let distinct = seats.windows(2).all(|pair| pair[0] != pair[1]);
-        if !distinct || shares.iter().filter(|share| share.names.is_some() && share.registrar.is_some()).count() != 1 {
+        if !distinct
+            || shares
+                .iter()
+                .filter(|share| share.names.is_some() && share.registrar.is_some())
+                .count()
+                != 1
+        {
             return Err("its shares do not belong together");
         }
         let homes = seats.into_iter().zip((0..shards.max(1)).cycle()).collect();

@@ -64,7 +64,9 @@ impl Shard {
     }
 
     fn restore_names(&mut self, image: &Image) {
-        let Some((names, registrar)) = image.names() else { return };
+        let Some((names, registrar)) = image.names() else {
+            return;
+        };
         let live = |seat: SeatId| {
             let seats = image.shares.iter().flat_map(|share| &share.seats);
             let state = seats.filter(|(id, _)| *id == seat).map(|(_, state)| state).next();
@@ -75,7 +77,8 @@ impl Shard {
         let seats: Vec<SeatId> = self.names.seats().map(|(seat, _)| seat).collect();
         for seat in seats {
             let (home, live) = (image.home(seat), live(seat));
-            self.names.change_seat(seat, |view| (view.home, view.live) = (home, live));
+            self.names
+                .change_seat(seat, |view| (view.home, view.live) = (home, live));
         }
         if self.registrar.is_some() {
             self.registrar = Some(registrar.at_homes(self.shards, |seat| image.home(seat)));
@@ -83,7 +86,11 @@ impl Shard {
     }
 
     fn restore_user(&mut self, bare: &str, mut user: User) {
-        for session in user.sessions.iter_mut().filter(|session| session.recall == Recall::Fenced) {
+        for session in user
+            .sessions
+            .iter_mut()
+            .filter(|session| session.recall == Recall::Fenced)
+        {
             session.recall = Recall::No;
         }
         if let Some(flux) = &mut user.flux {
@@ -110,7 +117,10 @@ impl Shard {
 
     /// Which users the sm were given work for is not known any more: all of them, where it matters.
     fn restore_fences(&mut self, last: u64) {
-        let sms = self.names.seats().filter(|(_, view)| view.kind == SeatKind::Sm && view.peer.is_none());
+        let sms = self
+            .names
+            .seats()
+            .filter(|(_, view)| view.kind == SeatKind::Sm && view.peer.is_none());
         let sms: Vec<SeatId> = sms.map(|(seat, _)| seat).collect();
         if sms.len() > 1 || self.cluster.is_some() {
             self.fences = sms.into_iter().map(|sm| (sm, Fences::of_former(last))).collect();

@@ -9,6 +9,7 @@ use crate::node::seat::{Life, Seat};
 use crate::table::SeatId;
 use crate::table::link::{LinkId, Micros};
 use crate::table::users::User;
+use crate::wire::scan::Scanner;
 use std::collections::HashMap;
 
 impl Shard {
@@ -33,10 +34,13 @@ impl Shard {
             let Some((link, state)) = seat.link.and_then(|link| Some((link, self.link(link)?))) else {
                 continue;
             };
-            if state.tls {
-                self.cut_off(now, seat, state, taken(link));
-            } else {
-                links.push(self.link_row(*id, link, state)?);
+            let scanner = state
+                .scanner
+                .as_ref()
+                .filter(|scanner| scanner.can_be_left() && !state.tls);
+            match scanner {
+                Some(scanner) => links.push(self.link_row(*id, link, state, scanner)?),
+                None => self.cut_off(now, seat, state, taken(link)),
             }
         }
         let (surrogates, untold) = self.surrogates_to_hand_over();
@@ -60,10 +64,10 @@ impl Shard {
         })
     }
 
-    fn link_row(&self, seat: SeatId, link: LinkId, state: &Link) -> Result<LinkRow, &'static str> {
-        let (Stage::Seated { asking: false, .. }, Some(scanner)) = (&state.stage, &state.scanner) else {
+    fn link_row(&self, seat: SeatId, link: LinkId, state: &Link, scanner: &Scanner) -> Result<LinkRow, &'static str> {
+        if !matches!(state.stage, Stage::Seated { asking: false, .. }) {
             return Err("a bind is being judged");
-        };
+        }
         Ok(LinkRow {
             former: Former::new(self.id, link),
             seat,

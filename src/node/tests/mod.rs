@@ -3,6 +3,7 @@
 
 mod attack;
 mod binding;
+mod closed;
 mod cluster;
 mod express;
 mod farewell;

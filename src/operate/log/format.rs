@@ -75,7 +75,7 @@ fn address(remote: SocketAddr, into: &mut String) {
     let _ = write!(into, "[{}, port={}] ", remote.ip().to_canonical(), remote.port());
 }
 
-fn rfc3339(at: SystemTime, into: &mut String) {
+pub(super) fn rfc3339(at: SystemTime, into: &mut String) {
     let since = at.duration_since(UNIX_EPOCH).unwrap_or_default();
     let (days, second) = (since.as_secs() / 86_400, since.as_secs() % 86_400);
     let (year, month, day) = civil(days);

@@ -141,7 +141,7 @@ pub(in crate::operate) fn clean(text: &str) -> String {
 }
 
 /// Seconds as the two greatest units: `3d 4h`.
-fn span(seconds: u64) -> String {
+pub(in crate::operate) fn span(seconds: u64) -> String {
     match seconds {
         0..60 => format!("{seconds}s"),
         60..3_600 => format!("{}m {}s", seconds / 60, seconds % 60),

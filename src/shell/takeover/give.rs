@@ -53,8 +53,13 @@ impl Giver {
             None => self.give(&stream),
         };
         match outcome {
-            Ok(()) => {
-                self.log(Level::Notice, format!("process {} has taken over", ask.pid));
+            Ok(still) => {
+                let text = format!(
+                    "process {} has taken over; nothing moved for {} ms",
+                    ask.pid,
+                    still.as_millis()
+                );
+                self.log(Level::Notice, text);
                 // Wakes the thread that ends this process.
                 let _ = rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::USR2);
                 // Its end, with this process, tells the other one that all addresses are free.
@@ -92,12 +97,18 @@ impl Giver {
             ));
         }
         if ask.own != self.own {
-            return Some(format!("it calls itself {}, and this process is {}: is <id> another one?", ask.own, self.own));
+            return Some(format!(
+                "it calls itself {}, and this process is {}: is <id> another one?",
+                ask.own, self.own
+            ));
         }
         self.hindered.map(str::to_owned)
     }
 
-    fn give(&self, stream: &UnixStream) -> Result<(), String> {
+    /// How long nothing moved.
+    fn give(&self, stream: &UnixStream) -> Result<Duration, String> {
+        self.hold_door();
+        let begun = Instant::now();
         let outcome = self.stand_still().and_then(|()| self.baggage());
         let outcome = outcome.and_then(|(baggage, fds)| {
             let passed = self.pass_on(stream, &baggage, &fds);
@@ -111,10 +122,11 @@ impl Giver {
             }
             Err(_) => self.control.order(|| Step::GoOn),
         }
-        outcome
+        outcome.map(|()| begun.elapsed())
     }
 
-    fn stand_still(&self) -> Result<(), String> {
+    /// Lets nobody in, and those who are in tell who they are.
+    fn hold_door(&self) {
         let begun = Instant::now();
         while begun.elapsed() < Duration::from_millis(DOOR_MS) {
             let unseated = self.control.step(Duration::from_millis(DOOR_MS), Step::HoldDoor);
@@ -123,6 +135,9 @@ impl Giver {
             }
             std::thread::sleep(LOOK * 10);
         }
+    }
+
+    fn stand_still(&self) -> Result<(), String> {
         let (begun, mut before) = (Instant::now(), None);
         while begun.elapsed() < Duration::from_millis(REST_MS) {
             let now: Vec<Rest> = self.control.step(Duration::from_millis(REST_MS), Step::Rest);
@@ -192,7 +207,10 @@ impl Giver {
 fn is_taken(mut stream: &UnixStream) -> bool {
     let until = Instant::now() + Duration::from_millis(BUILD_MS);
     let mut byte = [0];
-    while let Some(left) = until.checked_duration_since(Instant::now()).filter(|left| !left.is_zero()) {
+    while let Some(left) = until
+        .checked_duration_since(Instant::now())
+        .filter(|left| !left.is_zero())
+    {
         let _ = stream.set_read_timeout(Some(left));
         match stream.read(&mut byte) {
             Ok(1) => return byte[0] == MINE,

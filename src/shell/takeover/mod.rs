@@ -27,7 +27,7 @@ mod shard;
 mod take;
 
 pub(crate) use give::Giver;
-pub(crate) use shard::{Still, Step};
+pub(crate) use shard::{Step, Still};
 pub(crate) use take::{Taken, take};
 
 use super::driver::Entrance;

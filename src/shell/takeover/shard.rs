@@ -165,7 +165,12 @@ impl<B: Brain> Hub<B> {
         let mut kept = HashMap::new();
         for (former, id) in self.brain.restore(self.now, image) {
             let Some(link) = given.remove(&former) else { continue };
-            let mut own = Link::new(Token::NONE, link.remote, self.door.admit_again(), Some(Meter::default()));
+            let mut own = Link::new(
+                Token::NONE,
+                link.remote,
+                self.door.admit_again(),
+                Some(Meter::default()),
+            );
             own.writing = !link.chunk.is_empty();
             self.links.insert(id, own);
             let released = Released {
@@ -235,4 +240,3 @@ impl<C> Link<C> {
         }
     }
 }
-

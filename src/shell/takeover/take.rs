@@ -34,7 +34,8 @@ pub(crate) struct Taken {
 pub(crate) fn take(admin: &Path, own: &str, shards: ShardId) -> Result<Taken, String> {
     let at = admin.display();
     let cannot = |what: &str| format!("cannot take over at {at}: {what}");
-    let stream = UnixStream::connect(admin).map_err(|error| cannot(&format!("{error}; is a jidmesh running there?")))?;
+    let stream =
+        UnixStream::connect(admin).map_err(|error| cannot(&format!("{error}; is a jidmesh running there?")))?;
     let ask = Request::Takeover(TakeOver {
         version: VERSION,
         own: own.to_owned(),
@@ -43,19 +44,30 @@ pub(crate) fn take(admin: &Path, own: &str, shards: ShardId) -> Result<Taken, St
     let mut line = serde_json::to_string(&ask).map_err(|error| error.to_string())?;
     line.push('\n');
     let io = |error: std::io::Error| cannot(&error.to_string());
-    stream.set_read_timeout(Some(Duration::from_millis(ANSWER_MS))).map_err(io)?;
+    stream
+        .set_read_timeout(Some(Duration::from_millis(ANSWER_MS)))
+        .map_err(io)?;
     (&stream).write_all(line.as_bytes()).map_err(io)?;
     let answer = read_line(&stream).map_err(io)?;
     let answer: Value = serde_json::from_slice(&answer).map_err(|error| cannot(&error.to_string()))?;
     if answer["ok"] != Value::Bool(true) {
-        return Err(cannot(answer["error"].as_str().unwrap_or("it refuses, and does not say why")));
+        return Err(cannot(
+            answer["error"].as_str().unwrap_or("it refuses, and does not say why"),
+        ));
     }
-    stream.set_read_timeout(Some(Duration::from_millis(BUILD_MS))).map_err(io)?;
+    stream
+        .set_read_timeout(Some(Duration::from_millis(BUILD_MS)))
+        .map_err(io)?;
     let body = read_body(&stream).map_err(io)?;
     let baggage: Baggage = serde_json::from_slice(&body).map_err(|error| cannot(&error.to_string()))?;
-    let mut fds = receive_descriptors(&stream, baggage.listeners.len() + baggage.links.len()).map_err(io)?.into_iter();
+    let mut fds = receive_descriptors(&stream, baggage.listeners.len() + baggage.links.len())
+        .map_err(io)?
+        .into_iter();
     let entrances = baggage.listeners.into_iter();
-    let listeners = entrances.zip(fds.by_ref()).map(|(entrance, fd)| (TcpListener::from(fd), entrance)).collect();
+    let listeners = entrances
+        .zip(fds.by_ref())
+        .map(|(entrance, fd)| (TcpListener::from(fd), entrance))
+        .collect();
     let links = baggage.links.into_iter().zip(fds).map(|(link, fd)| {
         let given = GivenLink {
             fd,
@@ -117,7 +129,10 @@ impl Taken {
 fn await_end(mut stream: &UnixStream) {
     let until = Instant::now() + Duration::from_millis(END_MS);
     let mut rest = [0; 16];
-    while let Some(left) = until.checked_duration_since(Instant::now()).filter(|left| !left.is_zero()) {
+    while let Some(left) = until
+        .checked_duration_since(Instant::now())
+        .filter(|left| !left.is_zero())
+    {
         let _ = stream.set_read_timeout(Some(left));
         match stream.read(&mut rest) {
             Ok(1..) => {}
