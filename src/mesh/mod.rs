@@ -120,7 +120,9 @@
 //!
 //! A line on which nothing came for 2 s is asked with a Ping, to be answered at once with the same token. When bytes or a
 //! Ping are unanswered for 1 s, a replacement is dialled beside it. Dials: at once (the node that does not decide: 50 ms
-//! later), then after 0.1 s, doubled up to 2 s, less up to a quarter by chance; each is given up after 1 s.
+//! later), then with pauses of a quarter of the time that the lane has been in need, at least 0.1 s and at most 2 s, less up
+//! to a quarter by chance; each is given up after 1 s. A connection that does not come to serve within 0.2 s and three
+//! round trips may have lost its other end: another is dialled beside it.
 //!
 //! ## Through another node
 //!

@@ -21,9 +21,9 @@ def number_of(name):
     return 10 + int(name[1:])
 
 
-def hosts():
-    """Every machine knows every name; the domain's own are at all of its machines, as an operator would have it in DNS."""
-    lines = ["%s%d %s.example.net %s" % (NETWORK, number_of(name), name, DOMAIN) for name in NAMES]
+def hosts(domain_at=NAMES):
+    """Every machine knows every name; the domain's own are at all of its machines, as an operator would have it in DNS, or only at some."""
+    lines = ["%s%d %s.example.net %s" % (NETWORK, number_of(name), name, DOMAIN if name in domain_at else "") for name in NAMES]
     return "\n".join(lines + ["%s%d %s" % (NETWORK, number, name) for name, number in OUTSIDE.items()]) + "\n"
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import re
 import time
 
 import pytest
@@ -30,15 +31,26 @@ DEATHS = {
     "c2s": (lambda machines: machines["m2"].processes["c2s"].kill(), GRACE_S),
 }
 FAR = "pu@chat.example.org"
+FAR_IP = NETWORK + str(OUTSIDE["chat.example.org"])
 
 
 @pytest.fixture
 def world(mesh):
-    """Three machines, and a foreign server on the same bridge."""
-    machines = mesh(s2s=True)
-    far = Place("far", machines.folder, hosts())
+    """Three machines, and a foreign server on the same bridge, whose own connection leads to one of those that stay."""
+    yield from with_far(mesh(s2s=True), ("m1", "m3"))
+
+
+@pytest.fixture
+def world_by_way_of_m2(mesh):
+    """The same, and the foreign server's own connection leads to m2."""
+    yield from with_far(mesh(s2s=True), ("m2",))
+
+
+def with_far(machines, domain_at):
+    far = Place("far", machines.folder, hosts(domain_at))
     machines.hub.attach(far, OUTSIDE["chat.example.org"])
-    prosody = Prosody(os.path.join(machines.folder, "far"), "chat.example.org", NETWORK + str(OUTSIDE["chat.example.org"]), far, resolver="")
+    prosody = Prosody(os.path.join(machines.folder, "far"), "chat.example.org", FAR_IP, far, resolver="")
+    far.server = prosody
     yield machines, far
     prosody.kill()
     far.close()
@@ -58,7 +70,7 @@ class Cast:
             machines["m1"].add_contacts(name + "@example.net", ["ann@example.net", "cid@example.net"])
         self.ann, self.cid = machines.client("ann/r", "m1"), machines.client("cid/r", "m3")
         self.bea, self.dora, self.eve = (machines.client(name + "/r", "m2") for name in names[2:])
-        self.pu = Client(FAR + "/r", host=NETWORK + str(OUTSIDE["chat.example.org"]), place=far, label="pu")
+        self.pu = Client(FAR + "/r", host=FAR_IP, place=far, label="pu")
         self.watchers, self.victims = (self.ann, self.cid), (self.bea, self.dora, self.eve)
 
     async def enter(self):
@@ -108,7 +120,7 @@ class Cast:
             self.machines["m1"].query("select count(*) from queue"))
 
 
-@pytest.mark.parametrize("what", [pytest.param(what, marks=pytest.mark.pending) if what == "machine-silently" else what for what in DEATHS])
+@pytest.mark.parametrize("what", DEATHS)
 def test_a_death_is_told_once_in_time_and_to_nobody_who_is_back(world, what):
     machines, far = world
     kill, detect_s = DEATHS[what]
@@ -156,6 +168,36 @@ def test_a_death_is_told_once_in_time_and_to_nobody_who_is_back(world, what):
         await asyncio.to_thread(machines.revive, "m2")
         await asyncio.to_thread(machines.wait_ready)
         not_disturbed(*cast.watchers, back, eve)
+
+    run(play())
+
+
+@pytest.mark.full
+def test_a_foreign_server_waits_for_the_dead_machine_as_long_as_it_likes(world_by_way_of_m2):
+    """It verifies a caller over the connection that it has to our domain. If that leads to the machine that died without a word, nobody here
+    can help: a survivor's s2s calls it in time, and it does not come to ask another machine."""
+    machines, far = world_by_way_of_m2
+    limit_s = SILENCE_S + TELL_S + SLACK_S
+    s2s_of = {name: machines[name].processes["s2s"] for name in ("m1", "m3")}
+    asked = "sending dialback auth request for route 'example.net/chat.example.org'"
+
+    async def play():
+        cast = Cast(machines, far)
+        await cast.enter()
+        assert "[%s, port=" % FAR_IP in machines["m2"].processes["s2s"].log(), "its connection leads to m2"
+        at = time.monotonic()
+        await asyncio.to_thread(machines.kill, "m2", silently=True)
+        for watcher in cast.watchers:
+            await cast.told_away(watcher, "bea@example.net/r", at, limit_s)
+        await cast.ann.until(lambda: any(asked in s2s.log() for s2s in s2s_of.values()), "a call from a survivor", at + limit_s - time.monotonic())
+        await asyncio.sleep(limit_s)
+        assert truth_of(cast.pu, "bea@example.net/r") == "available"
+        asked_over = re.findall(r"(s2sout\S*)\tdebug\tSending\S* <db:verify ", far.server.own_log())
+        assert len(asked_over) == 2 and asked_over[0] == asked_over[1], "it asks over the connection that it had: %s" % asked_over
+        assert not any("incoming connection" in s2s.log() for s2s in s2s_of.values()), "it has asked no other machine"
+        for talk in [*cast.talks, *cast.posts.values()]:
+            await talk.stop()
+        not_disturbed(*cast.watchers, cast.pu)
 
     run(play())
 

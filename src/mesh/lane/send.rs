@@ -110,19 +110,24 @@ impl Sender {
 
     /// When something under way last came to the peer; `None` if nothing is under way.
     pub(crate) fn waits_since(&self) -> Option<Micros> {
-        (self.sent > self.acked.max(self.arrived)).then_some(self.progress_at)
+        self.is_owed().then_some(self.progress_at)
+    }
+
+    /// The peer has not answered all that is under way.
+    fn is_owed(&self) -> bool {
+        self.sent > self.acked.max(self.arrived)
     }
 
     /// Nothing is sent to a peer that owes an answer for longer than `doubt_us`: it may be dead, or hear and not be heard.
     pub(crate) fn may_send(&self, now: Micros, doubt_us: Micros) -> bool {
-        self.ready_bytes() > 0 && (self.sent == self.acked || now <= self.alive_at + doubt_us)
+        self.ready_bytes() > 0 && (!self.is_owed() || now <= self.alive_at + doubt_us)
     }
 
     /// Appends one data frame of at most `room` bytes, head included; there must be [`Sender::ready_bytes`].
     pub(crate) fn put_data(&mut self, now: Micros, room: usize, out: &mut Vec<u8>) {
         let len = self.ready_bytes().min(room - super::super::frame::DATA_HEAD_BYTES_MAX);
         assert!(len > 0, "nothing to send");
-        if self.sent <= self.acked.max(self.arrived) {
+        if !self.is_owed() {
             self.progress_at = now;
             self.alive_at = now;
         }

@@ -12,7 +12,8 @@
 //! suspicion lasts [`SUSPICION_MS`]: 3 x 0.4 + 0.4 + 2 = 3.6 s among 3. Among 64 the chance that nobody probes it for k
 //! periods is e^-k: 3.6 s in 95 of 100 cases, 4.8 s in 99.8 of 100. A connection that falls silent is a suspicion too,
 //! which bounds the rest: heartbeats notice within 2.5 s. A node that is paused for longer than the suspicion lasts is
-//! declared dead, and comes back by itself. Cost at 64 nodes: 2.5 probes and their answers a second and node.
+//! declared dead, and comes back by itself. One whose connections break before they carry a packet, on a machine under
+//! load, is not: whatever came from it within [`HEARD_US`] proves that it lives. Cost at 64 nodes: 2.5 probes and their answers a second and node.
 //!
 //! Healing (P5): when a connection to a member comes up, the member is greeted at once; one that was declared down hears
 //! so, takes a new generation of its identity and is alive again, one round trip later. After a partition each side brings
@@ -38,6 +39,9 @@ pub const PROBE_PERIOD_MS: u64 = 400;
 const PROBE_ROUND_TRIP_MS: u64 = 180;
 /// How long a suspected member has to object, milliseconds.
 pub const SUSPICION_MS: u64 = 2_000;
+/// So long after a member last proved to this node that it lives, it is not dead, whatever others say, microseconds.
+/// (Connections that are lost again and again carry few of SWIM's packets; less than what SWIM takes for a silent member.)
+pub const HEARD_US: Micros = 3_000_000;
 /// How long a dead member is remembered, and dialled, seconds.
 pub const FORGET_S: u64 = 3_600;
 /// Most members, dead ones included.
@@ -127,6 +131,8 @@ struct Known {
     reached: bool,
     /// Its process is lost, and waited for until then.
     lost_until: Option<Micros>,
+    /// It proved not long ago that it lives: that counts until then.
+    heard_until: Option<Micros>,
     /// It said that it leaves.
     left: bool,
     /// What the node was told.
@@ -223,6 +229,16 @@ impl Members {
             Loss::Process | Loss::Restarting => known.lost_until = Some(now + self.grace_us),
             Loss::Left => known.left = true,
             Loss::Silent => self.suspect(node),
+        }
+        self.settle();
+    }
+
+    /// A member that no connection reaches proved at `at` that it lives.
+    pub fn peer_heard(&mut self, now: Micros, node: &str, incarnation: u64, at: Micros) {
+        self.world.now = now;
+        let Some(known) = self.known.get_mut(node) else { return };
+        if known.incarnation == incarnation {
+            known.heard_until = Some(at + HEARD_US);
         }
         self.settle();
     }
@@ -364,6 +380,7 @@ impl Members {
                 *known = Known {
                     told: known.told,
                     lost_until: known.lost_until.filter(|_| known.incarnation == id.incarnation),
+                    heard_until: known.heard_until.filter(|_| known.incarnation == id.incarnation),
                     ..Known::new(id)
                 };
             }
@@ -375,6 +392,7 @@ impl Members {
                 known.lost_until = None;
                 known.left = true;
             }
+            known.heard_until = known.heard_until.filter(|until| now < *until);
             let (incarnation, state) = (known.incarnation, known.state());
             if known.told == Some((incarnation, state)) {
                 continue;
@@ -403,6 +421,7 @@ impl Known {
             swim: State::Alive,
             reached: false,
             lost_until: None,
+            heard_until: None,
             left: false,
             told: None,
         }
@@ -418,7 +437,7 @@ impl Known {
     }
 
     fn waits_until(&self) -> Option<Micros> {
-        self.lost_until
+        [self.lost_until, self.heard_until].into_iter().flatten().min()
     }
 
     fn state(&self) -> MemberState {
@@ -427,7 +446,7 @@ impl Known {
             (_, Some(until), _) => MemberState::ProcessLost { until },
             (_, _, State::Alive) => MemberState::Alive,
             (_, _, State::Suspect) => MemberState::Suspect,
-            (_, _, State::Down) if self.reached => MemberState::Suspect,
+            (_, _, State::Down) if self.reached || self.heard_until.is_some() => MemberState::Suspect,
             (_, _, State::Down) => MemberState::Dead,
         }
     }

@@ -50,6 +50,8 @@ pub(super) struct Core {
     round_trip_us: Option<Micros>,
     /// What the node was last told of the peer.
     told: Told,
+    /// When the peer last proved that it lives.
+    heard_at: Micros,
     /// Since when no line serves the control lane well.
     unserved_since: Option<Micros>,
     /// The address that was last dialled with success.
@@ -132,6 +134,7 @@ impl Core {
             dials: 0,
             round_trip_us: None,
             told: Told::Nothing,
+            heard_at: 0,
             unserved_since: Some(now),
             reached_at: None,
             complaints: VecDeque::new(),
@@ -158,7 +161,7 @@ impl Core {
     /// One record came over a line.
     pub(super) fn record(&mut self, now: Micros, state: &mut LineState, plaintext: &[u8]) -> Result<(), MeshError> {
         state.heard_at = now;
-        self.lanes.iter_mut().for_each(|lane| lane.sender.heard(now));
+        self.heard(now);
         for frame in Frames::new(plaintext) {
             self.frame(now, state, frame?)?;
         }
@@ -166,7 +169,8 @@ impl Core {
     }
 
     fn frame(&mut self, now: Micros, state: &mut LineState, frame: Frame<'_>) -> Result<(), MeshError> {
-        if state.phase == Phase::Closing {
+        // Whoever took the line for the lane's may have sent on before he hears that it is not.
+        if state.phase == Phase::Closing || state.doomed.is_some() {
             return Ok(());
         }
         match frame {

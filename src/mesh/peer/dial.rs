@@ -1,7 +1,6 @@
 //! When to dial a peer, and where: at once, then with growing pauses, each address in turn.
 
 use super::super::Micros;
-use super::super::conn::HANDSHAKE_US_MAX;
 use super::super::hello::Address;
 use rand_core::RngCore;
 
@@ -24,20 +23,26 @@ pub enum DialFailure {
 pub const DIAL_US_MAX: Micros = 1_000_000;
 /// Longest pause between two dials, microseconds.
 pub const PAUSE_US_MAX: Micros = 2_000_000;
-/// The pause after the first failed dial, microseconds; doubled with each further one.
+/// The shortest pause after a failed round of dials, microseconds. It grows with the time for which a lane has been in
+/// need: a peer that was there a moment ago is probably there again in a moment.
 const PAUSE_US_FIRST: Micros = 100_000;
+/// A pause is this part of the time in need.
+const PAUSE_PART: u64 = 4;
 /// No two dials within so long, however well they went, microseconds.
 const PAUSE_US_MIN: Micros = 50_000;
 /// A dial without an answer for so long has lost a packet, and the kernel sends the next one after a second.
 const DIAL_US_VAIN: Micros = 300_000;
 /// A dial of which the shell says nothing for so long is forgotten, microseconds.
-const DIAL_US_FORGOTTEN: Micros = DIAL_US_MAX + HANDSHAKE_US_MAX;
+const DIAL_US_FORGOTTEN: Micros = 2 * DIAL_US_MAX;
 
 /// The dials of one lane.
 #[derive(Debug, Default)]
 pub(crate) struct Dialler {
     under_way: Option<(DialId, Address, Micros)>,
-    failures: u32,
+    /// A whole round of addresses has failed.
+    round_failed: bool,
+    /// Since when the lane is in need.
+    needed_at: Micros,
     next_at: Micros,
     dialled_at: Option<Micros>,
     address: usize,
@@ -47,6 +52,7 @@ impl Dialler {
     /// The next dial may go at `at`.
     pub(crate) fn starting(at: Micros) -> Dialler {
         Dialler {
+            needed_at: at,
             next_at: at,
             ..Dialler::default()
         }
@@ -88,19 +94,18 @@ impl Dialler {
 
     /// The address now dialled is the last of a round, or a whole round has failed before.
     pub(crate) fn ends_round(&self, addresses: usize) -> bool {
-        self.failures > 0 || (self.address + 1).is_multiple_of(addresses.max(1))
+        self.round_failed || (self.address + 1).is_multiple_of(addresses.max(1))
     }
 
     /// No connection came of it: the next goes to the next address, after a pause.
     pub(crate) fn failed(&mut self, now: Micros, addresses: usize, rng: &mut impl RngCore) {
         self.address += 1;
-        // A whole round of addresses counts as one failure.
-        if self.address.is_multiple_of(addresses.max(1)) {
-            self.failures = (self.failures + 1).min(16);
-        }
-        let pause = match self.failures {
-            0 => PAUSE_US_MIN,
-            n => (PAUSE_US_FIRST << (n - 1)).min(PAUSE_US_MAX),
+        self.round_failed |= self.address.is_multiple_of(addresses.max(1));
+        let pause = if self.round_failed {
+            let in_need = now.saturating_sub(self.needed_at);
+            (in_need / PAUSE_PART).clamp(PAUSE_US_FIRST, PAUSE_US_MAX)
+        } else {
+            PAUSE_US_MIN
         };
         // Between three quarters and all of it, so that many nodes do not dial in step.
         let jitter = (u64::from(rng.next_u32()) * (pause / 4)) >> 32;
@@ -124,7 +129,7 @@ impl Dialler {
 
     /// A connection that served is lost or stuck: the next dial goes `delay` later.
     pub(crate) fn needed(&mut self, now: Micros, delay: Micros) {
-        self.failures = 0;
+        (self.round_failed, self.needed_at) = (false, now);
         let earliest = self.dialled_at.map_or(0, |at| at + PAUSE_US_MIN);
         self.next_at = (now + delay).max(earliest);
     }
@@ -150,7 +155,7 @@ mod tests {
         let addresses = [address("a"), address("b")];
         let mut dialler = Dialler::starting(0);
         let (mut now, mut starts, mut hosts) = (0, Vec::new(), String::new());
-        for n in 0..14 {
+        for n in 0..24 {
             now = dialler.ready_at().unwrap();
             let dial = DialId(n);
             hosts.push_str(&dialler.start(now, dial, &addresses).unwrap().host);
@@ -159,9 +164,13 @@ mod tests {
             assert!(dialler.finished(dial).is_some() && dialler.finished(dial).is_none());
             dialler.failed(now, addresses.len(), &mut rng);
         }
-        assert_eq!(hosts, "abababababab".to_owned() + "ab");
+        assert_eq!(hosts, "ab".repeat(12));
         assert_eq!(starts[0], 0);
-        let last = starts[13] - starts[12];
+        assert!(
+            starts[8] < 1_500_000,
+            "a second later it is still dialled often: {starts:?}"
+        );
+        let last = starts[23] - starts[22];
         assert!((3 * PAUSE_US_MAX / 4..=PAUSE_US_MAX).contains(&last), "{last}");
         assert!(starts.windows(2).all(|pair| pair[1] - pair[0] >= 3 * PAUSE_US_MIN / 4));
         dialler.needed(now + 5, 0);

@@ -35,6 +35,12 @@ pub enum PeerEvent {
     /// No connection reaches the peer. Nothing is lost yet: messages are kept, and [`PeerEvent::Up`] follows if it
     /// returns.
     Lost(Loss),
+    /// The peer proved that it lives, though it is lost: over a connection that did not come to serve, or serves another
+    /// lane than control. Also said before [`PeerEvent::Lost`].
+    Heard {
+        /// When.
+        at: Micros,
+    },
     /// Both directions of all lanes started anew; the peer gets none of what stood in the old ones.
     Anew {
         /// Why.

@@ -3,8 +3,8 @@
 use super::super::conn::Conn;
 use super::super::error::Reason;
 use super::super::frame::{Frame, put_frame};
+use super::super::hello::Address;
 use super::super::{Lane, LinkId, Micros};
-use super::DialId;
 
 /// A line on which nothing came for so long is asked for a sign of life, microseconds. At 64 nodes with two lanes each
 /// this costs a node some 65 small writes a second.
@@ -38,9 +38,9 @@ pub(super) struct LineState {
     pub(super) lane: Lane,
     pub(super) reach: Reach,
     pub(super) phase: Phase,
-    /// The dial that it came from, until its handshake is done.
-    pub(super) dial: Option<DialId>,
-    pub(super) was_dialled: bool,
+    /// Where this node dialled it.
+    pub(super) dialled: Option<Address>,
+    pub(super) began_at: Micros,
     /// The last decision about the lane that this node knew when it dialled.
     pub(super) knows: u64,
     /// The peer's life; before the handshake, the one that this node knew when it dialled.
@@ -78,8 +78,8 @@ impl LineState {
             lane,
             reach,
             phase: Phase::Greeting,
-            dial: None,
-            was_dialled: false,
+            dialled: None,
+            began_at: now,
             knows: 0,
             incarnation: None,
             doomed: None,
@@ -90,6 +90,11 @@ impl LineState {
             measured_at: 0,
             asked_at: None,
         }
+    }
+
+    /// Nothing is decided about it yet.
+    pub(super) fn is_coming(&self) -> bool {
+        matches!(self.phase, Phase::Greeting | Phase::Joining { .. })
     }
 
     pub(super) fn is_serving(&self) -> bool {

@@ -34,7 +34,7 @@ const LINES_MAX: usize = 4 * Lane::ALL.len();
 const STOPPED_US: Micros = 1_000_000;
 /// Longest membership message, bytes: the identities of some 64 members.
 pub const DATAGRAM_BYTES_MAX: usize = 8 * 1024;
-/// Most membership messages that wait for a connection's next write.
+/// Most membership messages that wait for a connection's next write, or for a connection; then the oldest are dropped.
 const DATAGRAMS_MAX: usize = 64;
 
 /// One peer.
@@ -115,13 +115,13 @@ impl Peer {
     /// A dial that [`PeerEvent::Dial`] asked for is connected; if it failed, and [`Peer::wants_relay`], through another
     /// node.
     pub fn dialled(&mut self, now: Micros, dial: DialId, link: LinkId, reach: Reach) {
-        let Some(lane) = self.core.lane_of(dial) else {
+        let Some((lane, address)) = self.core.dial_done(dial) else {
             self.core.push(PeerEvent::CloseLink(link));
             return;
         };
         let conn = Conn::dial(now, &self.core.local, lane, &mut self.core.rng);
         let mut state = LineState::new(now, link, lane, reach);
-        state.dial = Some(dial);
+        state.dialled = Some(address);
         state.knows = self.core.lanes[lane.index()].decision;
         state.incarnation = self.core.incarnation;
         self.core.want(&mut state);
@@ -180,15 +180,22 @@ impl Peer {
         Ok(())
     }
 
-    /// Sends a message that may get lost, of at most [`DATAGRAM_BYTES_MAX`] bytes.
+    /// Sends a message that may get lost, of at most [`DATAGRAM_BYTES_MAX`] bytes. While no connection serves it is kept:
+    /// where connections do not last, what a member says in its defence must not be lost between two of them.
     pub fn send_datagram(&mut self, bytes: &[u8]) {
+        let datagrams = &mut self.core.datagrams;
+        if bytes.len() > DATAGRAM_BYTES_MAX {
+            self.core.counters.datagrams_dropped += 1;
+            return;
+        }
+        if datagrams.len() == DATAGRAMS_MAX {
+            datagrams.pop_front();
+            self.core.counters.datagrams_dropped += 1;
+        }
+        datagrams.push_back(bytes.to_vec());
         let serving = self.core.lanes[Lane::Control.index()].serving;
-        match serving.and_then(|link| self.index_of(link)) {
-            Some(index) if self.core.datagrams.len() < DATAGRAMS_MAX && bytes.len() <= DATAGRAM_BYTES_MAX => {
-                self.core.datagrams.push_back(bytes.to_vec());
-                self.core.want(&mut self.lines[index].state);
-            }
-            _ => self.core.counters.datagrams_dropped += 1,
+        if let Some(index) = serving.and_then(|link| self.index_of(link)) {
+            self.core.want(&mut self.lines[index].state);
         }
     }
 

@@ -2,7 +2,7 @@
 
 use super::super::Micros;
 use super::super::hello::Address;
-use super::super::members::{MemberEvent, MemberState, Members};
+use super::super::members::{HEARD_US, MemberEvent, MemberState, Members};
 use super::super::peer::{HEARTBEAT_US, Loss, STALL_US};
 use std::collections::BTreeSet;
 
@@ -248,6 +248,25 @@ fn one_way_silence_is_refuted_through_others() {
         Some(MemberState::Alive | MemberState::Suspect)
     ));
     assert_eq!(cluster.state(2, 1), Some(MemberState::Alive));
+}
+
+/// No packet gets through, and something else does.
+#[test]
+fn who_is_heard_of_is_not_dead() {
+    let mut cluster = Cluster::new(3, 11);
+    cluster.run(2_000_000);
+    cluster.cut_off(&[1]);
+    for _ in 0..8 {
+        let now = cluster.now;
+        let members = cluster.nodes[0].as_mut().unwrap();
+        members.peer_heard(now, &name(1), 101, now);
+        members.peer_heard(now, &name(2), 7, now + 60_000_000);
+        cluster.run(2_000_000);
+        assert_ne!(cluster.state(0, 1), Some(MemberState::Dead));
+    }
+    assert_eq!(cluster.state(2, 1), Some(MemberState::Dead));
+    cluster.run(HEARD_US - 2_000_000);
+    assert_eq!(cluster.state(0, 1), Some(MemberState::Dead));
 }
 
 #[test]

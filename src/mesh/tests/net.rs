@@ -35,6 +35,8 @@ struct Cable {
     /// The side closed when it has written its last; the other hears of it then.
     closing: [bool; 2],
     closed: [bool; 2],
+    /// The side was reset by the other's kernel, unknown to the other: what that one sends meets a reset in its turn.
+    half: [bool; 2],
 }
 
 pub(crate) struct Node {
@@ -63,6 +65,8 @@ pub(crate) struct Net {
     dials: Vec<(Micros, usize, String, DialId, Option<usize>)>,
     /// Directions that are dead: (from, to).
     pub(crate) cut: Vec<(usize, usize)>,
+    /// Whatever comes to these nodes is answered with a reset, and they hear nothing of it.
+    pub(crate) rejecting: Vec<usize>,
     /// There is a node that passes on what a cut stops.
     pub(crate) relay: bool,
     links: u32,
@@ -100,6 +104,7 @@ impl Net {
             cables: Vec::new(),
             dials: Vec::new(),
             cut: Vec::new(),
+            rejecting: Vec::new(),
             relay: false,
             links: 0,
             dials_seen: 0,
@@ -223,7 +228,7 @@ impl Net {
                 self.fail_dial(from, &peer, dial, &DialFailure::Silent);
                 continue;
             };
-            if !self.nodes[to].alive {
+            if !self.nodes[to].alive || self.rejecting.contains(&to) {
                 self.fail_dial(from, &peer, dial, &DialFailure::Refused);
                 continue;
             }
@@ -238,6 +243,7 @@ impl Net {
                 reach,
                 closing: [false; 2],
                 closed: [false; 2],
+                half: [false; 2],
             });
             if self.nodes[from].alive && self.nodes[from].peers.contains_key(&peer) {
                 self.peer_mut(from, &peer).dialled(now, dial, links[0], reach);
@@ -275,7 +281,10 @@ impl Net {
                 break;
             };
             cable.wires[side].bytes -= bytes.len();
-            if !cable.closed[1 - side] {
+            if self.rejecting.contains(&to.0) || cable.half[1 - side] {
+                self.cables[index].half[side] = !self.cables[index].half[1 - side];
+                self.break_side(index, side, CloseCause::Reset);
+            } else if !cable.closed[1 - side] {
                 self.receive(to.0, to.1, &bytes);
                 self.settle(to.0);
             }
@@ -283,7 +292,7 @@ impl Net {
         let cable = &self.cables[index];
         let ended =
             cable.closed[side] && cable.wires[side].pieces.is_empty() && !self.nodes[cable.ends[1 - side].0].stopped;
-        if ended && !cable.closed[1 - side] && !self.stops(index, side) {
+        if ended && !cable.half[side] && !cable.closed[1 - side] && !self.stops(index, side) {
             self.break_side(index, 1 - side, CloseCause::Eof);
         }
     }

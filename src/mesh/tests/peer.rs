@@ -2,7 +2,7 @@
 
 use super::super::peer::{AnewCause, Loss, PeerEvent, Seen, Unacknowledged};
 use super::super::{Lane, Micros};
-use super::net::{Net, PEER_BYTES_MAX};
+use super::net::{Net, PEER_BYTES_MAX, STEP_US};
 use proptest::prelude::*;
 
 /// Numbered messages from one node to another.
@@ -154,6 +154,7 @@ fn load_with(seed: u64, steps: usize, mut fault: impl FnMut(&mut Net, usize)) ->
         }
     }
     net.cut.clear();
+    net.rejecting.clear();
     net.run(6_000_000);
     numbers[0].check(&net, 0, 1);
     numbers[1].check(&net, 1, 0);
@@ -169,6 +170,34 @@ fn reset_every_200_ms_under_load() {
     });
     assert!(net.peer(0, 1).status().counters.connections > 80);
     assert!(losses(&net, 0).is_empty() && ups(&net, 0) == 1, "nobody noticed");
+}
+
+/// As a firewall does it: one side is reset, and the other learns it when it next says something.
+#[test]
+fn half_resets_of_slow_nodes_under_load() {
+    for seed in 0..4 {
+        let (mut unserved, mut longest) = (0, 0);
+        let net = load_with(40 + seed, 20_000, |net, step| {
+            net.delay_us = 15_000;
+            match step % 1_500 {
+                0 => net.rejecting.push(0),
+                500 => net.rejecting.push(1),
+                160 | 660 => net.rejecting.clear(),
+                _ => {}
+            }
+            let served = net
+                .peer(0, 1)
+                .status()
+                .lanes
+                .iter()
+                .all(|lane| lane.served_by.is_some() && !lane.stuck);
+            unserved = if served { 0 } else { unserved + STEP_US };
+            longest = longest.max(unserved);
+        });
+        println!("seed {seed}: a lane was unserved for {} ms", longest / 1_000);
+        assert!(longest < 1_500_000, "seed {seed}: a lane was unserved for {longest} us");
+        assert!(alarms(&net, 0).is_empty() && alarms(&net, 1).is_empty());
+    }
 }
 
 #[test]
@@ -519,6 +548,46 @@ fn membership_messages_cross_the_control_lane() {
         .iter()
         .any(|(_, event)| matches!(event, PeerEvent::Datagram(bytes) if bytes == b"ping"));
     assert!(came);
+}
+
+/// What a member says in its defence must outlive a connection; what has become old may go.
+#[test]
+fn membership_messages_wait_for_a_connection() {
+    let mut net = pair(22);
+    net.run(500_000);
+    net.cut_both(0, 1);
+    net.reset_all();
+    for number in 0..70u8 {
+        net.peer(0, 1).send_datagram(&[number]);
+    }
+    net.run(3_000_000);
+    assert_eq!(losses(&net, 0), [Loss::Silent]);
+    net.cut.clear();
+    net.run(3_000_000);
+    let events = net.nodes[1].events.iter();
+    let came = events.filter_map(|(_, event)| match event {
+        PeerEvent::Datagram(bytes) => Some(bytes[0]),
+        _ => None,
+    });
+    assert_eq!(came.collect::<Vec<u8>>(), (6..70).collect::<Vec<u8>>());
+}
+
+#[test]
+fn a_lost_peer_is_heard_of_before_its_connection_serves() {
+    let mut net = pair(23);
+    net.run(500_000);
+    net.cut_both(0, 1);
+    net.run(4_000_000);
+    net.nodes[0].events.clear();
+    net.cut.clear();
+    let healed_at = net.now;
+    net.run(4_000_000);
+    let events = net.nodes[0].events.iter().map(|(_, event)| event);
+    let before_up: Vec<_> = events
+        .take_while(|event| !matches!(event, PeerEvent::Up { .. }))
+        .collect();
+    let heard = |event: &&PeerEvent| matches!(event, PeerEvent::Heard { at } if *at > healed_at);
+    assert!(before_up.iter().any(heard), "{before_up:?}");
 }
 
 #[test]

@@ -20,6 +20,8 @@ pub(in crate::node) enum MemberNews {
     Up(u64, Vec<Address>),
     /// To shard 0: it is not reached any more.
     Lost(Loss),
+    /// To shard 0: it is not reached, and proved in this life and at this time that it lives.
+    Heard(u64, Micros),
     /// To the home: a datagram for it.
     Send(Vec<u8>),
     /// To the home: it can be dialled there.
@@ -59,6 +61,9 @@ impl Shard {
             MemberNews::Said(bytes) => self.with_members(now, |members| members.received(now, &name, &bytes)),
             MemberNews::Up(incarnation, addresses) => {
                 self.with_members(now, |members| members.peer_up(now, &name, incarnation, &addresses));
+            }
+            MemberNews::Heard(incarnation, at) => {
+                self.with_members(now, |members| members.peer_heard(now, &name, incarnation, at));
             }
             MemberNews::Lost(loss) => self.with_members(now, |members| members.peer_lost(now, &name, loss)),
             MemberNews::Send(bytes) => {

@@ -171,6 +171,10 @@ impl Shard {
                     self.peer_joined(now, peer);
                 }
             }
+            PeerEvent::Heard { at } => {
+                let incarnation = self.transport(peer).and_then(|transport| transport.incarnation());
+                self.tell_members(now, peer, MemberNews::Heard(incarnation.unwrap_or_default(), at));
+            }
             PeerEvent::Lost(loss) => self.peer_lost(now, peer, loss),
             PeerEvent::Anew {
                 cause, unacknowledged, ..

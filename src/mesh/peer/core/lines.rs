@@ -7,7 +7,7 @@ use crate::mesh::frame::{Former, Frame};
 use crate::mesh::hello::{Address, Hello};
 use crate::mesh::peer::event::{AnewCause, Loss, PeerEvent};
 use crate::mesh::peer::line::{LineState, Phase, Reach};
-use crate::mesh::{CloseCause, Lane, Level, Micros};
+use crate::mesh::{CloseCause, Level, Micros};
 
 /// Former lives of the peer that are remembered.
 const FORMER_MAX: usize = 8;
@@ -56,16 +56,10 @@ impl Core {
             .unwrap_or(*hello.versions.start());
         self.learn_addresses(&hello.addresses);
         self.compare_policies(hello);
-        if let Some(address) = state
-            .dial
-            .take()
-            .and_then(|dial| self.lanes[state.lane.index()].dialler.finished(dial))
-        {
-            state.was_dialled = true;
-            match state.reach {
-                Reach::Direct => self.reached_at = Some(address),
-                Reach::Relayed => self.dial_again_later(now, state.lane),
-            }
+        match (&state.dialled, state.reach) {
+            (Some(address), Reach::Direct) => self.reached_at = Some(address.clone()),
+            (Some(_), Reach::Relayed) => self.dial_again_later(now, state.lane),
+            (None, _) => {}
         }
         if plain && former.is_none() {
             self.log(
@@ -81,6 +75,7 @@ impl Core {
         state.phase = Phase::Joining { since: now };
         state.epoch = self.epoch;
         state.heard_at = now;
+        self.heard(now);
         let credit = self.lanes[state.lane.index()].receiver.tell();
         state.push(&Frame::Join {
             epoch: self.epoch,
@@ -167,9 +162,6 @@ impl Core {
         if lane.serving == Some(state.link) {
             lane.serving = None;
             lane.sender.interrupt();
-            if state.lane == Lane::Control {
-                self.datagrams.clear();
-            }
         }
     }
 

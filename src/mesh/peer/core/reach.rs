@@ -4,11 +4,17 @@ use super::{Core, SECOND_DIAL_US, Told};
 use crate::mesh::hello::Address;
 use crate::mesh::peer::dial::{DialFailure, DialId};
 use crate::mesh::peer::event::{Loss, PeerEvent};
-use crate::mesh::peer::line::{Line, LineState, Phase, STALL_US};
+use crate::mesh::peer::line::{Line, LineState, STALL_US};
 use crate::mesh::{Lane, Level, Micros};
 
 /// Without a served control lane for so long, the peer counts as lost, microseconds.
 const LOST_US: Micros = 1_000_000;
+/// Of a peer that is lost and lives the node is told so often, microseconds.
+const HEARD_US: Micros = 200_000;
+/// So long, and three round trips, a connection on its way is waited for before another is dialled beside it, microseconds.
+const COMING_US: Micros = 200_000;
+/// Most connections on their way for one lane.
+const COMING_MAX: usize = 4;
 
 impl Core {
     pub(super) fn reached(&mut self) {
@@ -33,7 +39,17 @@ impl Core {
             Loss::Restarting => "it restarts",
         };
         self.log(Level::Notice, format!("lost: {text}"));
+        self.push(PeerEvent::Heard { at: self.heard_at });
         self.push(PeerEvent::Lost(loss));
+    }
+
+    /// The peer proved that it lives, over whatever connection.
+    pub(super) fn heard(&mut self, now: Micros) {
+        self.lanes.iter_mut().for_each(|lane| lane.sender.heard(now));
+        if self.told != Told::Up && now >= self.heard_at + HEARD_US {
+            self.push(PeerEvent::Heard { at: now });
+        }
+        self.heard_at = now;
     }
 
     /// The peer's machine answered, and its process did not.
@@ -114,10 +130,17 @@ impl Core {
         }
     }
 
-    pub(in crate::mesh::peer) fn lane_of(&self, dial: DialId) -> Option<Lane> {
+    fn lane_of(&self, dial: DialId) -> Option<Lane> {
         Lane::ALL
             .into_iter()
             .find(|lane| self.lanes[lane.index()].dialler.is(dial))
+    }
+
+    /// A dial is over: of which lane it was, and where it went.
+    pub(in crate::mesh::peer) fn dial_done(&mut self, dial: DialId) -> Option<(Lane, Address)> {
+        let lane = self.lane_of(dial)?;
+        let address = self.lanes[lane.index()].dialler.finished(dial)?;
+        Some((lane, address))
     }
 
     /// A relay is for when all addresses failed.
@@ -130,11 +153,10 @@ impl Core {
     }
 
     pub(in crate::mesh::peer) fn dial_failed(&mut self, now: Micros, dial: DialId, failure: &DialFailure) {
-        let Some(lane) = self.lane_of(dial) else { return };
-        let addresses = self.addresses.len();
-        let dialler = &mut self.lanes[lane.index()].dialler;
-        let Some(address) = dialler.finished(dial) else { return };
-        dialler.failed(now, addresses, &mut self.rng);
+        let Some((lane, address)) = self.dial_done(dial) else {
+            return;
+        };
+        self.dial_again_later(now, lane);
         match failure {
             DialFailure::Refused => self.answered_without_process(now, Some(&address)),
             DialFailure::Silent => {}
@@ -144,9 +166,7 @@ impl Core {
 
     /// A connection came to nothing: if it was dialled here, the next dial waits longer.
     pub(super) fn dial_failed_later(&mut self, now: Micros, state: &LineState) {
-        let dialler = &mut self.lanes[state.lane.index()].dialler;
-        let greeting = state.dial.and_then(|dial| dialler.finished(dial)).is_some();
-        if greeting || state.was_dialled {
+        if state.dialled.is_some() {
             self.dial_again_later(now, state.lane);
         }
     }
@@ -159,7 +179,7 @@ impl Core {
     /// Dials each lane that needs it.
     pub(in crate::mesh::peer) fn dial(&mut self, now: Micros, lines: &[Line]) {
         for lane in Lane::ALL {
-            if !self.needs_dial(lane, lines) {
+            if self.dial_at(lane, lines).is_none_or(|at| now < at) {
                 continue;
             }
             let addresses = self.addresses.len();
@@ -176,14 +196,24 @@ impl Core {
         }
     }
 
-    /// Nothing serves the lane well, and no connection for it is on its way.
-    fn needs_dial(&self, lane: Lane, lines: &[Line]) -> bool {
+    /// When the lane is to be dialled, or a dial under way forgotten. A connection that has been on its way for long may
+    /// have lost its other end: it is not waited for.
+    fn dial_at(&self, lane: Lane, lines: &[Line]) -> Option<Micros> {
         let state = &self.lanes[lane.index()];
         let served = state.serving.is_some() && !state.stuck && !state.is_relayed();
-        let coming = |line: &Line| {
-            line.state.lane == lane && matches!(line.state.phase, Phase::Greeting | Phase::Joining { .. })
-        };
-        !self.stopped && !served && !lines.iter().any(coming)
+        if self.stopped || served || self.addresses.is_empty() {
+            return None;
+        }
+        let coming = lines
+            .iter()
+            .filter(|line| line.state.lane == lane && line.state.is_coming());
+        if coming.clone().count() >= COMING_MAX {
+            return None;
+        }
+        let at = state.dialler.ready_at().or_else(|| state.dialler.forgets_at())?;
+        let patience_us = COMING_US + 3 * self.round_trip_us.unwrap_or(0);
+        let waits = coming.map(|line| line.state.began_at + patience_us).max();
+        waits.map_or(Some(at), |waits| Some(at.max(waits)))
     }
 
     pub(in crate::mesh::peer) fn deadline(&self, lines: &[Line]) -> Option<Micros> {
@@ -191,12 +221,7 @@ impl Core {
             .unserved_since
             .filter(|_| self.told == Told::Up)
             .map(|since| since + LOST_US);
-        let lanes = Lane::ALL.into_iter().filter_map(|lane| {
-            let state = &self.lanes[lane.index()];
-            (self.needs_dial(lane, lines) && !self.addresses.is_empty())
-                .then(|| state.dialler.ready_at().or_else(|| state.dialler.forgets_at()))
-                .flatten()
-        });
-        lanes.chain(lost).min()
+        let dials = Lane::ALL.into_iter().filter_map(|lane| self.dial_at(lane, lines));
+        dials.chain(lost).min()
     }
 }
