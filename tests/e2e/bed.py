@@ -194,8 +194,14 @@ class Stack:
             raise BedError("the new router ended with status %s:\n%s" % (new.child.returncode, new.log()))
         assert old.child.returncode == 0, old.log()
         self.processes["router"] = new
-        wait_for("the new router answers", lambda: os.path.exists(self.folder + "/admin.sock") and self.metrics(), limit_s)
+        wait_for("the new router answers", self._answers, limit_s)
         return new
+
+    def _answers(self):
+        try:
+            return self.status() and self.metrics()
+        except OSError:
+            return None
 
     def _listens(self):
         if not self.router.alive():

@@ -55,12 +55,14 @@ pub(super) fn read_line(mut stream: &UnixStream) -> io::Result<Vec<u8>> {
 /// Sends descriptors, in order; the sender keeps its own.
 pub(super) fn send_descriptors(stream: &UnixStream, descriptors: &[BorrowedFd<'_>]) -> io::Result<()> {
     for batch in descriptors.chunks(BATCH) {
-        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(BATCH))];
-        let mut control = SendAncillaryBuffer::new(&mut space);
-        if !control.push(SendAncillaryMessage::ScmRights(batch)) {
-            return Err(io::Error::other("no room for descriptors"));
-        }
-        rustix::net::sendmsg(stream, &[IoSlice::new(b"d")], &mut control, SendFlags::NOSIGNAL)?;
+        rustix::io::retry_on_intr(|| {
+            let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(BATCH))];
+            let mut control = SendAncillaryBuffer::new(&mut space);
+            if !control.push(SendAncillaryMessage::ScmRights(batch)) {
+                return Err(rustix::io::Errno::NOBUFS);
+            }
+            rustix::net::sendmsg(stream, &[IoSlice::new(b"d")], &mut control, SendFlags::NOSIGNAL)
+        })?;
     }
     Ok(())
 }
@@ -73,7 +75,8 @@ pub(super) fn receive_descriptors(stream: &UnixStream, count: usize) -> io::Resu
         let mut control = RecvAncillaryBuffer::new(&mut space);
         let mut byte = [0];
         let mut into = [IoSliceMut::new(&mut byte)];
-        let message = rustix::net::recvmsg(stream, &mut into, &mut control, RecvFlags::CMSG_CLOEXEC)?;
+        let receive = || rustix::net::recvmsg(stream, &mut into, &mut control, RecvFlags::CMSG_CLOEXEC);
+        let message = rustix::io::retry_on_intr(receive)?;
         if message.bytes == 0 {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
