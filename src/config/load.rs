@@ -15,9 +15,7 @@ impl Config {
     /// reported, the warnings among the errors.
     pub fn load(path: &Path) -> Result<Loaded, Vec<Problem>> {
         let host_name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-        let mut loaded = Config::parse(path, host_name.trim(), &read_file)?;
-        loaded.warnings.extend(not_yet(path, &loaded.config));
-        Ok(loaded)
+        Config::parse(path, host_name.trim(), &read_file)
     }
 
     /// The same with the machine's name and a way to read files as arguments (its error is the reason in words).
@@ -128,12 +126,6 @@ fn exposed(cx: &mut Cx<'_>, router: &Router, users: &[u32]) {
         );
         cx.warning(router.secret_line, text);
     }
-}
-
-/// What is read and checked, but does nothing in this version.
-fn not_yet(path: &Path, config: &Config) -> Vec<Problem> {
-    let text = "<uplink> has no effect: this version attaches to no other router";
-    config.uplink.iter().map(|_| Problem::warning(path, 0, text)).collect()
 }
 
 /// Rights of users who do not exist are most likely slips of the pen.

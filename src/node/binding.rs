@@ -99,7 +99,7 @@ impl Shard {
 
     pub(super) fn flow(&self, id: LinkId) -> Flow {
         match self.link(id).map(|link| &link.stage) {
-            Some(Stage::Unseated | Stage::Seated { asking: false, .. }) => Flow::Go,
+            Some(Stage::Unseated | Stage::Seated { asking: false, .. } | Stage::Uplink(_, None)) => Flow::Go,
             _ => Flow::Stop,
         }
     }
@@ -114,7 +114,9 @@ impl Shard {
             PeerKind::Foreign { .. } => SeatKind::Xep0114,
             PeerKind::Native { .. } => SeatKind::Native,
         };
-        let (Some(mut registrar), Some(ask)) = (self.registrar.take(), first_ask(bind, &who.kind)) else {
+        let Some(ask) = first_ask(bind, &who.kind) else { return };
+        self.make_way_for(now, &ask);
+        let Some(mut registrar) = self.registrar.take() else {
             return;
         };
         let verdict = registrar.first(
@@ -189,10 +191,11 @@ impl Shard {
         let Ok(Frame::Bind(bind)) = header::read(frame) else {
             return;
         };
+        let ask = owned_ask(&bind);
+        self.make_way_for(now, &ask);
         let Some(mut registrar) = self.registrar.take() else {
             return;
         };
-        let ask = owned_ask(&bind);
         let verdict = registrar.further(&self.names, &*self.config, seat, &ask.borrow());
         self.registrar = Some(registrar);
         let (mut answer, mut refused) = (Vec::new(), None);
@@ -279,8 +282,17 @@ impl Shard {
         }
     }
 
+    /// What the stock router's component of that name leaves behind is not in the way.
+    fn make_way_for(&mut self, now: Micros, ask: &OwnedAsk) {
+        if self.uplink.is_some()
+            && let Some(key) = crate::jid::domain_key(&ask.name)
+        {
+            self.make_way(now, &key);
+        }
+    }
+
     /// Orders the holders of a service among nodes.
-    fn stamp_bind(&mut self, now: Micros) -> u64 {
+    pub(super) fn stamp_bind(&mut self, now: Micros) -> u64 {
         match &mut self.cluster {
             Some(cluster) => cluster.stamp(now).0,
             None => now,

@@ -80,6 +80,7 @@ impl Shard {
                 self.names.seat(*seat).map_or_else(Box::default, |view| view.id.clone())
             }
             Stage::Peer(peer) => self.peer_name(*peer).into(),
+            Stage::Uplink(..) => "uplink".into(),
             _ => Box::default(),
         }
     }

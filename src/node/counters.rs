@@ -214,6 +214,11 @@ pub mod gauge {
         "jidmesh_peer_errors_total",
         "Connections of this peer that ended with an error.",
     );
+    /// By state.
+    pub const UPLINK_LINES: Gauge = (
+        "jidmesh_uplink_connections",
+        "Connections to the stock router in attached mode, by whether they serve.",
+    );
     /// A counter, though not a shard's.
     pub const LOG_LOST: Gauge = (
         "jidmesh_log_lost_total",

@@ -114,7 +114,10 @@ impl Shard {
         }
         self.count(Counter::ZombiesCleared);
         if !payload.failed_prefixed && route.error.is_none() {
-            self.put(c2s, |out| edit::with_error(frame, route, "404", out));
+            match self.is_behind(c2s) {
+                true => self.end_behind(c2s, route, payload),
+                false => self.put(c2s, |out| edit::with_error(frame, route, "404", out)),
+            }
         }
         false
     }

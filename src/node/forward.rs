@@ -61,7 +61,7 @@ impl Shard {
         });
     }
 
-    fn route(&mut self, now: Micros, seat: SeatId, frame: &[u8], header: &Route<'_>) {
+    pub(super) fn route(&mut self, now: Micros, seat: SeatId, frame: &[u8], header: &Route<'_>) {
         let error_reply = header.error.is_some()
             && self.seats.get(seat).is_some_and(|state| state.kind == SeatKind::Sm)
             && route::is_error_reply(header);
@@ -144,11 +144,14 @@ impl Shard {
         if !self.names.sinks().is_empty() && !matches!(verdict, Verdict::Bounce(_)) {
             self.copy_to_sinks(now, seat, frame, header);
         }
+        let came_up = self.is_behind(seat);
         match verdict {
+            // The stock router has it from that component, and would have delivered it itself.
+            Verdict::Seat(target) if came_up && self.is_behind(target) => self.bounce(now, seat, frame, "404"),
             // Only what no name answers to comes to the default route's exits.
             Verdict::Seat(target)
                 if self.names.default_route() == Some(target) && self.leaves_by_exit(now, seat, frame, header) => {}
-            Verdict::Bounce("404") if self.leaves_by_exit(now, seat, frame, header) => {}
+            Verdict::Bounce("404") if !came_up && self.leaves_by_exit(now, seat, frame, header) => {}
             Verdict::Seat(target) => match self.asks_for_session(target, header) {
                 Some(bare) => self.send_to_owner(now, seat, frame, header, &bare, path),
                 None => self.hand_with(now, target, seat, frame, Some(header)),
@@ -290,6 +293,9 @@ impl Shard {
         if self.seats.get(sender).is_some_and(|state| state.abroad.is_some()) {
             return self.cross_back(sender, frame, code);
         }
+        if self.is_behind(sender) {
+            return self.answer_down(sender, frame, code);
+        }
         let Ok(Frame::Route(route)) = header::read(frame) else {
             return;
         };
@@ -337,7 +343,7 @@ impl Shard {
         let others: Vec<SeatId> = self
             .seats
             .iter()
-            .filter(|(seat, state)| *seat != sender && state.abroad.is_none())
+            .filter(|(seat, state)| *seat != sender && state.abroad.is_none() && !state.behind)
             .map(|(seat, _)| seat)
             .collect();
         for seat in others {

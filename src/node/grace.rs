@@ -286,6 +286,7 @@ impl Shard {
                 }
             }
             if keepalive_us > 0
+                && !state.behind
                 && let Some(idle_since) = state.link.and_then(|id| self.link(id)).map(|l| l.idle_since())
             {
                 if now >= idle_since + keepalive_us {
@@ -318,6 +319,11 @@ impl Shard {
                     format!("[{name}] did not come back in time: given up"),
                 );
                 self.tell(now, 0, Message::Expired { seat });
+            }
+            Due::Unanswered if state.behind => {
+                let text = format!("[{name}] is back at the stock router but does not answer: given up");
+                self.log(Level::Warning, Some(remote), text);
+                self.behind_lost(now, seat, now);
             }
             Due::Unanswered => {
                 self.log(
@@ -396,7 +402,7 @@ impl Shard {
         }
     }
 
-    fn sender_of(&self, route: &Route<'_>) -> SeatId {
+    pub(super) fn sender_of(&self, route: &Route<'_>) -> SeatId {
         let Some((_, name)) = route.from.and_then(|from| self.names.find(from)) else {
             return SELF;
         };

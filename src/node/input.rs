@@ -19,11 +19,15 @@ impl Shard {
                 link.carry.extend_from_slice(bytes);
                 self.negotiate(now, id);
             }
-            Stage::Unseated | Stage::Seated { asking: false, .. } if link.carry.is_empty() => {
+            Stage::Uplink(_, Some(_)) => {
+                link.carry.extend_from_slice(bytes);
+                self.uplink_login(now, id);
+            }
+            Stage::Unseated | Stage::Seated { asking: false, .. } | Stage::Uplink(_, None) if link.carry.is_empty() => {
                 let used = self.frames(now, id, bytes);
                 self.keep_rest(id, &bytes[used..]);
             }
-            Stage::Unseated | Stage::Seated { asking: false, .. } => self.join(now, id, bytes),
+            Stage::Unseated | Stage::Seated { asking: false, .. } | Stage::Uplink(_, None) => self.join(now, id, bytes),
             Stage::Closing { .. } | Stage::Free | Stage::Dialling(_) => {}
             Stage::Peer(peer) => self.peer_bytes(now, peer, id, bytes),
             Stage::Stranger(..) => {
@@ -66,7 +70,10 @@ impl Shard {
         if matches!(link.stage, Stage::Negotiating(_)) {
             return self.negotiate(now, id);
         }
-        if !matches!(link.stage, Stage::Unseated | Stage::Seated { asking: false, .. }) {
+        if !matches!(
+            link.stage,
+            Stage::Unseated | Stage::Seated { asking: false, .. } | Stage::Uplink(_, None)
+        ) {
             return;
         }
         let buffer = std::mem::take(&mut link.carry);
@@ -148,12 +155,11 @@ impl Shard {
 
     /// Are the link's frames written by one of jabberd2's components, which serialise what they parsed?
     pub(super) fn trusts(&self, id: LinkId) -> bool {
-        self.link(id)
-            .and_then(|link| match link.stage {
-                Stage::Seated { seat, .. } => self.seats.get(seat),
-                _ => None,
-            })
-            .is_some_and(|seat| seat.kind.is_jabberd2())
+        match self.link(id).map(|link| &link.stage) {
+            Some(Stage::Seated { seat, .. }) => self.seats.get(*seat).is_some_and(|seat| seat.kind.is_jabberd2()),
+            Some(Stage::Uplink(..)) => true,
+            _ => false,
+        }
     }
 
     pub(super) fn keep_rest(&mut self, id: LinkId, rest: &[u8]) {
@@ -199,6 +205,9 @@ impl Shard {
     pub(super) fn frame(&mut self, now: Micros, id: LinkId, frame: &[u8]) -> Flow {
         self.count(Counter::FramesIn);
         let Some(link) = self.link(id) else { return Flow::Stop };
+        if let Stage::Uplink(at, _) = link.stage {
+            return self.uplink_frame(now, id, at, frame);
+        }
         let (seat, Some(who)) = (
             match link.stage {
                 Stage::Seated { seat, .. } => Some(seat),

@@ -10,6 +10,7 @@ use crate::mesh::hello::Address;
 use crate::mesh::peer::Reach;
 use crate::table::{PeerId, SeatId};
 use crate::wire::accept::{Accept, PeerKind};
+use crate::wire::connect::Connect;
 use crate::wire::scan::Scanner;
 use crate::wire::stream;
 use crate::wire::validate::Prefixes;
@@ -47,6 +48,8 @@ pub(super) enum Stage {
     Dialling(Dialling),
     /// Serves a peer.
     Peer(PeerId),
+    /// The uplink's line of this index, as long as it is not logged in with its login.
+    Uplink(usize, Option<Box<Connect>>),
     /// Handed to another shard as soon as the frames in hand are done.
     Leaving,
     /// Asked the shell to close it; nothing more is read. What it does not take any more is its seat's again.
@@ -181,6 +184,9 @@ impl Shard {
                 if let Some(seat) = seat {
                     self.left_over(now, seat, (unsent, written), &pending);
                 }
+            }
+            Stage::Uplink(at, _) | Stage::Dialling(Dialling::Uplink(at)) => {
+                self.uplink_lost(now, at, &cause, (unsent, written), &pending);
             }
             Stage::Peer(_) | Stage::Dialling(_) | Stage::Stranger(..) => self.peer_link_closed(now, stage, id, &cause),
             _ => self.log(Level::Info, Some(remote), format!("disconnect: {}", cause_text(&cause))),
@@ -333,6 +339,8 @@ impl Shard {
         self.actions.push(Action::Close(id));
         if let Stage::Seated { seat, .. } = stage {
             self.link_lost(now, seat, id, &CloseCause::Local, (Vec::new(), 0), pending);
+        } else if let Stage::Uplink(at, _) = stage {
+            self.uplink_lost(now, at, &CloseCause::Local, (Vec::new(), 0), &pending);
         }
     }
 
@@ -429,13 +437,13 @@ impl Shard {
                 generation: link.generation,
             };
             match link.stage {
-                Stage::Negotiating(_) | Stage::Unseated => {
+                Stage::Negotiating(_) | Stage::Unseated | Stage::Uplink(_, Some(_)) => {
                     watch = true;
                     if now >= link.opened_at + auth_us {
                         late.push(id);
                     }
                 }
-                Stage::Seated { .. } if link.in_flight > 0 => {
+                Stage::Seated { .. } | Stage::Uplink(..) if link.in_flight > 0 => {
                     watch = true;
                     if now >= link.progress_at + stall_us {
                         stalled.push(id);

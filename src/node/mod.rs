@@ -53,6 +53,7 @@ mod surrogate;
 #[cfg(test)]
 mod tests;
 mod unanswered;
+mod uplink;
 
 pub use closed::CLOSED_MAX;
 pub use link::Cargo;
@@ -123,6 +124,8 @@ pub struct Shard {
     /// Users who wait, by when at the latest.
     waiting: std::collections::VecDeque<(Micros, Box<str>)>,
     held_bytes: usize,
+    /// On shard 0 with `<uplink>`.
+    uplink: Option<Box<uplink::Uplink>>,
     /// With `<mesh>` only.
     cluster: Option<Box<cluster::Cluster>>,
     surrogates: surrogate::Surrogates,
@@ -159,7 +162,7 @@ impl Shard {
         };
         let count = usize::from(shards);
         let own = jid::domain_key(&format!("jidmesh.{}", config.id)).map_or("jidmesh.router".into(), Cow::into_owned);
-        Shard {
+        let mut shard = Shard {
             id,
             shards,
             accept: Arc::new(accept_config(&config, limits, false)),
@@ -183,6 +186,7 @@ impl Shard {
             returning: Vec::new(),
             waiting: std::collections::VecDeque::new(),
             held_bytes: 0,
+            uplink: None,
             cluster: config
                 .mesh
                 .as_ref()
@@ -199,7 +203,9 @@ impl Shard {
             epoch: 1,
             stopping: false,
             config,
-        }
+        };
+        shard.begin_uplink();
+        shard
     }
 
     /// What the brain asks for; to be called after every other call, until nothing more comes.
@@ -274,6 +280,7 @@ impl Shard {
         let exits = self.tick_exits(now) | self.tick_healing(now);
         let inquiries = self.tick_inquiries(now);
         let peers = self.tick_peers(now);
+        self.tick_uplink(now);
         if inquiries || exits || peers || links || seats || waiting || surrogates || turning || asked {
             self.wake_by(now + TICK_US);
         }
@@ -316,6 +323,7 @@ impl Shard {
             starts_pending: self.waiting.len() as u64,
             held_bytes: self.held_bytes as u64,
             mesh: self.report_mesh(),
+            uplink: self.report_uplink(),
         }
     }
 
@@ -362,6 +370,7 @@ impl Shard {
     fn handle(&mut self, now: Micros, from: ShardId, message: Message) {
         self.epoch += 1;
         self.tell_peers(&message);
+        let concerned = self.concerned_names(&message);
         match message {
             Message::SeatNew { .. }
             | Message::SeatLive { .. }
@@ -443,6 +452,7 @@ impl Shard {
             Message::Returned { key, anew } => self.was_returned(now, key, anew),
             Message::SessionsTaken { sm, sessions } => self.sessions_taken(&sm, &sessions),
         }
+        self.align_uplink(now, concerned);
     }
 }
 

@@ -30,6 +30,25 @@ pub struct ShardReport {
     pub held_bytes: u64,
     /// The other nodes; `None` without `<mesh>`.
     pub mesh: Option<MeshReport>,
+    /// The stock router; `None` without `<uplink>`, and of shards other than 0.
+    pub uplink: Option<UplinkReport>,
+}
+
+/// The connections to the stock router that this node is attached to.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct UplinkReport {
+    /// Its address.
+    pub router: String,
+    /// Connections that there should be.
+    pub lines: u64,
+    /// Connections that serve.
+    pub lines_up: u64,
+    /// Bytes that wait for it.
+    pub queue_bytes: u64,
+    /// Names that were bound there.
+    pub names: u64,
+    /// Names that it refused, or that another of its components has.
+    pub refused: Vec<String>,
 }
 
 /// The other nodes, as one shard knows them.

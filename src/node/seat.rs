@@ -44,6 +44,9 @@ pub(super) struct Seat {
     pub(super) who: Who,
     /// It stands for a component of that node, which numbers it so: what is put here crosses to it.
     pub(super) abroad: Option<(PeerId, SeatId)>,
+    /// Its component is at the stock router (attached mode): its link is the uplink's, and not its own.
+    #[serde(default)]
+    pub(super) behind: bool,
     #[serde(skip)]
     pub(super) link: Option<LinkId>,
     pub(super) remote: SocketAddr,
@@ -92,6 +95,7 @@ impl Seat {
             names: vec![id.into()],
             who,
             abroad: None,
+            behind: false,
             link: None,
             remote,
             life: Life::Live,
@@ -193,7 +197,11 @@ impl Shard {
             user: seat.who.user().to_owned(),
             shard: self.id,
             tls: link.is_some_and(|link| link.tls),
-            queue_bytes: (seat.queue.len() + link.map_or(0, |link| link.out.len() + link.in_flight)) as u64,
+            // The uplink's own bytes are everybody's who is behind it.
+            queue_bytes: match seat.behind {
+                true => seat.queue.len() as u64,
+                false => (seat.queue.len() + link.map_or(0, |link| link.out.len() + link.in_flight)) as u64,
+            },
             frames_in: seat.frames_in,
             frames_out: seat.frames_out,
             sessions: seat.clients.len() as u64,

@@ -5,7 +5,7 @@ use super::log::LogSender;
 use super::{ServeParams, Source, metrics};
 use crate::node::cluster::{ANSWER_US, Answer, Question};
 use crate::node::counters::{Counter, Counters};
-use crate::node::report::{MeshReport, NameReport, SeatReport, ShardReport};
+use crate::node::report::{MeshReport, NameReport, SeatReport, ShardReport, UplinkReport};
 use serde::Serialize;
 use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -147,6 +147,8 @@ pub struct NodeStatus {
     pub held_bytes: u64,
     /// The other nodes; `None` without `<mesh>`.
     pub mesh: Option<MeshReport>,
+    /// The stock router; `None` without `<uplink>`.
+    pub uplink: Option<UplinkReport>,
     /// Log lines and message log entries lost, because the log could not be written fast enough or at all.
     pub log_lost: u64,
     /// Every counter, in the order of [`Counter::ALL`].
@@ -180,6 +182,7 @@ fn merge(params: &ServeParams, mut reports: Vec<ShardReport>, log_lost: u64) -> 
     let mut names = reports.first().map(|r| r.names.clone()).unwrap_or_default();
     names.sort_by(|a, b| a.name.cmp(&b.name));
     let mesh = merge_mesh(&reports);
+    let uplink = reports.iter().find_map(|report| report.uplink.clone());
     let uptime = params.started.elapsed();
     let mut status = NodeStatus {
         node: params.node.clone(),
@@ -198,9 +201,11 @@ fn merge(params: &ServeParams, mut reports: Vec<ShardReport>, log_lost: u64) -> 
         sessions: sum(|r| r.sessions),
         sessions_available: sum(|r| r.sessions_available),
         starts_pending: sum(|r| r.starts_pending),
-        queue_bytes: seats.iter().map(|s| s.queue_bytes).sum(),
+        queue_bytes: seats.iter().map(|s| s.queue_bytes).sum::<u64>()
+            + uplink.as_ref().map_or(0, |uplink| uplink.queue_bytes),
         held_bytes: sum(|r| r.held_bytes),
         mesh,
+        uplink,
         log_lost,
         counters: Counter::ALL.iter().map(|&c| value(c, &counters)).collect(),
         seats,
@@ -269,6 +274,9 @@ fn health(status: &NodeStatus) -> String {
     if let Some(mesh) = &status.mesh {
         worries.extend(mesh_worries(mesh));
     }
+    if let Some(uplink) = &status.uplink {
+        worries.extend(uplink_worries(uplink));
+    }
     let lost: Vec<&str> = status
         .seats
         .iter()
@@ -289,6 +297,27 @@ fn health(status: &NodeStatus) -> String {
     } else {
         worries.join("; ")
     }
+}
+
+/// What the connections to the stock router lack.
+fn uplink_worries(uplink: &UplinkReport) -> Vec<String> {
+    let UplinkReport {
+        router,
+        lines,
+        lines_up,
+        ..
+    } = uplink;
+    let mut worries = Vec::new();
+    if lines_up < lines {
+        worries.push(format!(
+            "{lines_up} of {lines} connections to the stock router at {router} serve"
+        ));
+    }
+    if !uplink.refused.is_empty() {
+        let names = uplink.refused.join(", ");
+        worries.push(format!("the stock router has other holders of {names}"));
+    }
+    worries
 }
 
 /// What a mesh lacks.

@@ -191,6 +191,12 @@ pub fn page(status: &NodeStatus) -> String {
     if let Some(mesh) = &status.mesh {
         page.mesh(mesh);
     }
+    if let Some(uplink) = &status.uplink {
+        let (name, help) = gauge::UPLINK_LINES;
+        page.head(name, help, "gauge");
+        page.sample(name, "state=\"up\"", uplink.lines_up);
+        page.sample(name, "state=\"down\"", uplink.lines - uplink.lines_up);
+    }
     page.one(gauge::LOG_LOST, "counter", "", status.log_lost);
     page.counters(status);
     page.0

@@ -65,6 +65,7 @@ struct View {
     queue_bytes: u64,
     held_bytes: u64,
     mesh: Option<mesh::Mesh>,
+    uplink: Option<Uplink>,
     counters: Vec<Counter>,
 }
 
@@ -84,6 +85,16 @@ struct Seat {
     sessions: u64,
     returns: u64,
     since_us: u64,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct Uplink {
+    router: String,
+    lines: u64,
+    lines_up: u64,
+    queue_bytes: u64,
+    names: u64,
 }
 
 #[derive(Deserialize, Default)]

@@ -179,7 +179,7 @@ impl Process {
             control: running.control(),
             journal: Arc::new(log.clone()),
             own: config.id.clone(),
-            hindered: config.mesh.as_ref().map(|_| "a node of a mesh can't hand over yet"),
+            hindered: hindered(&config),
             listeners: doors,
             started,
             busy: AtomicBool::new(false),
@@ -341,6 +341,15 @@ fn serve_operator(
         metrics: config.metrics,
     };
     operate::serve(params, source, log.clone())
+}
+
+/// Why this node can't be taken over at all.
+fn hindered(config: &Config) -> Option<&'static str> {
+    match (&config.mesh, &config.uplink) {
+        (Some(_), _) => Some("a node with <mesh> can't hand over yet: restart it instead"),
+        (None, Some(_)) => Some("a node in attached mode can't hand over: restart it instead"),
+        (None, None) => None,
+    }
 }
 
 /// Listens at these addresses: with the sockets that were taken over, and new ones for those that are missing.

@@ -43,8 +43,8 @@ pub struct Name {
     pub holders: SmallVec<[SeatId; 2]>,
     /// How it is shared.
     pub multi: Multi,
-    /// When each holder bound it.
-    bound_at: SmallVec<[(SeatId, u64); 2]>,
+    /// When each holder bound it, and how it shares it.
+    bound_at: SmallVec<[(SeatId, u64, Multi); 2]>,
 }
 
 impl Name {
@@ -184,29 +184,32 @@ impl Names {
             Some(name) => (false, name),
             None => (true, Name::new(multi)),
         };
-        if !name.holders.contains(&seat) {
-            name.holders.push(seat);
-            name.bound_at.push((seat, bound_at));
-        }
-        if self.seats.get(seat).is_none_or(|view| view.peer.is_none()) {
-            name.multi = multi;
+        match name.bound_at.iter_mut().find(|(holder, ..)| *holder == seat) {
+            Some((.., shares)) => *shares = multi,
+            None => name.bound_at.push((seat, bound_at, multi)),
         }
         self.order(&mut name);
         self.names.insert(key.into(), name);
         new
     }
 
+    /// This node's own holders decide how a name is shared; without any, one that shares it as a domain of users does.
     fn order(&self, name: &mut Name) {
         let node = |seat: &SeatId| self.seats.get(*seat).and_then(|view| view.peer);
+        let own = name.bound_at.iter().rev().find(|(seat, ..)| node(seat).is_none());
+        let domain = name.bound_at.iter().find(|(.., multi)| *multi == Multi::To);
+        if let Some((.., multi)) = own.or(domain).or(name.bound_at.first()) {
+            name.multi = *multi;
+        }
         let first_of = |node_of: Option<PeerId>| {
-            let times = name.bound_at.iter().filter(|(seat, _)| node(seat) == node_of);
-            times.map(|(_, at)| *at).min().unwrap_or(u64::MAX)
+            let times = name.bound_at.iter().filter(|(seat, ..)| node(seat) == node_of);
+            times.map(|(_, at, _)| *at).min().unwrap_or(u64::MAX)
         };
         let shared = name.multi == Multi::To;
         let mut keyed: SmallVec<[(u64, bool, u64, SeatId); 2]> = name
             .bound_at
             .iter()
-            .map(|(seat, at)| {
+            .map(|(seat, at, _)| {
                 let peer = node(seat);
                 let rank = if shared { 0 } else { first_of(peer) };
                 (rank, peer.is_some(), *at, *seat)
@@ -219,20 +222,27 @@ impl Names {
     /// When `seat` bound `key`; 0 when it does not hold it.
     pub fn bound_at(&self, key: &str, seat: SeatId) -> u64 {
         let name = self.names.get(key);
-        name.and_then(|name| name.bound_at.iter().find(|(holder, _)| *holder == seat))
-            .map_or(0, |(_, at)| *at)
+        name.and_then(|name| name.bound_at.iter().find(|(holder, ..)| *holder == seat))
+            .map_or(0, |(_, at, _)| *at)
+    }
+
+    /// How `seat` shares `key`; `None` when it does not hold it.
+    pub fn multi_of(&self, key: &str, seat: SeatId) -> Option<Multi> {
+        let name = self.names.get(key)?;
+        let held = name.bound_at.iter().find(|(holder, ..)| *holder == seat);
+        held.map(|(.., multi)| *multi)
     }
 
     /// `seat` no longer holds `key`. True when nobody holds it any more.
     pub fn unbind(&mut self, key: &str, seat: SeatId) -> bool {
-        let Some(name) = self.names.get_mut(key) else {
+        let Some(mut name) = self.names.remove(key) else {
             return false;
         };
-        name.holders.retain(|holder| *holder != seat);
-        name.bound_at.retain(|(holder, _)| *holder != seat);
+        name.bound_at.retain(|(holder, ..)| *holder != seat);
+        self.order(&mut name);
         let gone = name.holders.is_empty();
-        if gone {
-            self.names.remove(key);
+        if !gone {
+            self.names.insert(key.into(), name);
         }
         self.mark(key, seat, (false, false));
         gone

@@ -179,6 +179,21 @@ impl Registrar {
         Ok(First::New(seat, granted))
     }
 
+    /// A component of the stock router, whose links are shard 0's. `None`: no seat is free.
+    pub fn behind(&mut self, key: &str) -> Option<SeatId> {
+        let seat = self.next_seat()?;
+        self.load[0] += 1;
+        self.seats.insert(
+            seat,
+            Entry {
+                user: "".into(),
+                names: vec![key.into()],
+                aliases: Vec::new(),
+            },
+        );
+        Some(seat)
+    }
+
     /// A further bind over the link of `seat`. `Ok(None)`: it holds the name already, just so.
     pub fn further(
         &mut self,

@@ -101,6 +101,24 @@ pub fn advert(out: &mut Vec<u8>, name: &str, unavailable: bool) {
     put(out, &["></presence>"]);
 }
 
+/// A bind of a name that may be shared, as sm binds its domains. Without a name it is refused (400) and does nothing: its
+/// answer says that everything before it is done.
+pub fn bind(out: &mut Vec<u8>, name: Option<&str>) {
+    start(out, "bind");
+    if let Some(name) = name {
+        attribute(out, "multi", "to");
+        attribute(out, "name", name);
+    }
+    put(out, &["></bind>"]);
+}
+
+/// Gives a name up.
+pub fn unbind(out: &mut Vec<u8>, name: &str) {
+    start(out, "unbind");
+    attribute(out, "name", name);
+    put(out, &["></unbind>"]);
+}
+
 /// The answer to a bind: the request's `multi` and options without its name, refused if there is an `error` code.
 ///
 /// The known options are written afresh, because the request's own may lean on a prefix declared on its start tag; what

@@ -22,6 +22,8 @@ ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)
 JIDMESH = os.environ.get("JIDMESH_BINARY", os.path.join(ROOT, "target/release/jidmesh"))
 STOCK = "/usr/sbin/jabberd2-router"
 PORT = 5347
+# Of jidmesh in attached mode, where the stock router has the other.
+ATTACHED_PORT = 5346
 METRICS_PORT = 9347
 READY_LIMIT_S = 15.0
 END_LIMIT_S = 5.0
@@ -110,7 +112,7 @@ def wait_for(what, condition, limit_s=5.0, step_s=0.02):
 class Stack:
     """One machine.
 
-    router: 'stock' or 'jidmesh'; shards: for jidmesh; sms, c2ss: ids; domains: served by every sm; ip: its loopback address.
+    router: 'stock', 'jidmesh', or 'attached' (the stock router with c2s and s2s, attached to it jidmesh with sm); shards: for jidmesh; sms, c2ss: ids; domains: served by every sm; ip: its loopback address.
     ports: router port that a component uses instead of the router's own, by component id (a forwarder in between).
     place: where all of it runs; outside_ip: where its s2s listens; database: the users' (its own SQLite file if not given).
     """
@@ -158,7 +160,8 @@ class Stack:
         return self
 
     def stop(self):
-        order = [name for name in self.processes if name != "router"] + ["router"]
+        last = [name for name in ("router", "stock") if name in self.processes]
+        order = [name for name in self.processes if name not in last] + last
         for name in order:
             if name in self.processes:
                 self.processes[name].kill()
@@ -171,8 +174,26 @@ class Stack:
         for process in self.processes.values():
             process.kill()
 
+    @property
+    def attached(self):
+        return self.kind == "attached"
+
+    @property
+    def port(self):
+        """Where the router under test listens."""
+        return ATTACHED_PORT if self.attached else PORT
+
+    def start_stock(self):
+        """The stock router of a machine in attached mode."""
+        wait_for("the former router's port is free", lambda: not listens(self.ip, PORT, self.place))
+        self.processes["stock"] = Process("stock", [STOCK, "-c", os.path.join(self.folder, "stock.xml")], self.folder, place=self.place)
+        wait_for("the stock router listens", lambda: listens(self.ip, PORT, self.place), READY_LIMIT_S)
+        return self.processes["stock"]
+
     def start_router(self):
         config = os.path.join(self.folder, "router.xml")
+        if self.attached:
+            self.start_stock()
         if self.kind == "stock":
             arguments = [STOCK, "-c", config]
         else:
@@ -180,9 +201,9 @@ class Stack:
                 raise BedError("there is no %s: build it first (cargo build --release)" % JIDMESH)
             arguments = [JIDMESH, "run", "-c", config]
         # A killed router's ring, and the listener in it, outlive the process by a moment: it must not pass for the new one.
-        wait_for("the former router's port is free", lambda: not listens(self.ip, PORT, self.place))
+        wait_for("the former router's port is free", lambda: not listens(self.ip, self.port, self.place))
         self.processes["router"] = Process("router", (self.wrap or []) + arguments, self.folder, place=self.place)
-        wait_for("the router listens on %s:%d; its log:\n%s" % (self.ip, PORT, ""), self._listens, READY_LIMIT_S)
+        wait_for("the router listens on %s:%d; its log:\n%s" % (self.ip, self.port, ""), self._listens, READY_LIMIT_S)
         return self.processes["router"]
 
     def take_over(self, limit_s=READY_LIMIT_S):
@@ -207,10 +228,11 @@ class Stack:
         if not self.router.alive():
             raise BedError("the router ended with status %s:\n%s" % (self.router.child.returncode, self.router.log()))
         # Looks at the kernel's table: a probing connection would show in logs and counters.
-        return listens(self.ip, PORT, self.place)
+        return listens(self.ip, self.port, self.place)
 
     def start_component(self, name):
-        link = templates.router_link(self.ip, self.ports.get(name, PORT), self.component_pemfile)
+        port = self.port if name in self.sms else PORT
+        link = templates.router_link(self.ip, self.ports.get(name, port), self.component_pemfile)
         if name in self.sms:
             binary, text = "sm", templates.sm(name, link, self.domains, self.database.storage())
         elif name in self.c2ss:
@@ -230,12 +252,17 @@ class Stack:
 
     # Configuration
 
-    def write_router(self):
+    def write_router(self, uplink_user=None, acls=None):
+        """uplink_user: as whom jidmesh logs in at the stock router, who knows that user and gives it these rights."""
         extra = self.extra
-        if self.kind == "jidmesh":
+        if self.kind != "stock":
             extra += "<tuning shards='%d'/><grace>%d</grace><admin>%s/admin.sock</admin><metrics><ip>%s</ip><port>%d</port></metrics>" % (
                 self.shards, self.grace_s, self.folder, self.ip, METRICS_PORT)
-        self._write("router.xml", templates.router(self.ip, PORT, self.folder, extra=extra, **self.router_settings))
+        if self.attached:
+            extra += templates.uplink(self.ip, self.ports.get("uplink", PORT), uplink_user or templates.USER)
+            self._write("users.xml", templates.users([(uplink_user, templates.PASSWORD)] if uplink_user else ()))
+            self._write("stock.xml", templates.router(self.ip, PORT, self.folder, acls=acls or ""))
+        self._write("router.xml", templates.router(self.ip, self.port, self.folder, extra=extra, **self.router_settings))
 
     def write_filter(self, rules):
         self._write("filter.xml", "<filter>%s</filter>" % rules)

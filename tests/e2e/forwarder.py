@@ -47,16 +47,18 @@ class Forwarder:
 
     # What a test does
 
-    def cut(self, how="close"):
-        """Breaks the connection, and refuses new ones until `restore()`."""
+    def cut(self, how="close", oldest=False):
+        """Breaks all connections, and refuses new ones until `restore()`; or breaks only the oldest one."""
         with self.lock:
-            self._refuse()
-            for pair in self.pairs:
+            if not oldest:
+                self._refuse()
+            broken = self.pairs[:1] if oldest else self.pairs
+            for pair in broken:
                 for side in pair.sides:
                     self._unwatch(side)
                 self._hand_on(pair)
                 self.lost += pair.end() if how == "close" else pair.reset()
-            self.pairs = []
+            self.pairs = [pair for pair in self.pairs if pair not in broken]
 
     def restore(self):
         """Connections are accepted (again)."""

@@ -41,13 +41,13 @@ class Mesh:
         self.database = database or Postgres()
         self.machines = {}
         for name in names:
-            mine = dict((own or {}).get(name, {}))
+            mine = {"router": router, **(own or {}).get(name, {})}
             secrets, own_more = mine.pop("secrets", [SECRET]), mine.pop("more", more)
             place = self._place(name)
             extra = ""
-            if router == "jidmesh":
+            if mine["router"] != "stock":
                 extra = templates.mesh(name + ".example.net", secrets, [other + ".example.net" for other in names if other != name], own_more)
-            self.machines[name] = bed.Stack(os.path.join(folder, name), router, shards, s2s="s2s" if s2s else None, place=place,
+            self.machines[name] = bed.Stack(os.path.join(folder, name), shards=shards, s2s="s2s" if s2s else None, place=place,
                                             outside_ip=NETWORK + str(number_of(name)), database=self.database, extra=extra, **{**settings, **mine})
 
     def _place(self, name):

@@ -65,6 +65,10 @@ def users(more=()):
     return "<users>%s</users>" % "".join("<user><name>%s</name><secret>%s</secret></user>" % pair for pair in everybody)
 
 
+def uplink(ip, port, user):
+    return "<uplink><ip>%s</ip><port>%d</port><user>%s</user><pass>%s</pass></uplink>" % (ip, port, user, PASSWORD)
+
+
 def mesh(node, secrets, peers, more=""):
     return "<mesh><node>%s</node><local><ip>0.0.0.0</ip></local>%s%s%s</mesh>" % (
         node, "".join("<secret>%s</secret>" % secret for secret in secrets), "".join("<peer>%s</peer>" % peer for peer in peers), more)

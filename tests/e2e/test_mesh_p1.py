@@ -71,6 +71,16 @@ def compare(expected, got):
     assert not lines, "\n" + "\n".join(lines)
 
 
+def test_every_client_sees_the_same_on_attached_and_other_machines(mesh, stock_result):
+    """Two machines keep their stock routers; between each two of the three there are sessions, contacts and messages."""
+    attached = dict(router="attached")
+    machines = mesh(own={"m1": attached, "m2": attached})
+    machines["m1"].add_users(*script.USERS)
+    got = play({name: dict(place=place) for name, place in machines.places.items()}, CASTS["each-resource-elsewhere"])
+    compare(stock_result(REFERENCE), got)
+    assert not machines.errors()
+
+
 @pytest.mark.full
 def test_on_a_stock_node_it_does_not_matter_at_which_c2s_a_client_is(stock_result):
     compare(stock_result(REFERENCE), stock_result("each-resource-elsewhere"))

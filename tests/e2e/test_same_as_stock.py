@@ -16,6 +16,7 @@ SHAPES = {
     "two-shards": dict(router="jidmesh", shards=2),
     "two-shards-two-sm": dict(router="jidmesh", shards=2, sms=["sm1", "sm2"]),
     "two-shards-two-sm-two-c2s": dict(router="jidmesh", shards=2, sms=["sm1", "sm2"], c2ss=["c2s1", "c2s2"]),
+    "attached-two-shards-two-sm-two-c2s": dict(router="attached", shards=2, sms=["sm1", "sm2"], c2ss=["c2s1", "c2s2"]),
 }
 
 

@@ -31,6 +31,8 @@ pub(in crate::node) enum Dialling {
     Peer(PeerId, DialId),
     /// The configured address of this index, to learn who is there.
     Probe(usize),
+    /// The stock router, for the uplink's line of this index.
+    Uplink(usize),
 }
 
 /// The links' part of a shard's cluster.
@@ -128,6 +130,7 @@ impl Shard {
                 }
                 self.stir(peer);
             }
+            Dialling::Uplink(at) => self.uplink_dialed(now, at, id),
             Dialling::Probe(at) => {
                 let Some(links) = self.links() else { return };
                 let conn = Conn::dial(now, &links.local, mesh::Lane::Control, &mut rng);

@@ -30,6 +30,17 @@ pub(super) fn tables(view: &View) -> String {
         view.links_negotiating
     );
     out.push('\n');
+    if let Some(uplink) = &view.uplink {
+        let (lines, router) = (
+            format!("{} of {}", uplink.lines_up, uplink.lines),
+            clean(&uplink.router),
+        );
+        let (names, waiting) = (uplink.names, uplink.queue_bytes);
+        let _ = writeln!(
+            out,
+            "uplink   attached to the stock router at {router}: {lines} connections, {names} names, {waiting} bytes wait"
+        );
+    }
     if let Some(mesh) = &view.mesh {
         super::mesh::show(mesh, view, &mut out);
     }

@@ -1,0 +1,188 @@
+"""Attached mode: the machine keeps its stock router with c2s, s2s and services; jidmesh is a component of it, and sm connects to jidmesh.
+
+That clients see the same as with the stock router alone is in `test_same_as_stock.py`, and on several machines in `test_mesh_p1.py`.
+"""
+
+import asyncio
+import contextlib
+
+import pytest
+
+import bed
+from client import Client, settle
+from forwarder import Forwarder
+from native import Foreign
+from talk import Talk, in_order_once, truth_of
+
+UPLINK_PORT = 7003
+pytestmark = [pytest.mark.jidmesh, pytest.mark.timeout(120)]
+
+
+def run(coroutine, limit_s=80):
+    return asyncio.run(asyncio.wait_for(coroutine, limit_s))
+
+
+async def couple(stack, names=("alice", "bob")):
+    """Clients who see each other's presence."""
+    stack.add_users(*names)
+    stack.add_contacts("%s@example.net" % names[1], ["%s@example.net" % names[0]])
+    clients = [await Client("%s@example.net/r" % name, label=name).login() for name in names]
+    for client, other in zip(clients, clients[::-1]):
+        await client.gets("presence", from_=other.boundjid.full)
+    await settle(clients)
+    return clients
+
+
+@contextlib.contextmanager
+def forwarded(machine, **settings):
+    """A machine whose lines to the stock router go through a forwarder."""
+    stack = machine(start=False, router="attached", ports={"uplink": UPLINK_PORT}, **settings)
+    with Forwarder(UPLINK_PORT) as lines:
+        stack.start()
+        try:
+            yield stack, lines
+        finally:
+            stack.stop()
+
+
+def next_from(service, sender):
+    """The next stanza of this sender; sm asks every new name what it is."""
+    while (frame := service.frame()).xml.get("from") != sender:
+        pass
+    return frame
+
+
+def wait_lines(stack, count=2):
+    bed.wait_for("%d lines are up" % count, lambda: stack.status()["uplink"]["lines_up"] == count, 10)
+
+
+def test_one_lost_line_is_seen_by_no_client(bare_machine):
+    """Whichever it is. Lost is what was inside the broken connection, and what c2s sends before the other line has taken over."""
+    async def play(stack, lines):
+        alice, bob = await couple(stack)
+        talks = Talk(alice, bob), Talk(bob, alice, first=1_000_000)
+        for _ in range(4):
+            wait_lines(stack)
+            await asyncio.sleep(0.3)
+            await asyncio.to_thread(lines.cut, "close", True)
+        wait_lines(stack)
+        await asyncio.sleep(0.3)
+        for talk in talks:
+            await talk.stop()
+        await settle([alice, bob])
+        for talk in talks:
+            got = talk.received()
+            in_order_once(got)
+            missing = set(range(talk.first, talk.first + talk.sent)) - set(got) - lines.lost_numbers()
+            assert len(missing) <= 4 * 3, missing
+        assert not alice.closed and not bob.closed
+        assert truth_of(alice, bob.boundjid.full) == truth_of(bob, alice.boundjid.full) == "available"
+        carol = await Client("carol@example.net/r", label="carol").login()
+        await settle([alice, bob, carol])
+
+    with forwarded(bare_machine, s2s="s2s") as (stack, lines):
+        stack.add_users("carol")
+        run(play(stack, lines))
+
+
+def test_clients_outlive_a_stock_router_that_is_killed_and_restarted(bare_machine):
+    """What they send until c2s has its router again is lost inside c2s; the sessions go on."""
+    stack = bare_machine(router="attached", s2s="s2s")
+
+    async def play():
+        alice, bob = await couple(stack)
+        talks = Talk(alice, bob, rate=20), Talk(bob, alice, first=1_000_000, rate=20)
+        await asyncio.sleep(0.5)
+        stack.processes["stock"].kill()
+        await asyncio.to_thread(stack.start_stock)
+        wait_lines(stack)
+        before = [len(talk.received()) for talk in talks]
+        for talk, count in zip(talks, before):
+            await talk.receiver.until(lambda: len(talk.received()) > count + 5 or None, "messages again")
+        for talk in talks:
+            await talk.stop()
+        await settle([alice, bob])
+        for talk in talks:
+            in_order_once(talk.received())
+        assert not alice.closed and not bob.closed
+
+    run(play())
+
+
+def test_an_sm_that_restarts_ends_its_clients_who_log_in_again(bare_machine):
+    stack = bare_machine(router="attached", s2s="s2s")
+
+    async def play():
+        alice, bob = await couple(stack)
+        stack.processes["sm"].restart()
+        for client in (alice, bob):
+            await client.until(lambda: client.closed or None, "its end")
+        alice, bob = await couple_again(stack)
+        alice.chat("bob@example.net", "back")
+        await bob.gets("message", body="back")
+
+    async def couple_again(stack):
+        bed.wait_for("sm is back", lambda: bed.raw_login(stack.ip, 5222, "example.net", "ready0", "secret"), 10)
+        return [await Client("%s@example.net/r" % name, label=name).login() for name in ("alice", "bob")]
+
+    run(play())
+
+
+def test_a_c2s_that_is_gone_for_good_ends_its_sessions(bare_machine):
+    stack = bare_machine(router="attached", c2ss=["c2s1", "c2s2"], grace_s=2)
+
+    async def play():
+        stack.add_users("alice", "bob")
+        stack.add_contacts("bob@example.net", ["alice@example.net"])
+        alice = await Client("alice@example.net/r", label="alice").login()
+        bob = await Client("bob@example.net/r", port=5223, label="bob").login()
+        await alice.gets("presence", from_="bob@example.net/r")
+        stack.processes["c2s2"].kill()
+        await alice.gets("presence", type="unavailable", from_="bob@example.net/r")
+        alice.chat("bob@example.net", "for later")
+        await alice.ping()
+        bob = await Client("bob@example.net/r", label="bob").login()
+        await bob.gets("message", body="for later")
+
+    run(play())
+
+
+def test_services_and_s2s_of_the_stock_router(bare_machine):
+    """Both ways: a service and a foreign domain are reached through the stock router, and reach users."""
+    stack = bare_machine(router="attached", s2s="s2s")
+    there = bare_machine(router="stock", ip="127.0.0.2", domains=["other.example"], s2s="s2s")
+    stack.add_users("alice")
+    there.add_users("olga")
+
+    async def play():
+        alice = await Client("alice@example.net/r", label="alice").login()
+        olga = await Client("olga@other.example/r", host=there.ip, label="olga").login()
+        for number in range(50):
+            alice.chat(olga.boundjid.full, "out %d" % number)
+            olga.chat(alice.boundjid.full, "in %d" % number)
+        await alice.gets("message", body="in 49", limit_s=20)
+        await olga.gets("message", body="out 49")
+        assert alice.bodies() == ["in %d" % number for number in range(50)]
+        assert olga.bodies() == ["out %d" % number for number in range(50)]
+        with Foreign("conference.example.net") as service:
+            bed.wait_for("its name is known", lambda: "[conference.example.net] online" in stack.router.log())
+            alice.chat("room@conference.example.net", "to the room")
+            asked = await asyncio.to_thread(next_from, service, "alice@example.net/r")
+            assert b"to the room" in asked.raw
+            service.send("<message from='room@conference.example.net/n' to='alice@example.net/r'><body>from the room</body></message>")
+            await alice.gets("message", body="from the room")
+            # Nobody is there: the error finds the service.
+            service.send("<iq type='get' id='q' from='room@conference.example.net' to='nobody@example.net/x'><query xmlns='u:q'/></iq>")
+            error = await asyncio.to_thread(next_from, service, "nobody@example.net/x")
+            assert error.xml.get("type") == "error" and error.xml.get("id") == "q"
+        identity = alice.chat("x@nosuch.invalid", "anybody?")
+        await alice.gets("message", type="error", id=identity, limit_s=30)
+
+    run(play())
+
+
+def test_a_refused_bind_says_which_line_is_missing(bare_machine):
+    stack = bare_machine(start=False, router="attached")
+    stack.write_router(uplink_user="mesh", acls="")
+    stack.start_router()
+    bed.wait_for("the log says so", lambda: "<acl type='bind'><user>mesh</user></acl>" in stack.router.log())
