@@ -2,7 +2,7 @@
 //!
 //! # One owner at each moment
 //!
-//! The new process asks at the admin socket (one line, [`Ask`]). The old one refuses with a reason before it touches
+//! The new process asks at the admin socket (one line, [`TakeOver`](crate::operate::admin::TakeOver)). The old one refuses with a reason before it touches
 //! anything, or answers with all it has: a line that says yes, the [`Baggage`] with its length before it, then the
 //! descriptors of listening sockets and links. From then on the old process stands still, and the new one builds itself
 //! up, touching no socket. When it is done it writes one byte, [`MINE`]. **That the kernel took this byte decides**: the new
@@ -16,7 +16,7 @@
 //! 1. The door is held: who connects waits in the kernel, who is being authenticated may finish, at most [`DOOR_MS`].
 //! 2. The shards read nothing and do nothing by the clock, until nothing is between them: each tells how much it has sent
 //!    and taken; the sums are equal twice in a row.
-//! 3. The drivers let all links go, each with what it has read and what is half written ([`Released`]).
+//! 3. The drivers let all links go, each with what it has read and what is half written ([`Released`](super::driver::Released)).
 //! 4. Each shard gives its share of the [image](crate::node::image), and keeps its links for the case that it has to go on.
 //!
 //! Must never be added: a change of the brain's state on the way, but for links that were being closed anyway.
