@@ -114,9 +114,8 @@ fn main() -> ExitCode {
 fn run(args: &RunArgs) -> ExitCode {
     let path = args.file.config.clone();
     match load(path.as_deref()) {
-        Ok(mut loaded) => {
+        Ok(loaded) => {
             complain(&loaded.warnings);
-            loaded.config.debug = args.debug;
             if path.is_none() {
                 print!("{}", loaded.config.how_to_connect());
             }

@@ -452,12 +452,7 @@ fn warnings_have_their_line() {
             2,
             "nobody can connect",
         ),
-        ("<local><ciphers>HIGH</ciphers></local>", 2, "no effect"),
-        (
-            "<local><private_key_password>x</private_key_password></local>",
-            2,
-            "no effect",
-        ),
+        ("<local><ciphers>3DES</ciphers></local>", 2, "TLS 1.3 only"),
         ("<local>words</local>", 2, "text 'words'"),
         ("<mesh>\n<secret>short</secret></mesh>", 3, "shorter than 16"),
         (

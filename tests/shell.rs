@@ -5,10 +5,9 @@
 #[allow(unreachable_pub)]
 mod relay;
 
-use jidmesh::config::{Access, Io, Network, Rate};
-use jidmesh::config::{DriverKind, Tuning};
+use jidmesh::config::{Access, Config, DriverKind, Io, Network, Rate, Tuning};
 use jidmesh::node::api::CloseCause;
-use jidmesh::shell::{CONTROL_MESSAGES, Running, Setup, Stderr, load_pem, start};
+use jidmesh::shell::{CONTROL_MESSAGES, Running, Setup, Stderr, start, tls_server};
 use relay::{Relay, Witness};
 use std::cell::Cell;
 use std::io::{Read, Write};
@@ -108,6 +107,10 @@ impl Server {
         let peers = peer_listener.local_addr().unwrap();
         let witness = Arc::new(Witness::default());
         let pem = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/shell/server.pem");
+        let secured = Config {
+            pemfile: Some(pem.into()),
+            ..Config::embedded()
+        };
         let setup = Setup {
             shards,
             cpus: (0..std::thread::available_parallelism().map_or(1, usize::from)).collect(),
@@ -118,7 +121,7 @@ impl Server {
                 ..Tuning::default()
             },
             io,
-            tls: Some(load_pem(pem.as_ref()).unwrap()),
+            tls: tls_server(&secured).unwrap(),
             journal: Arc::new(Stderr),
             still: false,
             started: Instant::now(),

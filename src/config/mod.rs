@@ -7,6 +7,7 @@
 
 mod access;
 mod acl;
+pub mod ciphers;
 mod describe;
 mod digest;
 pub mod filter;
@@ -14,6 +15,7 @@ mod glob;
 mod load;
 mod mesh;
 mod model;
+mod pem;
 mod problem;
 mod read;
 mod sections;
@@ -25,5 +27,6 @@ pub use acl::Acl;
 pub use filter::{Filter, Rule};
 pub use glob::Glob;
 pub use model::*;
+pub use pem::decrypt_key;
 pub use problem::{Problem, Severity};
 pub use tuning::{Basis, Cpus, DriverKind, PROFILES, Shards, Tuning, cpu_list, cpu_text, parse_profile};

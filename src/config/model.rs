@@ -43,8 +43,6 @@ pub struct Config {
     pub pidfile: Option<PathBuf>,
     /// `<log>`.
     pub log: LogTarget,
-    /// The command line's `-D`, which jabberd2's router has too; everything worth a line is logged without it.
-    pub debug: bool,
     /// `<local><ip>` (repeatable) and `<port>`: where components connect.
     pub local: Vec<SocketAddr>,
     /// The users file: SASL users and their secrets.
@@ -53,9 +51,9 @@ pub struct Config {
     pub secret: Option<String>,
     /// `<local><pemfile>`: certificate chain and key; without it STARTTLS is not offered.
     pub pemfile: Option<PathBuf>,
-    /// `<local><private_key_password>`: read, but without effect (a warning says so): an encrypted key is refused.
+    /// `<local><private_key_password>`: of the key in `<pemfile>`, if it is encrypted.
     pub private_key_password: Option<Secret>,
-    /// `<local><ciphers>`: in OpenSSL's notation; read, but without effect (a warning says so).
+    /// `<local><ciphers>`: of TLS 1.2, in OpenSSL's notation (see [`ciphers`](super::ciphers)).
     pub ciphers: Option<String>,
     /// `<check>`.
     pub check: Check,
@@ -154,7 +152,6 @@ impl Default for Config {
             id: "router".to_owned(),
             pidfile: None,
             log: LogTarget::Stdout,
-            debug: false,
             local: vec![SocketAddr::from(([0, 0, 0, 0], PORT_DEFAULT))],
             users: HashMap::new(),
             secret: None,

@@ -3,11 +3,12 @@
 use std::path::PathBuf;
 
 use super::access::{Access, Network, Order};
-use super::mesh;
 use super::model::*;
+use super::pem::decrypt_key;
 use super::read::{Cx, excerpt};
 use super::tree::Node;
 use super::tuning::{self, Elsewhere};
+use super::{ciphers, mesh};
 use crate::jid;
 
 /// Where a file that belongs to the configuration is named.
@@ -97,7 +98,7 @@ fn log(cx: &mut Cx<'_>, root: &Node) -> LogTarget {
     if let Some(debug) = cx.one(log, "debug") {
         cx.warning(
             debug.line,
-            "<debug>: there is no file of its own for debugging lines; they go where the log goes",
+            "<debug> has no effect, as in a jabberd2-router that was built without debugging (Debian's)",
         );
     }
     match log.attr("type").unwrap_or("syslog") {
@@ -167,18 +168,14 @@ fn local(cx: &mut Cx<'_>, root: &Node, mut config: Config) -> Router {
         secret_line = local.all("secret").next().map_or(0, |node| node.line);
         config.secret = cx.text_of(local, "secret");
         config.private_key_password = cx.text_of(local, "private_key_password").map(Secret);
-        if let Some(node) = local.all("private_key_password").next() {
-            cx.warning(
-                node.line,
-                "<private_key_password> has no effect: the key in <pemfile> must not be encrypted",
-            );
-        }
-        config.pemfile = pemfile(cx, local);
+        config.pemfile = pemfile(cx, local, config.private_key_password.as_ref());
         config.ciphers = cx.text_of(local, "ciphers");
-        if let (Some(_), Some(node)) = (&config.ciphers, local.all("ciphers").next()) {
+        if let Some((list, node)) = config.ciphers.as_ref().zip(local.all("ciphers").next())
+            && ciphers::suites(list).is_empty()
+        {
             cx.warning(
                 node.line,
-                "<ciphers> has no effect: only the ciphers of TLS 1.2 and 1.3 that count as safe are used",
+                "<ciphers> leaves no cipher of TLS 1.2 that jidmesh has (ECDHE with AES-GCM or CHACHA20): TLS 1.3 only",
             );
         }
     }
@@ -191,23 +188,18 @@ fn local(cx: &mut Cx<'_>, root: &Node, mut config: Config) -> Router {
     }
 }
 
-fn pemfile(cx: &mut Cx<'_>, local: &Node) -> Option<PathBuf> {
+fn pemfile(cx: &mut Cx<'_>, local: &Node, password: Option<&Secret>) -> Option<PathBuf> {
     let path = cx.path_of(local, "pemfile")?;
     let line = local.all("pemfile").next().map_or(0, |node| node.line);
-    match (cx.read)(&path) {
-        Ok(bytes) if memchr::memmem::find(&bytes, b"ENCRYPTED").is_some() => {
-            let right = "write the key without a password (openssl pkey -in OLD -out NEW), readable for jidmesh only";
-            cx.error(
-                line,
-                format!("<pemfile>: the key in {} is encrypted; {right}", path.display()),
-            );
+    let problem = match (cx.read)(&path) {
+        Ok(bytes) if memchr::memmem::find(&bytes, b"-----BEGIN CERTIFICATE").is_none() => {
+            Some("no certificate in PEM form".to_owned())
         }
-        Ok(bytes) if memchr::memmem::find(&bytes, b"-----BEGIN CERTIFICATE").is_some() => {}
-        Ok(_) => cx.error(
-            line,
-            format!("<pemfile>: {} holds no certificate in PEM form", path.display()),
-        ),
-        Err(reason) => cx.error(line, format!("<pemfile>: {}: {reason}", path.display())),
+        Ok(bytes) => decrypt_key(&bytes, password.map(|Secret(text)| &**text)).err(),
+        Err(reason) => Some(reason),
+    };
+    if let Some(problem) = problem {
+        cx.error(line, format!("<pemfile>: {}: {problem}", path.display()));
     }
     Some(path)
 }

@@ -22,11 +22,11 @@ impl Shard {
     /// Makes the user wait until every other sm of his domain than `target` is done with him, as far as this node gave it
     /// anything to do. False when none has.
     pub(super) fn wait_for_fences(&mut self, now: Micros, bare: &str, target: Option<SeatId>) -> bool {
-        if let Some(sm) = self.returning.first().copied() {
-            self.fenced.entry(sm).or_default().push(bare.into());
-            self.make_wait(now, bare, Wait::Return { sm });
-            return true;
-        }
+        self.awaits_return(now, bare) || self.wait_for_other_sm(now, bare, target)
+    }
+
+    /// The same, without what waited for lost components: of a frame that is some of it.
+    pub(super) fn wait_for_other_sm(&mut self, now: Micros, bare: &str, target: Option<SeatId>) -> bool {
         let holders = self.holders(bare);
         if holders.len() < 2 && self.fences.is_empty() {
             return false;
@@ -77,12 +77,6 @@ impl Shard {
         }
     }
 
-    /// All that waited for a lost sm has come back here: it goes on, and the newer behind it.
-    pub(super) fn queue_returned(&mut self, now: Micros, sm: SeatId) {
-        self.returning.retain(|other| *other != sm);
-        self.unfence(now, sm, |wait| wait == Wait::Return { sm });
-    }
-
     pub(super) fn unfence(&mut self, now: Micros, sm: SeatId, which: impl Fn(Wait) -> bool) {
         let Some(waiting) = self.fenced.remove(&sm) else { return };
         let mut others = Vec::new();
@@ -92,7 +86,7 @@ impl Shard {
                     self.users.change(&bare, |user| user.flux().wait = None);
                     self.settle(now, &bare);
                 }
-                Some(Wait::Fence { sm: at, .. } | Wait::Return { sm: at }) if at == sm => others.push(bare),
+                Some(Wait::Fence { sm: at, .. } | Wait::Return { of: at }) if at == sm => others.push(bare),
                 _ => {}
             }
         }
@@ -158,7 +152,7 @@ impl Shard {
 fn wait_text(wait: Wait) -> &'static str {
     match wait {
         Wait::Fence { .. } => "no answer from the sm that worked for this user before",
-        Wait::Return { .. } => "frames that waited for a lost sm are not back",
+        Wait::Return { .. } => "frames that waited for a lost component are not back",
         Wait::Ended => "no `ended` for this user's last session",
         Wait::Telling => "contacts not told of a lost session",
     }

@@ -2,12 +2,12 @@
 
 use super::api::{Action, CloseCause, Level, LinkId, Micros};
 use super::counters::Counter;
-use super::lane::{Message, SessionKey, Verb};
+use super::lane::{Message, SessionKey};
+use super::remains::Remains;
 use super::seat::Life;
-use super::{SELF, Shard, TICK_US, cause_text};
-use crate::table::names::Multi;
+use super::{Shard, TICK_US, cause_text};
 use crate::table::{SeatId, SeatKind, ShardId};
-use crate::wire::header::{self, Frame, PayloadKind, Route};
+use crate::wire::header::{self, Frame};
 use crate::wire::scan::{Item, Limits, Scanner};
 use crate::wire::{NS_SESSION, edit, foreign};
 
@@ -85,7 +85,7 @@ impl Shard {
             None if self.stopping => {}
             None => {
                 let kind = self.names.seat(seat).map_or(SeatKind::Native, |view| view.kind);
-                self.give_queue_back(now, &queue, kind);
+                self.wind_up(now, Remains::new(seat, kind, queue, Vec::new()));
             }
         }
     }
@@ -127,7 +127,6 @@ impl Shard {
         let abroad = self.names.seat(seat).is_some_and(|view| view.peer.is_some());
         self.names.drop_seat(seat);
         self.unnumber_seat(seat);
-        self.drop_clients(now, seat);
         let state = self.seats.remove(seat);
         match kind {
             _ if abroad && kind != Some(SeatKind::C2s) => self.end_clients_at(now, seat),
@@ -135,26 +134,18 @@ impl Shard {
                 self.sm_lost(now, seat, id);
                 self.fences.remove(&seat);
             }
-            Some(SeatKind::C2s) => self.c2s_lost(now, seat),
+            Some(SeatKind::C2s) => self.c2s_lost(now, seat, abroad),
             _ => {}
         }
         if let Some(site) = s2s_of {
             self.exits_lost(now, site);
         }
-        if let Some(state) = state {
-            self.give_queue_back(now, &state.queue, state.kind);
+        if let Some(kind) = kind.filter(|_| home == Some(self.id)) {
+            let (queue, clients) = state
+                .map(|mut state| (state.queue, state.clients.drain()))
+                .unwrap_or_default();
+            self.wind_up(now, Remains::new(seat, kind, queue, clients).awaited(!abroad));
         }
-        if home == Some(self.id) && kind == Some(SeatKind::Sm) && !abroad {
-            self.all_given_back(now, seat);
-        }
-    }
-
-    /// Behind what waited for a lost sm: who holds newer frames back for its sake can let them go.
-    fn all_given_back(&mut self, now: Micros, sm: SeatId) {
-        for to in (0..self.shards).filter(|to| *to != self.id) {
-            self.data[usize::from(to)].push(Verb::Returned(sm), SELF, &[]);
-        }
-        self.queue_returned(now, sm);
     }
 
     /// Every shard: the component at this seat is another process than before.
@@ -164,24 +155,31 @@ impl Shard {
         self.names
             .change_seat(seat, |view| view.restarts = view.restarts.wrapping_add(1));
         // At its home: what waited is taken out before anything new is sent to it.
-        let mut queue = Vec::new();
+        let (mut queue, mut clients) = Default::default();
         if let Some(state) = self.seats.get_mut(seat) {
-            queue = std::mem::take(&mut state.queue);
+            (queue, clients) = (std::mem::take(&mut state.queue), state.clients.drain());
             state.life = Life::Live;
             state.unanswered = Default::default();
+            state.unproven.clear();
+            state.doubts.clear();
+            state.asked.clear();
+            state.recalls = Default::default();
         }
         let abroad = self.names.seat(seat).is_some_and(|view| view.peer.is_some());
         match kind {
             SeatKind::Sm if abroad => self.end_clients_at(now, seat),
             SeatKind::Sm => self.sm_lost(now, seat, None),
-            SeatKind::C2s => self.end_sessions_of(&name),
+            SeatKind::C2s => {
+                self.end_sessions_of(&name);
+                if !abroad {
+                    self.expect_return(now, seat);
+                }
+            }
             _ => {}
         }
-        // Behind the news: what is returned to a user must not find his lost session.
-        self.drop_clients(now, seat);
-        self.give_queue_back(now, &queue, kind);
-        if home == self.id && kind == SeatKind::Sm && !abroad {
-            self.all_given_back(now, seat);
+        // Behind the news: what is returned must not find a session that its sm still believes in.
+        if home == self.id {
+            self.wind_up(now, Remains::new(seat, kind, queue, clients).awaited(!abroad));
         }
     }
 
@@ -195,26 +193,6 @@ impl Shard {
             .collect();
         for sm in sms {
             self.tell_gone(sm, c2s, true);
-        }
-    }
-
-    fn drop_clients(&mut self, now: Micros, seat: SeatId) {
-        let Some(state) = self.seats.get_mut(seat) else { return };
-        state.unproven.clear();
-        state.doubts.clear();
-        state.asked.clear();
-        for (number, client) in state.clients.drain() {
-            let key = SessionKey {
-                c2s: seat,
-                number,
-                token: client.token,
-            };
-            self.count(Counter::SessionsEnded);
-            self.tell(
-                now,
-                self.owner(&client.bare),
-                Message::Unregister { bare: client.bare, key },
-            );
         }
     }
 
@@ -256,7 +234,7 @@ impl Shard {
     /// Looks after lost, asked and contested seats, ghosts and keepalives. True when some need a look again soon.
     pub(super) fn tick_seats(&mut self, now: Micros) -> bool {
         let mut soon = false;
-        let mut wake: Option<Micros> = None;
+        let (mut wake, mut recalls): (Option<Micros>, Option<Micros>) = (None, None);
         let mut due: Vec<(SeatId, Due)> = Vec::new();
         // Without an interval there are no checks (jabberd2's router.xml).
         let check = &self.config.check;
@@ -267,6 +245,11 @@ impl Shard {
                 Life::Asking(inquiry) if now >= inquiry.until => due.push((seat, Due::Unanswered)),
                 Life::Lost { .. } | Life::Asking(_) => soon = true,
                 Life::Live => {}
+            }
+            match state.recalls.due {
+                Some(at) if now >= at => due.push((seat, Due::Recalls)),
+                Some(at) => recalls = Some(recalls.map_or(at, |other| other.min(at))),
+                None => {}
             }
             match &state.unclaimed {
                 Some((until, _)) if now >= *until => due.push((seat, Due::Unclaimed)),
@@ -301,6 +284,9 @@ impl Shard {
         }
         if let Some(at) = wake {
             self.wake_by(at.max(now + TICK_US));
+        }
+        if let Some(at) = recalls {
+            self.wake_by(at);
         }
         soon
     }
@@ -348,6 +334,7 @@ impl Shard {
                 }
             }
             Due::Questions => self.ask_what_is_due(now, seat),
+            Due::Recalls => self.recall_all(now, seat),
             Due::Keepalive => {
                 if let Some(link) = link {
                     self.send(link, |out| out.push(b' '));
@@ -378,48 +365,6 @@ impl Shard {
             }
         });
     }
-
-    /// What waited for a component that is lost: routed again where that makes sense, else sent back.
-    fn give_queue_back(&mut self, now: Micros, queue: &[u8], kind: SeatKind) {
-        let limits = self.limits;
-        for (_, frame) in frames_of(limits, queue) {
-            let Ok(Frame::Route(route)) = header::read(frame) else {
-                self.count(Counter::DropGone);
-                continue;
-            };
-            let sender = self.sender_of(&route);
-            match &route.payload {
-                // Starts are kept by the users' owners and placed again by them; the clients of other frames that carry
-                // a session are ended.
-                Some(payload)
-                    if kind == SeatKind::Sm && (payload.kind == PayloadKind::Session || payload.sm.is_some()) =>
-                {
-                    self.count(Counter::DropGone);
-                }
-                Some(_) if kind == SeatKind::Sm => self.route_again(now, sender, frame, &route),
-                _ => self.bounce(now, sender, frame, "404"),
-            }
-        }
-    }
-
-    pub(super) fn sender_of(&self, route: &Route<'_>) -> SeatId {
-        let Some((_, name)) = route.from.and_then(|from| self.names.find(from)) else {
-            return SELF;
-        };
-        if name.multi != Multi::To || name.holders.len() == 1 {
-            return name.holders[0];
-        }
-        // A delivery of one of several sm: the one that holds the session knows what to do with it.
-        let to = route
-            .to
-            .and_then(|to| self.names.find(to))
-            .map(|(_, name)| name.holders[0]);
-        let session = route.payload.as_ref().and_then(super::observe::session_of);
-        to.and_then(|c2s| self.seats.get(c2s))
-            .zip(session)
-            .and_then(|(state, (number, token))| state.clients.get(number, &token))
-            .map_or(name.holders[0], |client| client.sm)
-    }
 }
 
 /// What is due at a seat.
@@ -429,6 +374,7 @@ enum Due {
     Contest,
     Unclaimed,
     Questions,
+    Recalls,
     Keepalive,
 }
 

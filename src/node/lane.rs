@@ -19,8 +19,10 @@ pub(super) enum Verb {
     Seat(SeatId, u16),
     /// Decide for the user it is addressed to.
     User(Path),
-    /// No frame: all that waited for this sm is on its way, before this.
+    /// No frame: all that waited for this lost component is on its way, before this.
     Returned(SeatId),
+    /// No frame, but the user for whom all that waited for this c2s is on its way, before this.
+    Recalled(SeatId),
     /// Send it to this node, for the user whose key stands before it (see [`DataBatch::push_for`]).
     Abroad(PeerId, Path),
     /// It leaves for the foreign domain that stands before it.
@@ -213,6 +215,7 @@ pub(super) enum Message {
     },
     /// What waits for the lost c2s in this session goes to its user once more.
     Recall {
+        bare: Box<str>,
         key: SessionKey,
     },
     // Questions among shards.

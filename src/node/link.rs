@@ -413,17 +413,6 @@ impl Shard {
             .count() as u64
     }
 
-    /// Links that can't be handed over to another process yet: they have no seat.
-    pub fn links_unseated(&self) -> usize {
-        let unseated = |link: &&Link| {
-            matches!(
-                link.stage,
-                Stage::Negotiating(_) | Stage::Unseated | Stage::Contending { .. } | Stage::Arriving | Stage::Leaving
-            )
-        };
-        self.links.iter().filter(unseated).count()
-    }
-
     /// Closes links that take too long to authenticate or to take what is sent. True when some are left to watch.
     pub(super) fn tick_links(&mut self, now: Micros) -> bool {
         let (auth_us, stall_us) = (self.config.auth_ms * 1_000, STALL_US);

@@ -47,6 +47,7 @@ mod placement;
 mod question;
 mod recall;
 mod registration;
+mod remains;
 mod returned;
 mod seat;
 mod surrogate;
@@ -117,10 +118,12 @@ pub struct Shard {
     early: Vec<(LinkId, Box<link::Luggage>)>,
     users: Users,
     fences: TableMap<SeatId, Fences>,
-    /// Users who wait for a fence of this sm, or for what waited for it.
+    /// Users who wait for a fence of this sm, or for what waited for this component.
     fenced: TableMap<SeatId, Vec<Box<str>>>,
-    /// Lost sm whose waiting frames are on their way back.
-    returning: Vec<SeatId>,
+    /// Lost components whose waiting frames are on their way back, and until when they are expected.
+    returning: Vec<(Micros, SeatId)>,
+    /// What is left of lost components of this shard.
+    remains: std::collections::VecDeque<remains::Remains>,
     /// Users who wait, by when at the latest.
     waiting: std::collections::VecDeque<(Micros, Box<str>)>,
     held_bytes: usize,
@@ -184,6 +187,7 @@ impl Shard {
             fences: TableMap::default(),
             fenced: TableMap::default(),
             returning: Vec::new(),
+            remains: Default::default(),
             waiting: std::collections::VecDeque::new(),
             held_bytes: 0,
             uplink: None,
@@ -255,7 +259,8 @@ impl Shard {
                         }
                     }
                     Verb::User(path) => self.for_user(now, frame.source, bytes, path),
-                    Verb::Returned(sm) => self.queue_returned(now, sm),
+                    Verb::Returned(of) => self.queue_returned(now, of),
+                    Verb::Recalled(c2s) => self.recalled(now, c2s, bytes),
                     Verb::Passage(peer, lane) => self.post_passage(now, peer, lane, bytes),
                     Verb::Tunnel(peer, lane) => self.passage_here(now, peer, lane, bytes),
                     verb @ (Verb::Abroad(..) | Verb::Marker(..) | Verb::Outside | Verb::Post(_) | Verb::Inquiry(_)) => {
@@ -271,6 +276,7 @@ impl Shard {
     /// Time has passed: to be called when [`Shard::deadline`] is reached.
     pub fn tick(&mut self, now: Micros) {
         self.next_tick = None;
+        self.tick_remains(now);
         let links = self.tick_links(now);
         let seats = self.tick_seats(now);
         let waiting = self.tick_waiting(now);
@@ -400,7 +406,7 @@ impl Shard {
             Message::Presence { bare, key, priority } => self.presence(now, &bare, key, priority),
             Message::StartDone { bare, c2s, request } => self.start_done(now, &bare, c2s, request),
             Message::EndClient { key } => self.end_client(now, key),
-            Message::Recall { key } => self.recall(now, from, key),
+            Message::Recall { bare, key } => self.recall(now, from, bare, key),
             Message::FenceDone { sm, number } => self.fence_done(now, sm, number),
             Message::SurrogateStarted {
                 sm,

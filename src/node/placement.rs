@@ -71,9 +71,17 @@ impl Shard {
         ) {
             return self.count(Counter::DropPresence);
         }
-        match user {
-            Some(user) if user.holds() => self.hold(now, bare, source, frame, path),
-            Some(user) if user.is_tied() => match user.sm {
+        let older = self.expected_return(now, user).filter(|_| !path.again);
+        match (user, older) {
+            // What newer ones wait for goes on.
+            (Some(user), _) if user.holds() && !(path.again && user.awaits_older()) => {
+                self.hold(now, bare, source, frame, path);
+            }
+            (_, Some(of)) => {
+                self.wait_for_return(now, bare, of);
+                self.hold(now, bare, source, frame, path);
+            }
+            (Some(user), _) if user.is_tied() => match user.sm {
                 Some(sm) => self.hand_with(now, sm, source, frame, Some(route)),
                 None => self.bounce(now, source, frame, "404"),
             },
@@ -130,7 +138,7 @@ impl Shard {
         let Some(duty) = self.duty(bare) else {
             return self.bounce(now, source, frame, "404");
         };
-        if self.wait_for_fences(now, bare, Some(duty)) {
+        if self.wait_for_other_sm(now, bare, Some(duty)) {
             return self.hold(now, bare, source, frame, path);
         }
         self.touch(bare, duty);
@@ -173,7 +181,7 @@ impl Shard {
         let Some(target) = target else {
             return self.give_up(now, bare);
         };
-        if tied_to.is_none() && self.wait_for_fences(now, bare, Some(target)) {
+        if self.awaits_return(now, bare) || (tied_to.is_none() && self.wait_for_other_sm(now, bare, Some(target))) {
             return;
         }
         if has_start && self.recalls(now, bare) {

@@ -142,6 +142,7 @@ impl Shard {
         });
         let asked = |session: &(u32, Token)| state.asked.iter().any(|question| question.session == Some(*session));
         state.doubts = held.filter(|session| !asked(session)).collect();
+        self.recall_all(now, seat);
         self.release_queue(seat);
         for frame in given_back {
             if let Ok(Frame::Route(route)) = header::read(&frame) {

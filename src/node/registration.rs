@@ -141,7 +141,7 @@ impl Shard {
         if let Some(fences) = self.fences.get_mut(&sm) {
             fences.clear();
         }
-        self.returning.push(sm);
+        self.expect_return(now, sm);
         self.surrogates_lost(now, sm);
         let mut taken = Vec::new();
         for bare in self.users.keys_where(|user| user.sm == Some(sm)) {
@@ -179,8 +179,12 @@ impl Shard {
         self.unfence(now, sm, |wait| matches!(wait, Wait::Fence { .. }));
     }
 
-    /// A c2s is gone: nobody waits for the answers to its starts. Its sessions are unregistered by its home.
-    pub(super) fn c2s_lost(&mut self, now: Micros, c2s: SeatId) {
+    /// A c2s is gone: nobody waits for the answers to its starts. Its sessions are unregistered by its home, behind what
+    /// waited for it.
+    pub(super) fn c2s_lost(&mut self, now: Micros, c2s: SeatId, abroad: bool) {
+        if !abroad {
+            self.expect_return(now, c2s);
+        }
         let waiting = self.users.keys_where(|user| {
             user.flux
                 .as_ref()

@@ -58,7 +58,7 @@ impl Shard {
             self.tell_gone(sm, &to, false);
         }
         if gone && payload.kind == PayloadKind::Message {
-            return self.once_more(now, frame, route, Path::LOCAL);
+            return self.once_more(now, frame, route);
         }
         let (mut plain, mut stanza) = (Vec::with_capacity(frame.len()), Vec::new());
         if !edit::without_session(frame, payload, &mut plain) {
@@ -72,8 +72,8 @@ impl Shard {
         self.send_own(now, &stanza);
     }
 
-    /// A message that sm wanted delivered to a client goes to its user once more.
-    pub(super) fn once_more(&mut self, now: Micros, frame: &[u8], route: &Route<'_>, path: Path) {
+    /// A message that sm wanted delivered to a client goes to its user once more, before what is newer.
+    pub(super) fn once_more(&mut self, now: Micros, frame: &[u8], route: &Route<'_>) {
         let mut stanza = Vec::with_capacity(frame.len());
         let answerable = route.payload.as_ref().filter(|payload| is_answerable(payload));
         let key = answerable.map(|payload| returned_key(frame, payload));
@@ -87,7 +87,11 @@ impl Shard {
         }
         self.count(Counter::Returned);
         self.tell_all(now, &Message::Returned { key, anew: false });
-        self.send_own_by(now, &stanza, path);
+        let again = Path {
+            again: true,
+            ..Path::LOCAL
+        };
+        self.send_own_by(now, &stanza, again);
     }
 
     /// sm delivers a message: one that was returned to its user is on its way anew, and may come back anew.

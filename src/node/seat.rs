@@ -4,6 +4,7 @@ use super::Shard;
 use super::api::{LinkId, Micros};
 use super::link::Who;
 use super::question::{Inquiry, Question};
+use super::recall::Recalls;
 use super::report::{NameReport, SeatReport};
 use super::unanswered::Unanswered;
 use crate::table::clients::{Client, Clients};
@@ -54,6 +55,9 @@ pub(super) struct Seat {
     /// Frames that wait: while the link is lost, while it is asked about, while the component throttles.
     #[serde(with = "bytes")]
     pub(super) queue: Vec<u8>,
+    /// What is to be taken back from there.
+    #[serde(skip)]
+    pub(super) recalls: Recalls,
     pub(super) throttled: bool,
     /// Its first bind is answered: adverts may follow.
     pub(super) greeted: bool,
@@ -100,6 +104,7 @@ impl Seat {
             remote,
             life: Life::Live,
             queue: Vec::new(),
+            recalls: Recalls::default(),
             throttled: false,
             greeted: false,
             clients: Clients::default(),

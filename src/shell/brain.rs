@@ -54,7 +54,7 @@ pub trait Brain: 'static {
         Vec::new()
     }
     fn resume(&mut self, _now: Micros) {}
-    fn links_unseated(&self) -> usize {
+    fn unsettled(&self) -> usize {
         0
     }
     /// Answered by [`Action::Answer`] of this ticket. A brain that is never asked has nothing to say.
@@ -132,8 +132,8 @@ impl Brain for Shard {
     fn resume(&mut self, now: Micros) {
         Shard::resume(self, now);
     }
-    fn links_unseated(&self) -> usize {
-        Shard::links_unseated(self)
+    fn unsettled(&self) -> usize {
+        Shard::unsettled(self)
     }
     fn inquire(&mut self, now: Micros, ticket: u64, question: Question) {
         Shard::inquire(self, now, ticket, question);

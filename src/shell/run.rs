@@ -131,11 +131,10 @@ impl Process {
         checks::kernel()?;
         let cpus = cpus::chosen(&config.tuning.cpus)?;
         let shards = cpus::shards(&config.tuning, &cpus);
-        let mesh = config.mesh.as_ref();
         for warning in checks::limits(shards, checks::needed(&config, shards))? {
             log.send(line(Level::Warning, warning));
         }
-        let tls = config.pemfile.as_deref().map(tls::load_pem).transpose()?;
+        let tls = tls::server(&config)?;
         let admin = given.admin.or_else(|| config.admin.clone());
         let admin = admin.unwrap_or_else(|| PathBuf::from(ADMIN_DEFAULT));
         let mut taken = match given.takeover {
@@ -144,10 +143,9 @@ impl Process {
         };
         let started = taken.as_ref().map_or(started, |taken| taken.started);
         let listeners = listen(taken.as_mut(), &config.local, Entrance::Components)?;
-        let peer_addresses = mesh.map(|mesh| &*mesh.local).unwrap_or_default();
-        let peer_listeners = match peer_addresses {
-            [] => Vec::new(),
-            addresses => listen(taken.as_mut(), addresses, Entrance::Peers)?,
+        let peer_listeners = match &config.mesh {
+            Some(mesh) => listen(taken.as_mut(), &mesh.local, Entrance::Peers)?,
+            None => Vec::new(),
         };
         let doors = doors(&listeners, &peer_listeners)?;
         let mut seed = [0u8; 32];
@@ -185,18 +183,10 @@ impl Process {
             busy: AtomicBool::new(false),
             given: AtomicBool::new(false),
         });
-        if let Some(taken) = taken {
-            match taken.confirm(&running.control()) {
-                Ok((links, sessions)) => {
-                    let text = format!("took over {links} links and {sessions} sessions from the former process");
-                    log.send(line(Level::Notice, text));
-                }
-                Err(why) => {
-                    running.vanish();
-                    return Err(why);
-                }
-            }
-        }
+        let running = match taken {
+            Some(taken) => succeed(taken, running, &log)?,
+            None => running,
+        };
         let pidfile = config.pidfile.clone().and_then(|path| PidFile::write(path, &log));
         let source: Source = Arc::clone(&giver) as Source;
         let serving = serve_operator(&config, admin, shards, started, source, &log);
@@ -316,7 +306,7 @@ type Reread = (Config, Vec<Problem>, Option<Arc<rustls::ServerConfig>>);
 
 fn read_again(path: &Path) -> Result<Reread, Vec<Problem>> {
     let loaded = Config::load(path)?;
-    let tls = loaded.config.pemfile.as_deref().map(tls::load_pem).transpose();
+    let tls = tls::server(&loaded.config);
     let tls = tls.map_err(|why| vec![Problem::error(path, 0, why)])?;
     Ok((loaded.config, loaded.warnings, tls))
 }
@@ -341,6 +331,21 @@ fn serve_operator(
         metrics: config.metrics,
     };
     operate::serve(params, source, log.clone())
+}
+
+/// Becomes the node in the place of the process that was; or vanishes, having touched nothing.
+fn succeed(taken: Taken, running: Running, log: &LogSender) -> Result<Running, String> {
+    match taken.confirm(&running.control()) {
+        Ok((links, sessions)) => {
+            let text = format!("took over {links} links and {sessions} sessions from the former process");
+            log.send(line(Level::Notice, text));
+            Ok(running)
+        }
+        Err(why) => {
+            running.vanish();
+            Err(why)
+        }
+    }
 }
 
 /// Why this node can't be taken over at all.

@@ -1,18 +1,29 @@
 //! TLS on the component port, as the server: plain text towards the brain, records towards the socket.
 
+use crate::config::ciphers::{self, Suite};
+use crate::config::{Config, Secret, decrypt_key};
+use rustls::crypto::CryptoProvider;
+use rustls::crypto::ring::cipher_suite as suite;
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::{ServerConfig, ServerConnection};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
+use rustls::{ServerConfig, ServerConnection, SupportedCipherSuite};
 use std::collections::VecDeque;
 use std::io::{Read, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// Plain bytes that go into one record at most.
 const RECORD_BYTES: usize = 16 * 1024;
 
-/// Reads certificate chain and private key from one PEM file. The error says what is missing in which file.
-pub fn load_pem(path: &Path) -> Result<Arc<ServerConfig>, String> {
+/// The server's side of TLS as the configuration wants it; `None`: it wants none. The error says what is missing in
+/// which file.
+pub fn server(config: &Config) -> Result<Option<Arc<ServerConfig>>, String> {
+    let password = config.private_key_password.as_ref().map(|Secret(text)| &**text);
+    let load = |path: &PathBuf| load_pem(path, password, config.ciphers.as_deref());
+    config.pemfile.as_ref().map(load).transpose()
+}
+
+fn load_pem(path: &Path, password: Option<&str>, ciphers: Option<&str>) -> Result<Arc<ServerConfig>, String> {
     let name = path.display();
     let text = std::fs::read(path).map_err(|error| format!("cannot read {name}: {error}"))?;
     let mut chain = Vec::new();
@@ -24,10 +35,13 @@ pub fn load_pem(path: &Path) -> Result<Arc<ServerConfig>, String> {
             "no certificate in {name}: it must hold the chain and the private key"
         ));
     }
-    let key = PrivateKeyDer::from_pem_slice(&text)
-        .map_err(|error| format!("no usable private key in {name} (an encrypted one cannot be read): {error}"))?;
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let config = ServerConfig::builder_with_provider(provider)
+    let key = match decrypt_key(&text, password).map_err(|error| format!("{name}: {error}"))? {
+        Some(key) => PrivatePkcs8KeyDer::from(key.as_bytes().to_vec()).into(),
+        None => {
+            PrivateKeyDer::from_pem_slice(&text).map_err(|error| format!("no usable private key in {name}: {error}"))?
+        }
+    };
+    let config = ServerConfig::builder_with_provider(Arc::new(provider(ciphers)))
         .with_safe_default_protocol_versions()
         .map_err(|error| error.to_string())?
         .with_no_client_auth()
@@ -35,6 +49,46 @@ pub fn load_pem(path: &Path) -> Result<Arc<ServerConfig>, String> {
         .map_err(|error| format!("certificate and key in {name} do not fit: {error}"))?;
     Ok(Arc::new(config))
 }
+
+/// The suites of TLS 1.3, and of those of TLS 1.2 what the list leaves.
+fn provider(ciphers: Option<&str>) -> CryptoProvider {
+    let mut provider = rustls::crypto::ring::default_provider();
+    if let Some(list) = ciphers {
+        let chosen = ciphers::suites(list);
+        provider.cipher_suites.retain(|suite| suite.tls13().is_some());
+        let suite = |name: Suite| TLS12.iter().find(|(known, _)| *known == name).map(|(_, suite)| *suite);
+        provider.cipher_suites.extend(chosen.into_iter().filter_map(suite));
+    }
+    provider
+}
+
+/// The suites of TLS 1.2, by their OpenSSL names.
+const TLS12: [(Suite, SupportedCipherSuite); 6] = [
+    (
+        "ECDHE-ECDSA-AES256-GCM-SHA384",
+        suite::TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384,
+    ),
+    (
+        "ECDHE-RSA-AES256-GCM-SHA384",
+        suite::TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384,
+    ),
+    (
+        "ECDHE-ECDSA-CHACHA20-POLY1305",
+        suite::TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256,
+    ),
+    (
+        "ECDHE-RSA-CHACHA20-POLY1305",
+        suite::TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256,
+    ),
+    (
+        "ECDHE-ECDSA-AES128-GCM-SHA256",
+        suite::TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256,
+    ),
+    (
+        "ECDHE-RSA-AES128-GCM-SHA256",
+        suite::TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256,
+    ),
+];
 
 /// One link's TLS.
 pub(crate) struct Tls {
@@ -135,5 +189,19 @@ impl Tls {
     /// The last words: no more plain text follows.
     pub(crate) fn say_goodbye(&mut self) {
         self.connection.send_close_notify();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_suite_of_tls_1_2_has_its_openssl_name() {
+        assert_eq!(ciphers::suites("ALL").len(), TLS12.len(),);
+        let all = rustls::crypto::ring::default_provider().cipher_suites;
+        assert_eq!(provider(Some("ALL")).cipher_suites.len(), all.len());
+        assert_eq!(provider(Some("ECDSA")).cipher_suites.len(), all.len() - 3);
+        assert_eq!(provider(None).cipher_suites, all);
     }
 }

@@ -19,15 +19,17 @@ impl World {
         }
         let frozen = it.frozen_until.iter().any(|until| *until > self.now);
         let moves = |conn: &Conn| conn.node == node && matches!(conn.fate, Fate::Moving { .. });
-        if frozen || self.conns.iter().any(moves) || it.shards.iter().any(|shard| shard.links_unseated() > 0) {
+        if frozen || self.conns.iter().any(moves) || it.shards.iter().any(|shard| shard.unsettled() > 0) {
             return self.after(20_000, Event::TakeOver(node, until));
         }
-        self.note(|| format!("node {node}: another process takes over"));
-        self.summary.take_overs += 1;
         self.end_what_ends(node);
         self.bring_to_rest(node);
         let former = self.links_of(node);
-        let shares = self.shares(node);
+        let Some(shares) = self.shares(node) else {
+            return self.after(20_000, Event::TakeOver(node, until));
+        };
+        self.note(|| format!("node {node}: another process takes over"));
+        self.summary.take_overs += 1;
         self.plan.shards = self.rng.between(1, 4) as ShardId;
         let mut machine = Machine::new(&self.plan, node, self.now, &mut self.rng);
         let old = &self.machines[node];
@@ -56,7 +58,7 @@ impl World {
     }
 
     /// The image as it arrives at the other process.
-    fn shares(&mut self, node: usize) -> Vec<Share> {
+    fn shares(&mut self, node: usize) -> Option<Vec<Share>> {
         let now = self.clock(node);
         let shares = self.machines[node]
             .shards
@@ -65,14 +67,15 @@ impl World {
         let texts: Result<Vec<String>, _> = shares
             .map(|share| share.map(|share| serde_json::to_string(&share).expect("an image is text")))
             .collect();
+        let read = |text: &String| serde_json::from_str(text).expect("an image is read");
         match texts {
-            Ok(texts) => {
-                let read = |text: &String| serde_json::from_str(text).expect("an image is read");
-                texts.iter().map(read).collect()
-            }
+            Ok(texts) => Some(texts.iter().map(read).collect()),
             Err(why) => {
-                self.fail(format!("node {node}: {why}"));
-                Vec::new()
+                // Its old process goes on.
+                self.note(|| format!("node {node}: no image: {why}"));
+                let shards = self.machines[node].shards.len();
+                (0..shards).for_each(|shard| self.act(node, shard as ShardId));
+                None
             }
         }
     }

@@ -38,6 +38,8 @@ pub enum Recall {
     /// Not begun.
     #[default]
     No,
+    /// Its sm is to be fenced behind what it has in hand.
+    Asked,
     /// Its sm is fenced.
     Fenced,
     /// It is on its way, or done.
@@ -137,10 +139,10 @@ pub enum Wait {
         /// The fence's number.
         number: u64,
     },
-    /// What waited for this sm, which is lost, is on its way back: it comes first.
+    /// What waited for this component, which is lost, is on its way back: it comes first.
     Return {
-        /// The lost sm.
-        sm: SeatId,
+        /// The lost c2s or sm.
+        of: SeatId,
     },
     /// `ended` of the last session.
     Ended,
@@ -223,6 +225,14 @@ impl User {
         self.flux
             .as_ref()
             .is_some_and(|flux| flux.wait.is_some() || !flux.held.is_empty())
+    }
+
+    /// Newer frames wait for what waited for a lost component, which itself need not wait: nothing of it is held, and no
+    /// start is to go before it.
+    pub fn awaits_older(&self) -> bool {
+        let returns = |flux: &Flux| matches!(flux.wait, Some((Wait::Return { .. }, _)));
+        let goes_on = |flux: &Flux| flux.starts.is_empty() && flux.held.front().is_none_or(|held| !held.path.again);
+        self.flux.as_ref().is_some_and(|flux| returns(flux) && goes_on(flux))
     }
 
     /// All his sessions are ending, and no start follows.

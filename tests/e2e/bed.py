@@ -118,7 +118,7 @@ class Stack:
     """
 
     def __init__(self, folder, router="stock", shards=1, sms=("sm",), c2ss=("c2s",), s2s=None, domains=("example.net",), ip="127.0.0.1",
-                 ports=None, pemfile=None, aliases=(), filter_rules=None, users=(), acls="", extra="", grace_s=GRACE_S, io="", check="",
+                 ports=None, pemfile=None, tls="", aliases=(), filter_rules=None, users=(), acls="", extra="", grace_s=GRACE_S, io="", check="",
                  component_pemfile=None, wrap=None, place=HOME, outside_ip=None, s2s_pemfile=None, database=None):
         self.folder, self.kind, self.shards = os.path.join(folder, ip), router, shards
         self.sms, self.c2ss, self.s2s, self.domains, self.ip = list(sms), list(c2ss), s2s, list(domains), ip
@@ -127,7 +127,7 @@ class Stack:
         self.wrap, self.place, self.outside_ip, self.s2s_pemfile = wrap, place, outside_ip or ip, s2s_pemfile
         os.makedirs(self.folder)
         self.database = database or Sqlite(os.path.join(self.folder, "sqlite.db"))
-        self.router_settings = dict(pemfile=pemfile, aliases=aliases, filtered=filter_rules is not None, acls=acls, io=io, check=check)
+        self.router_settings = dict(pemfile=pemfile, tls=tls, aliases=aliases, filtered=filter_rules is not None, acls=acls, io=io, check=check)
         self.extra = extra
         self._write("users.xml", templates.users(users))
         if filter_rules is not None:

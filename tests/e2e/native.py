@@ -1,11 +1,13 @@
 """A component of the tests' own, on the router port: exact bytes out, exact frames in. Blocking, every wait limited."""
 
 import base64
+import fcntl
 import hashlib
 import os
 import re
 import socket
 import struct
+import termios
 import time
 
 import templates
@@ -124,6 +126,13 @@ class Link:
 
     def close(self):
         self.socket.close()
+
+    def flush(self, limit_s=10.0):
+        """Waits until the other end's kernel has everything: what this end's still holds is lost with a reset."""
+        until = time.monotonic() + limit_s
+        while struct.unpack("i", fcntl.ioctl(self.socket, termios.TIOCOUTQ, b"\0" * 4))[0]:
+            assert time.monotonic() < until, "the other end takes nothing"
+            time.sleep(0.002)
 
     def reset(self):
         """Closes with RST."""

@@ -38,10 +38,11 @@ VirtualHost "{2}"
             return file.read()
 
 
-def pem_file(folder, name="router"):
-    """Certificate and key in one file, as jabberd2 wants them."""
+def pem_file(folder, name="router", password=None):
+    """Certificate and key in one file, as jabberd2 wants them; the key encrypted, if there is a password."""
     key, certificate, both = (os.path.join(folder, part + ".pem") for part in ("k", "c", "both"))
-    subprocess.run(["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=" + name, "-addext",
+    sealed = ["-passout", "pass:" + password] if password else ["-nodes"]
+    subprocess.run(["openssl", "req", "-x509", "-newkey", "rsa:2048", *sealed, "-days", "2", "-subj", "/CN=" + name, "-addext",
                     "subjectAltName=DNS:" + name, "-keyout", key, "-out", certificate], check=True, capture_output=True)
     with open(both, "wb") as file:
         for part in (certificate, key):

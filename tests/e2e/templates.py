@@ -48,9 +48,9 @@ def s2s(name, link, ip, pemfile=None):
 <lookup><srv>xmpp-server</srv><srv>jabber</srv></lookup></s2s>""".format(LOG=LOG, **locals())
 
 
-def router(ip, port, folder, *, pemfile=None, aliases=(), filtered=False, users=(), acls="", extra="", io="", check=""):
-    """router.xml. `extra` holds what only jidmesh reads; `acls` further acl elements; users are (name, secret)."""
-    pem = "<pemfile>%s</pemfile>" % pemfile if pemfile else ""
+def router(ip, port, folder, *, pemfile=None, tls="", aliases=(), filtered=False, users=(), acls="", extra="", io="", check=""):
+    """router.xml. `extra` holds what only jidmesh reads; `tls` what goes with the pemfile; `acls` further acl elements; users are (name, secret)."""
+    pem = "<pemfile>%s</pemfile>%s" % (pemfile, tls) if pemfile else ""
     alias = "".join("<alias name='%s' target='%s'/>" % pair for pair in aliases)
     rules = "<filter>%s/filter.xml</filter>" % folder if filtered else ""
     return """<router><id>router</id>{LOG}

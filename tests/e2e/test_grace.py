@@ -193,6 +193,7 @@ def test_what_a_component_sent_before_its_link_broke_is_read_to_its_end(machine)
         two = Native(name="b.test")
         two.send("".join("<route xmlns='%s' from='b.test' to='a.test'><n xmlns='u:t' i='%d'/></route>" % (COMP, number) for number in range(count)))
         two.drain()  # else the kernel resets the connection, and what it still held is lost inside it
+        two.flush()
         two.close()
         with Native(name="b.test") as again:
             again.route("a.test", "<n xmlns='u:t' i='%d'/>" % count, frm="b.test")

@@ -358,6 +358,28 @@ def test_components_connect_over_tls_when_both_sides_have_a_pemfile(machine, tmp
             assert sealed.version() in ("TLSv1.2", "TLSv1.3")
 
 
+def test_an_encrypted_key_and_a_cipher_list_are_honoured(machine, tmp_path):
+    pem = pem_file(str(tmp_path), password="sesame")
+    cipher = "ECDHE-RSA-CHACHA20-POLY1305"
+    settings = "<private_key_password>sesame</private_key_password><ciphers>%s:!aNULL</ciphers>" % cipher
+    machine(pemfile=pem, tls=settings, sms=[], c2ss=[])
+
+    def agreed(ciphers):
+        with Native() as link:
+            assert b"starttls" in link.open().raw
+            link.send("<starttls xmlns='urn:ietf:params:xml:ns:xmpp-tls'/>")
+            assert link.frame().name == "proceed"
+            context = ssl.create_default_context()
+            context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+            context.maximum_version = ssl.TLSVersion.TLSv1_2
+            context.set_ciphers(ciphers)
+            return context.wrap_socket(link.socket).cipher()[0]
+
+    assert agreed("HIGH") == cipher
+    with pytest.raises((ssl.SSLError, OSError)):
+        agreed("ECDHE-RSA-AES256-GCM-SHA384")
+
+
 @pytest.mark.only("jidmesh", "jidmesh-2-shards")
 def test_a_pemfile_takes_effect_at_sighup(machine, tmp_path):
     stack = machine(sms=[], c2ss=[])

@@ -14,6 +14,7 @@
 //! | a component's link | its socket, and of both directions what is on the way: bytes read and not handled (the end of the last whole frame is a border, so the scanner begins anew there), bytes taken for writing with how much of them the kernel has, bytes that wait |
 //! | a link under TLS, or one in the middle of a comment between frames | not at all: its seat is lost, as after a cut, and comes back in its grace; what was not written waits |
 //! | a link without a seat (being authenticated) | not at all: the component tries again |
+//! | what is left of a lost component, on its way back | not at all: it is waited for, and while it is not done there is no image |
 //! | seats' queues, clients, open questions, what an sm has not answered | as they are |
 //! | users: sessions, starts that are not answered, held frames | as they are |
 //! | what a user waits for | `ended` as it is. A fence is not carried: everybody counts as touched, so whoever moves is fenced anew. A surrogate that has not been told to tell is one to start anew; when its sm answers, the old one is ended without a word |

@@ -89,7 +89,7 @@ impl Shard {
         for session in user
             .sessions
             .iter_mut()
-            .filter(|session| session.recall == Recall::Fenced)
+            .filter(|session| session.recall != Recall::Done)
         {
             session.recall = Recall::No;
         }

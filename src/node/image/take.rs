@@ -13,6 +13,22 @@ use crate::wire::scan::Scanner;
 use std::collections::HashMap;
 
 impl Shard {
+    /// What another process can't take over yet, and what is soon over: links without a seat, what is left of lost components.
+    pub fn unsettled(&self) -> usize {
+        let unseated = |link: &&Link| {
+            matches!(
+                link.stage,
+                Stage::Negotiating(_) | Stage::Unseated | Stage::Contending { .. } | Stage::Arriving | Stage::Leaving
+            )
+        };
+        self.links.iter().filter(unseated).count() + self.winding_up()
+    }
+
+    fn winding_up(&self) -> usize {
+        let recalls = self.seats.iter().filter(|(_, seat)| !seat.recalls.is_empty());
+        self.remains.len() + recalls.count()
+    }
+
     /// This shard's share of the node's image. Between shards nothing may be under way. `taken`: the chunk whose writing
     /// is not done, and how much of it is.
     ///
@@ -26,6 +42,9 @@ impl Shard {
             || self.departing.is_some();
         if under_way {
             return Err("something is under way between its shards");
+        }
+        if self.winding_up() > 0 {
+            return Err("what waited for a lost component is on its way back: try again");
         }
         let own = self.seats.iter().filter(|(_, seat)| seat.abroad.is_none());
         let mut seats: Vec<(SeatId, Seat)> = own.map(|(id, seat)| (id, seat.clone())).collect();

@@ -13,4 +13,5 @@ mod names;
 mod placement;
 mod question;
 mod relay;
+mod remains;
 mod world;

@@ -143,22 +143,24 @@ impl World {
     /// Lets time pass.
     pub(super) fn pass(&mut self, micros: Micros) {
         let until = self.now + micros;
-        loop {
-            let next = self.shards.iter().filter_map(|shard| shard.deadline()).min();
-            match next {
-                Some(at) if at <= until => {
-                    self.now = self.now.max(at);
-                    for shard in &mut self.shards {
-                        if shard.deadline().is_some_and(|at| at <= self.now) {
-                            shard.tick(self.now);
-                        }
-                    }
-                    self.settle();
-                }
-                _ => break,
+        while self.step(until) {}
+        self.now = until;
+    }
+
+    /// One turn of every shard that has something to do until then. False when none has.
+    pub(super) fn step(&mut self, until: Micros) -> bool {
+        let next = self.shards.iter().filter_map(|shard| shard.deadline()).min();
+        let Some(at) = next.filter(|at| *at <= until) else {
+            return false;
+        };
+        self.now = self.now.max(at);
+        for shard in &mut self.shards {
+            if shard.deadline().is_some_and(|at| at <= self.now) {
+                shard.tick(self.now);
             }
         }
-        self.now = until;
+        self.settle();
+        true
     }
 
     pub(super) fn counters(&self) -> Counters {

@@ -68,7 +68,7 @@ impl<B: Brain> Hub<B> {
         match step {
             Step::HoldDoor(to) => {
                 self.ops.push_back(Op::Accepting(false));
-                let _ = to.try_send(self.brain.links_unseated());
+                let _ = to.try_send(self.brain.unsettled());
             }
             Step::Rest(to) => {
                 self.stand_still();
