@@ -3,7 +3,8 @@
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory, Parser, Subcommand};
+use clap_complete::Shell;
 use jidmesh::config::{ADMIN_DEFAULT, Config, Loaded, Problem};
 use jidmesh::shell::Given;
 
@@ -28,6 +29,8 @@ enum Command {
     Check(FileArgs),
     /// Show what a running node does, or which links it lost.
     Status(StatusArgs),
+    /// Take a node out of service: its sessions end one after the other, and its users log in elsewhere.
+    Drain(DrainArgs),
     /// Say where a user is: node, sm, c2s, resources. Any node of the mesh knows.
     Where(WhereArgs),
     /// Send a probe between every two nodes of the mesh, and print the round trips; fails if one does not come back.
@@ -36,6 +39,12 @@ enum Command {
     Load(jidmesh::load::Args),
     /// Compare settings on this machine and write a tuning profile; or check a configuration against the machine.
     Tune(jidmesh::load::tune::Args),
+    /// Write man pages and shell completions below a folder, for packagers.
+    #[command(hide = true)]
+    Generate {
+        /// As /usr/share.
+        folder: PathBuf,
+    },
     /// Say what a cluster needs: memory, CPU and traffic of each node.
     Model(jidmesh::load::model::Args),
 }
@@ -85,6 +94,14 @@ struct StatusArgs {
 }
 
 #[derive(Args, Debug)]
+struct DrainArgs {
+    #[command(flatten)]
+    drain: jidmesh::operate::drain::Args,
+    #[command(flatten)]
+    node: NodeArgs,
+}
+
+#[derive(Args, Debug)]
 struct WhereArgs {
     /// The user; with a resource, that session alone.
     jid: String,
@@ -99,12 +116,20 @@ fn main() -> ExitCode {
         Some(Command::Check(args)) => check(&args),
         Some(Command::Status(args)) if args.closed => ask(args.node, jidmesh::operate::closed::main),
         Some(Command::Status(args)) => ask(args.node, jidmesh::operate::status::main),
+        Some(Command::Drain(args)) => ask(args.node, |admin, _| jidmesh::operate::drain::main(admin, &args.drain)),
         Some(Command::Where(args)) => ask(args.node, |admin, json| {
             jidmesh::operate::inquire::main_where(admin, &args.jid, json)
         }),
         Some(Command::Selftest(args)) => ask(args, jidmesh::operate::inquire::main_selftest),
         Some(Command::Load(args)) => jidmesh::load::main(args),
         Some(Command::Tune(args)) => jidmesh::load::tune::main(&args),
+        Some(Command::Generate { folder }) => match generate(&folder) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                eprintln!("jidmesh generate: {}: {error}", folder.display());
+                ExitCode::FAILURE
+            }
+        },
         Some(Command::Model(args)) => jidmesh::load::model::main(&args),
         Some(Command::Run(args)) => run(&args),
         None => run(&cli.run),
@@ -165,6 +190,23 @@ fn ask(args: NodeArgs, command: impl FnOnce(&Path, bool) -> ExitCode) -> ExitCod
         },
     };
     command(&admin.unwrap_or_else(|| PathBuf::from(ADMIN_DEFAULT)), args.json)
+}
+
+/// Man pages and completions below `folder`, where distributions have them below /usr/share.
+fn generate(folder: &Path) -> std::io::Result<()> {
+    let place = |below: &str| {
+        let place = folder.join(below);
+        std::fs::create_dir_all(&place).map(|()| place)
+    };
+    clap_mangen::generate_to(Cli::command(), place("man/man1")?)?;
+    for (shell, below) in [
+        (Shell::Bash, "bash-completion/completions"),
+        (Shell::Zsh, "zsh/vendor-completions"),
+        (Shell::Fish, "fish/vendor_completions.d"),
+    ] {
+        clap_complete::generate_to(shell, &mut Cli::command(), "jidmesh", place(below)?)?;
+    }
+    Ok(())
 }
 
 fn load(path: Option<&Path>) -> Result<Loaded, Vec<Problem>> {

@@ -612,6 +612,50 @@ fn digest_tells_meaning_and_no_more() {
 }
 
 #[test]
+fn differences_are_told_without_secrets_and_what_only_a_start_reads_is_kept() {
+    let file = |inner: &str, users: &str| {
+        let users: String = users
+            .split(' ')
+            .map(|user| format!("<user><name>{user}</name><secret>s-{user}</secret></user>"))
+            .collect();
+        let text = format!("<router>{inner}</router>");
+        let files = [
+            (MAIN, &*text),
+            ("/etc/jabberd2/router-users.xml", &*format!("<users>{users}</users>")),
+        ];
+        parse(&files).unwrap().config
+    };
+    let mesh = |peer: &str, secrets: &str| format!("<mesh><node>a.test</node>{secrets}<peer>{peer}</peer></mesh>");
+    let secret = |text: &str| format!("<secret>{text}{}</secret>", "x".repeat(32));
+    let was = file(&(mesh("b.test", &secret("one")) + "<grace>9</grace>"), "jabberd old");
+    assert!(was.differences(&was).is_empty() && was.fixed_differences(&was).is_empty());
+    let users = (0..12).map(|n| format!("u{n:02}")).collect::<Vec<_>>().join(" ");
+    let inner = mesh("c.test", &(secret("two") + &secret("one")))
+        + "<grace>5</grace><log type='stdout'><level>warning</level></log><id>other</id>\
+           <local><secret>s3cret</secret></local><metrics><ip>127.0.0.1</ip><port>1</port></metrics>";
+    let mut is = file(&inner, &format!("jabberd {users}"));
+    assert_eq!(was.fixed_differences(&is), ["<id>", "<log>", "<metrics>"]);
+    is.keep_fixed(&was);
+    assert!(was.fixed_differences(&is).is_empty());
+    assert_eq!(is.id, was.id);
+    let told = was.differences(&is);
+    let expected = [
+        "users: +u00 +u01 +u02 +u03 +u04 +u05 +u06 +u07 +u08 +u09 and 3 more",
+        "<local><secret>: added",
+        "<log><level>: Warning, was Info",
+        "<grace> (ms): 5000, was 9000",
+        "<mesh><secret>: 1 added, 0 removed; another one seals",
+        "<mesh><peer>: +c.test:5348 -b.test:5348",
+    ];
+    assert_eq!(told, expected);
+    // A mesh comes and goes with a start only.
+    let mut alone = file("", "jabberd");
+    assert!(was.fixed_differences(&alone).contains(&"<mesh>"));
+    alone.keep_fixed(&was);
+    assert_eq!(alone.mesh, was.mesh);
+}
+
+#[test]
 fn no_secret_is_shown() {
     let config = good(
         "<local><secret>top-hidden</secret></local><mesh><secret>top-hidden-mesh-word</secret></mesh><uplink><user>u</user><pass>top-hidden</pass></uplink>",

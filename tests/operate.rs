@@ -1,14 +1,14 @@
 //! Metrics page, admin socket and `status` as an operator, a scraper and a vandal meet them.
 #![allow(clippy::unwrap_used)]
 
-use jidmesh::node::cluster::{Answer, Question};
+use jidmesh::node::cluster::{Answer, DrainAsk, Question};
 use jidmesh::node::counters::Counter;
 use jidmesh::node::report::{
     ClosedReport, LaneReport, MemberReport, MeshReport, NameReport, PeerLinkReport, ProbeReport, SeatReport,
     ShardReport, UnreachedReport, WhereReport, WhereSession,
 };
 use jidmesh::operate::log::{self, LogSender, LogTarget};
-use jidmesh::operate::{ServeParams, Serving, Shards, closed, serve, status};
+use jidmesh::operate::{ServeParams, Serving, Shards, closed, drain, serve, status};
 use std::collections::HashSet;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -60,6 +60,9 @@ impl Shards for Played {
             Question::Where(_) => Answer::Nothing,
             // Not in the order of time: that is made of all shards' answers.
             Question::Closed => Answer::Closed((1..=6_000).map(|n| ended(shard, n)).collect()),
+            Question::Drain(_) if shard > 0 => Answer::Nothing,
+            Question::Drain(DrainAsk::Begin(order)) if order.to.is_some() => Answer::Drain(Err("nobody could".into())),
+            Question::Drain(_) => Answer::Drain(Ok(())),
             Question::Probe => Answer::Probes(vec![ProbeReport {
                 from: "a.test".into(),
                 from_shard: Some(shard),
@@ -537,6 +540,39 @@ fn users_are_found_and_probes_shown() {
     bed.answering.store(1, Ordering::SeqCst);
     let error = ask(r#"{"cmd":"where","jid":"u@example.net"}"#);
     assert!(error["error"].as_str().unwrap().contains("does not answer"), "{error}");
+}
+
+#[test]
+fn the_order_to_drain_is_kept_until_it_is_given_up_and_only_if_it_is_obeyed() {
+    let bed = Bed::new();
+    let kept = || drain::left_behind(&bed.socket());
+    let ask = |request: &str| talk(&bed.socket(), format!("{request}\n").as_bytes());
+    assert_eq!(kept(), Ok(None));
+    for (order, why) in [
+        (r#"{"rate_per_s":20,"to":"z"}"#, "nobody could"),
+        (r#"{"rate_per_s":0}"#, "a rate is 1 to 10000"),
+    ] {
+        let said = ask(&format!(r#"{{"cmd":"drain","order":{order}}}"#));
+        assert!(said.contains("\"ok\":false") && said.contains(why), "{said}");
+        assert_eq!(kept(), Ok(None));
+    }
+    let said = ask(r#"{"cmd":"drain","order":{"rate_per_s":7}}"#);
+    assert!(said.contains("\"ok\":true") && said.contains("--abort"), "{said}");
+    assert_eq!(kept().unwrap().unwrap().rate_per_s, 7);
+    // What cannot be understood takes no node out of service.
+    let file = drain::file(&bed.socket());
+    let order = std::fs::read(&file).unwrap();
+    for wrong in [b"{".to_vec(), b"nonsense".repeat(1_000)] {
+        std::fs::write(&file, wrong).unwrap();
+        assert!(kept().unwrap_err().contains("drain.json"));
+    }
+    std::fs::write(&file, order).unwrap();
+    assert!(ask(r#"{"cmd":"drain"}"#).contains("in service again"));
+    assert_eq!(kept(), Ok(None));
+    // A folder that is not there any more: it drains, and says what a restart would do.
+    std::fs::create_dir(file.with_extension("new")).unwrap();
+    let said = ask(r#"{"cmd":"drain","order":{"rate_per_s":7}}"#);
+    assert!(said.contains("a restart will not know of it"), "{said}");
 }
 
 #[test]

@@ -9,6 +9,7 @@ mod access;
 mod acl;
 pub mod ciphers;
 mod describe;
+mod difference;
 mod digest;
 pub mod filter;
 mod glob;

@@ -43,6 +43,8 @@ pub struct Config {
     pub pidfile: Option<PathBuf>,
     /// `<log>`.
     pub log: LogTarget,
+    /// `<log><level>`: what is less grave is not logged.
+    pub log_level: LogLevel,
     /// `<local><ip>` (repeatable) and `<port>`: where components connect.
     pub local: Vec<SocketAddr>,
     /// The users file: SASL users and their secrets.
@@ -152,6 +154,7 @@ impl Default for Config {
             id: "router".to_owned(),
             pidfile: None,
             log: LogTarget::Stdout,
+            log_level: LogLevel::default(),
             local: vec![SocketAddr::from(([0, 0, 0, 0], PORT_DEFAULT))],
             users: HashMap::new(),
             secret: None,
@@ -202,6 +205,20 @@ pub enum LogTarget {
     File(PathBuf),
     /// `<log type='stdout'>`.
     Stdout,
+}
+
+/// How grave a line must be to be logged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum LogLevel {
+    /// What is lost or refused that should not be.
+    Error,
+    /// And what the operator should look at.
+    Warning,
+    /// And what happens in a healthy life.
+    Notice,
+    /// Everything.
+    #[default]
+    Info,
 }
 
 /// `<check>`: keepalives.

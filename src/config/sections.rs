@@ -62,6 +62,7 @@ pub(super) fn router(cx: &mut Cx<'_>, root: &Node, host_name: &str) -> Router {
     cx.id.clone_from(&config.id);
     config.pidfile = cx.path_of(root, "pidfile");
     config.log = log(cx, root);
+    config.log_level = log_level(cx, root);
     let mut router = local(cx, root, config);
     let config = &mut router.config;
     if let Some(check) = cx.one(root, "check") {
@@ -81,6 +82,21 @@ pub(super) fn router(cx: &mut Cx<'_>, root: &Node, host_name: &str) -> Router {
     router
 }
 
+fn log_level(cx: &mut Cx<'_>, root: &Node) -> LogLevel {
+    let level = cx.one(root, "log").and_then(|log| cx.one(log, "level"));
+    let chosen = level.and_then(|node| {
+        let text = cx.text(node)?;
+        let levels = [
+            ("error", LogLevel::Error),
+            ("warning", LogLevel::Warning),
+            ("notice", LogLevel::Notice),
+            ("info", LogLevel::Info),
+        ];
+        cx.choice(node, &text, &levels)
+    });
+    chosen.unwrap_or_default()
+}
+
 fn log(cx: &mut Cx<'_>, root: &Node) -> LogTarget {
     let syslog = |ident: Option<String>, facility| LogTarget::Syslog {
         ident: ident.unwrap_or_else(|| "jabberd/router".to_owned()),
@@ -89,7 +105,7 @@ fn log(cx: &mut Cx<'_>, root: &Node) -> LogTarget {
     let Some(log) = cx.one(root, "log") else {
         return syslog(None, FACILITY_DEFAULT);
     };
-    cx.known(log, &["ident", "facility", "file", "debug"], &["type"]);
+    cx.known(log, &["ident", "facility", "file", "debug", "level"], &["type"]);
     let facility = cx.one(log, "facility").and_then(|node| {
         let text = cx.text(node)?;
         cx.choice(node, &text, &FACILITIES)

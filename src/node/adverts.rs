@@ -18,14 +18,14 @@ impl Shard {
         if state.is_foreign() {
             return;
         }
-        let (Some(link), own) = (state.link, state.names.clone()) else {
+        let (Some(link), own, kind) = (state.link, state.names.clone(), state.kind) else {
             return;
         };
         let names: Vec<(Box<str>, bool)> = self
             .names
             .iter()
             .map(|(key, name)| (key, !self.is_id_abroad(key, name.holders[0])))
-            .filter(|(name, _)| !own.iter().any(|own| **own == **name))
+            .filter(|(name, _)| !own.iter().any(|own| **own == **name) && !self.is_withdrawn(name, kind))
             .map(|(name, told)| (name.into(), told))
             .collect();
         self.send(link, |out| {
@@ -124,6 +124,7 @@ impl Shard {
             .iter()
             .filter(|(id, seat)| *id != from && seat.greeted && !seat.is_foreign())
             .filter(|(_, seat)| to == Listeners::All || seat.kind == SeatKind::Sm)
+            .filter(|(_, seat)| unavailable || !self.is_withdrawn(name, seat.kind))
             .map(|(id, _)| id)
             .collect();
         for listener in listeners {

@@ -65,6 +65,7 @@ counters! {
     Returned "jidmesh_returned_total" "" "Messages for a client of a lost c2s, given to the user's sm once more.";
     SessionsStarted "jidmesh_sessions_started_total" "" "Sessions that came to be.";
     SessionsEnded "jidmesh_sessions_ended_total" "" "Sessions that ended.";
+    SessionsDrained "jidmesh_sessions_drained_total" "" "Sessions ended since this node was being drained.";
     StartsRefused "jidmesh_starts_refused_total" "" "Session starts answered with an error.";
     ZombiesCleared "jidmesh_zombies_cleared_total" "" "Clients whose sm did not know them, ended.";
     GhostsCleared "jidmesh_ghosts_cleared_total" "" "Sessions whose c2s did not know them, ended.";
@@ -146,6 +147,13 @@ pub mod gauge {
     pub const MESH_MEMBERS: Gauge = (
         "jidmesh_mesh_members",
         "Other nodes of the mesh that are known, by state.",
+    );
+    /// 0 or 1.
+    pub const DRAINING: Gauge = ("jidmesh_draining", "1 while this node is being drained, or is drained.");
+    /// Sessions.
+    pub const DRAIN_LEFT: Gauge = (
+        "jidmesh_drain_left",
+        "Sessions that are still to be ended in this round of a drain.",
     );
     /// Addresses.
     pub const MESH_UNREACHED: Gauge = (

@@ -1,7 +1,7 @@
 //! What travels between the shards of one node.
 
 use super::api::DataBatch;
-use super::cluster::{Lane, MemberNews};
+use super::cluster::{DrainOrder, Lane, MemberNews};
 use crate::table::names::Multi;
 use crate::table::rows::{Clock, RowSession};
 use crate::table::users::{Marker, Session};
@@ -274,6 +274,18 @@ pub(super) enum Message {
         exits: Vec<(Box<str>, Clock)>,
         /// Sessions of its former life whose contacts were told that they are gone.
         told_away: Vec<Box<str>>,
+    },
+    /// This node drains so, or no longer; and another one does.
+    Drain {
+        order: Option<DrainOrder>,
+    },
+    DrainShare {
+        left: u64,
+    },
+    PeerDrains {
+        peer: PeerId,
+        on: bool,
+        to: Option<Box<str>>,
     },
     MarkerDone {
         serial: u64,

@@ -284,7 +284,7 @@ impl Shard {
         let turning = self.tick_turns(now);
         let asked = self.tick_asked(now);
         let exits = self.tick_exits(now) | self.tick_healing(now);
-        let inquiries = self.tick_inquiries(now);
+        let inquiries = self.tick_inquiries(now) | self.tick_drain(now);
         let peers = self.tick_peers(now);
         self.tick_uplink(now);
         if inquiries || exits || peers || links || seats || waiting || surrogates || turning || asked {
@@ -306,6 +306,7 @@ impl Shard {
         self.accept_remote = Arc::new(accept_config(&config, self.limits, true));
         self.config = config;
         self.wake_by(now);
+        self.reload_probes(now);
         self.align_aliases(now);
     }
 
@@ -329,6 +330,7 @@ impl Shard {
             starts_pending: self.waiting.len() as u64,
             held_bytes: self.held_bytes as u64,
             mesh: self.report_mesh(),
+            drain: self.report_drain(),
             uplink: self.report_uplink(),
         }
     }
@@ -442,6 +444,9 @@ impl Shard {
             Message::ExitAsked { peer, domain } => self.exit_asked(now, peer, &domain),
             Message::ExitIsAbroad { peer, domain, site } => self.post_exit_is(peer, &domain, site),
             Message::ExitTold { domain, site } => self.exit_told(now, &domain, site),
+            Message::Drain { order } => self.learn_drain(now, order),
+            Message::DrainShare { left } => self.drain_shared(from, left),
+            Message::PeerDrains { peer, on, to } => self.peer_drains(now, peer, on, to),
             Message::MarkerDone { serial } => self.marker_done(now, serial),
             Message::MarkerDoneAbroad { peer, marker } => self.post_marker_done(peer, marker),
             Message::Untold { bare, resource, hops } => self.learn_untold(now, &bare, resource, hops),

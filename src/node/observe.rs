@@ -79,7 +79,7 @@ impl Shard {
     }
 
     /// From c2s: sessions end, presence changes, and stanzas of clients whom no sm knows.
-    fn observe_client(
+    pub(super) fn observe_client(
         &mut self,
         now: Micros,
         seat: SeatId,

@@ -30,8 +30,29 @@ pub struct ShardReport {
     pub held_bytes: u64,
     /// The other nodes; `None` without `<mesh>`.
     pub mesh: Option<MeshReport>,
+    /// While this node drains.
+    pub drain: Option<DrainReport>,
     /// The stock router; `None` without `<uplink>`, and of shards other than 0.
     pub uplink: Option<UplinkReport>,
+}
+
+/// How far a drain is.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct DrainReport {
+    /// Sessions that are ended a second, by all shards together.
+    pub rate_per_s: u32,
+    /// The node that takes the users; empty: any.
+    pub to: String,
+    /// When it began, microseconds of the monotonic clock.
+    pub began_us: u64,
+    /// Sessions ended so far.
+    pub ended: u64,
+    /// Sessions still to be ended in this round.
+    pub left: u64,
+    /// Rounds after this one.
+    pub rounds_left: u32,
+    /// c2s takes no more clients.
+    pub done: bool,
 }
 
 /// The connections to the stock router that this node is attached to.

@@ -1,14 +1,16 @@
 //! The admin socket: a Unix socket for the machine's operators, one JSON object a line each way.
 //!
 //! `{"cmd":"status"}` is answered `{"ok":true,"status":{...}}`; so are `{"cmd":"where","jid":"..."}`,
-//! `{"cmd":"selftest"}` and `{"cmd":"closed"}`, in a field of their own name; anything else `{"ok":false,"error":"..."}`.
+//! `{"cmd":"selftest"}`, `{"cmd":"closed"}` and `{"cmd":"drain","order":{"rate_per_s":20}}`, in a field of their own name; anything else `{"ok":false,"error":"..."}`.
 //! Whoever may open the socket (mode 0660: owner and group) may ask.
 
 use super::accept::{self, Acceptor, Deadline};
 use super::closed::{self, ClosedLink};
+use super::drain;
 use super::gather::{NodeStatus, Reports};
 use super::inquire::{self, Selftest};
 use super::log::LogSender;
+use crate::node::cluster::DrainOrder;
 use crate::node::report::WhereReport;
 use serde::{Deserialize, Serialize};
 use std::fs;
@@ -44,6 +46,12 @@ pub enum Request {
     Selftest,
     /// Which links ended lately, and why?
     Closed,
+    /// Go out of service so; without an order, come back.
+    Drain {
+        /// How.
+        #[serde(default)]
+        order: Option<DrainOrder>,
+    },
     /// Give everything to this process, and end.
     Takeover(TakeOver),
 }
@@ -72,6 +80,8 @@ struct Answer<'a> {
     selftest: Option<Selftest>,
     #[serde(skip_serializing_if = "Option::is_none")]
     closed: Option<Vec<ClosedLink>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    drain: Option<String>,
 }
 
 pub(super) fn start(path: &Path, reports: Arc<Reports>, log: LogSender) -> io::Result<(Acceptor, SocketFile)> {
@@ -224,6 +234,14 @@ fn answer(line: &[u8], reports: &Reports) -> Vec<u8> {
             ..Answer::default()
         }),
         Ok(Request::Takeover(_)) => refusal("a take-over is the first line of its connection".into()),
+        Ok(Request::Drain { order }) => match drain::order(reports, order) {
+            Ok(said) => encode(&Answer {
+                ok: true,
+                drain: Some(said),
+                ..Answer::default()
+            }),
+            Err(why) => refusal(why),
+        },
         Ok(Request::Closed) => encode(&Answer {
             ok: true,
             closed: Some(closed::closed(reports)),

@@ -5,7 +5,7 @@ use super::log::LogSender;
 use super::{ServeParams, Source, metrics};
 use crate::node::cluster::{ANSWER_US, Answer, Question};
 use crate::node::counters::{Counter, Counters};
-use crate::node::report::{MeshReport, NameReport, SeatReport, ShardReport, UplinkReport};
+use crate::node::report::{DrainReport, MeshReport, NameReport, SeatReport, ShardReport, UplinkReport};
 use serde::Serialize;
 use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -71,6 +71,11 @@ impl Reports {
         self.params().started.elapsed()
     }
 
+    /// Where the admin socket is.
+    pub(super) fn admin(&self) -> Option<std::path::PathBuf> {
+        self.params().admin.clone()
+    }
+
     /// Asks the shards something else than their reports.
     pub fn ask(&self, question: &Question) -> Vec<Answer> {
         self.source.ask(
@@ -82,6 +87,11 @@ impl Reports {
     /// Another process asks for everything.
     pub(super) fn hand_over(&self, stream: UnixStream, ask: &TakeOver) {
         self.source.hand_over(stream, ask);
+    }
+
+    /// What was known is out of date: an order changed it.
+    pub(super) fn forget(&self) {
+        *self.cache.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 
     /// The node as it is now, or was [`CACHE_MS`] ago. Whoever comes while the shards are asked waits for the same answer.
@@ -147,6 +157,8 @@ pub struct NodeStatus {
     pub held_bytes: u64,
     /// The other nodes; `None` without `<mesh>`.
     pub mesh: Option<MeshReport>,
+    /// While it drains, or is drained.
+    pub drain: Option<DrainReport>,
     /// The stock router; `None` without `<uplink>`.
     pub uplink: Option<UplinkReport>,
     /// Log lines and message log entries lost, because the log could not be written fast enough or at all.
@@ -205,6 +217,7 @@ fn merge(params: &ServeParams, mut reports: Vec<ShardReport>, log_lost: u64) -> 
             + uplink.as_ref().map_or(0, |uplink| uplink.queue_bytes),
         held_bytes: sum(|r| r.held_bytes),
         mesh,
+        drain: merge_drain(&reports),
         uplink,
         log_lost,
         counters: Counter::ALL.iter().map(|&c| value(c, &counters)).collect(),
@@ -236,6 +249,19 @@ fn merge_mesh(reports: &[ShardReport]) -> Option<MeshReport> {
     Some(mesh)
 }
 
+/// Each shard ends the sessions whose clients it knows.
+fn merge_drain(reports: &[ShardReport]) -> Option<DrainReport> {
+    let mut parts = reports.iter().filter_map(|report| report.drain.as_ref());
+    let mut drain = parts.next()?.clone();
+    for part in parts {
+        drain.ended += part.ended;
+        drain.left += part.left;
+        drain.rounds_left = drain.rounds_left.max(part.rounds_left);
+        drain.done &= part.done;
+    }
+    Some(drain)
+}
+
 fn value(counter: Counter, counters: &Counters) -> CounterValue {
     let (name, labels, help) = counter.describe();
     CounterValue {
@@ -258,6 +284,9 @@ fn not_ready(status: &NodeStatus) -> Vec<String> {
     if status.syncing {
         reasons.push(SYNCING.to_owned());
     }
+    if let Some(drain) = &status.drain {
+        reasons.push(if drain.done { "drained" } else { "draining" }.to_owned());
+    }
     reasons
 }
 
@@ -270,6 +299,12 @@ fn health(status: &NodeStatus) -> String {
     }
     if status.syncing {
         worries.push(SYNCING.to_owned());
+    }
+    if let Some(drain) = &status.drain {
+        worries.push(match drain.done {
+            true => "drained: out of service".to_owned(),
+            false => format!("draining: {} sessions to end in this round", drain.left),
+        });
     }
     if let Some(mesh) = &status.mesh {
         worries.extend(mesh_worries(mesh));

@@ -7,11 +7,11 @@ mod format;
 mod sink;
 mod writer;
 
-use crate::node::api::LogLine;
+use crate::node::api::{Level, LogLine};
 use crossbeam_channel::{Sender, TrySendError};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime};
 
 /// Entries that wait for the writer.
@@ -74,12 +74,25 @@ pub fn start(target: LogTarget, ident: &str) -> LogSender {
 }
 
 /// What senders and writer share.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Shared {
     /// Entries that were dropped, ever: by a full queue or a full backlog.
     lost: AtomicU64,
     queued_bytes: AtomicUsize,
     reopen: AtomicBool,
+    /// The least grave level that is logged: a [`Level`] as a number.
+    level: AtomicU8,
+}
+
+impl Default for Shared {
+    fn default() -> Shared {
+        Shared {
+            lost: AtomicU64::default(),
+            queued_bytes: AtomicUsize::default(),
+            reopen: AtomicBool::default(),
+            level: AtomicU8::new(Level::Info as u8),
+        }
+    }
 }
 
 /// An entry for the writer.
@@ -114,7 +127,14 @@ pub struct LogSender {
 impl LogSender {
     /// Logs a line. Never blocks: when the queue is full, the line is counted as lost.
     pub fn send(&self, line: LogLine) {
-        self.push(Entry::Line(SystemTime::now(), line));
+        if line.level as u8 <= self.shared.level.load(Ordering::Relaxed) {
+            self.push(Entry::Line(SystemTime::now(), line));
+        }
+    }
+
+    /// From now on, what is less grave than `level` is not logged.
+    pub fn set_level(&self, level: Level) {
+        self.shared.level.store(level as u8, Ordering::Relaxed);
     }
 
     /// Appends `bytes` to a file of the operator's (message log, filter dump). Never blocks, like [`LogSender::send`].

@@ -191,6 +191,9 @@ pub fn page(status: &NodeStatus) -> String {
     if let Some(mesh) = &status.mesh {
         page.mesh(mesh);
     }
+    page.one(gauge::DRAINING, "gauge", "", status.drain.is_some().into());
+    let left = status.drain.as_ref().map_or(0, |drain| drain.left);
+    page.one(gauge::DRAIN_LEFT, "gauge", "", left);
     if let Some(uplink) = &status.uplink {
         let (name, help) = gauge::UPLINK_LINES;
         page.head(name, help, "gauge");

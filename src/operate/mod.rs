@@ -9,6 +9,7 @@ mod accept;
 pub mod admin;
 mod client;
 pub mod closed;
+pub mod drain;
 mod gather;
 pub mod inquire;
 pub mod log;

@@ -65,8 +65,21 @@ struct View {
     queue_bytes: u64,
     held_bytes: u64,
     mesh: Option<mesh::Mesh>,
+    drain: Option<Drain>,
     uplink: Option<Uplink>,
     counters: Vec<Counter>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct Drain {
+    rate_per_s: u32,
+    to: String,
+    began_us: u64,
+    ended: u64,
+    left: u64,
+    rounds_left: u32,
+    done: bool,
 }
 
 #[derive(Deserialize, Default)]

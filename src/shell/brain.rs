@@ -2,6 +2,7 @@
 //! shell's own tests can put a small relay in its place.
 
 use crate::config::Config;
+use crate::mesh::conn::Local;
 use crate::node::api::{Action, CloseCause, DataBatch, LinkId, Micros, ShardId};
 use crate::node::cluster::Question;
 use crate::node::image::{Former, Image, Share};
@@ -44,6 +45,8 @@ pub trait Brain: 'static {
     fn tick(&mut self, now: Micros);
     fn deadline(&self) -> Option<Micros>;
     fn reload(&mut self, now: Micros, config: Arc<Config>);
+    /// A brain that has no peers has no use for it.
+    fn renew_local(&mut self, _local: &Arc<Local>) {}
     fn shutdown(&mut self, now: Micros);
     fn report(&self) -> ShardReport;
     /// A brain without an image has nothing to hand over.
@@ -116,6 +119,9 @@ impl Brain for Shard {
     }
     fn reload(&mut self, now: Micros, config: Arc<Config>) {
         Shard::reload(self, now, config);
+    }
+    fn renew_local(&mut self, local: &Arc<Local>) {
+        Shard::renew_local(self, local);
     }
     fn shutdown(&mut self, now: Micros) {
         Shard::shutdown(self, now);

@@ -4,6 +4,7 @@ use super::dial::Outcome;
 use super::sys::Doorbell;
 use super::takeover::Step;
 use crate::config::Config;
+use crate::mesh::conn::Local;
 use crate::node::api::LinkId;
 use crate::node::cluster::{Answer, Question};
 use crate::node::report::ShardReport;
@@ -21,7 +22,7 @@ pub(crate) enum Command {
     /// An operator's question; the answer's way back.
     Ask(Question, Sender<Answer>),
     /// Use this configuration from now on.
-    Reload(Arc<Config>, Option<Arc<rustls::ServerConfig>>),
+    Reload(Arc<Config>, Option<Arc<rustls::ServerConfig>>, Option<Arc<Local>>),
     /// What became of the dial for this link.
     Dialed(LinkId, Outcome),
     /// A step of a take-over.
@@ -113,10 +114,10 @@ impl Control {
         answers
     }
 
-    /// Gives every shard a new configuration, and the certificate for links to come.
-    pub fn reload(&self, config: &Arc<Config>, tls: Option<&Arc<rustls::ServerConfig>>) {
+    /// Gives every shard a new configuration, and certificate and identity in the mesh for links to come.
+    pub fn reload(&self, config: &Arc<Config>, tls: Option<&Arc<rustls::ServerConfig>>, local: Option<&Arc<Local>>) {
         for port in self.ports.iter() {
-            port.send(Command::Reload(Arc::clone(config), tls.cloned()));
+            port.send(Command::Reload(Arc::clone(config), tls.cloned(), local.cloned()));
         }
     }
 

@@ -209,9 +209,12 @@ impl<B: Brain> Hub<B> {
                     self.brain.inquire(self.now, self.tickets, question);
                     self.act();
                 }
-                Command::Reload(config, tls) => {
+                Command::Reload(config, tls, local) => {
                     self.context.tls = tls;
                     self.door.reload(&config.io);
+                    if let Some(local) = local {
+                        self.brain.renew_local(&local);
+                    }
                     self.brain.reload(self.now, config);
                     self.act();
                 }

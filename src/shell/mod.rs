@@ -29,6 +29,7 @@ mod input;
 mod journal;
 mod lanes;
 mod link;
+mod notify;
 mod output;
 mod pace;
 mod pump;

@@ -1,16 +1,17 @@
 //! The process: from a configuration to an exit code.
 
+use super::control::Control;
 use super::driver::Entrance;
 use super::journal::{Journal, line};
 use super::start::{Running, Setup, start};
 use super::sys::Signals;
 use super::takeover::{self, Giver, Taken};
-use super::{checks, cpus, tls};
-use crate::config::{ADMIN_DEFAULT, Config, LogTarget, Mesh, Problem, Severity};
+use super::{checks, cpus, notify, tls};
+use crate::config::{ADMIN_DEFAULT, Config, LogLevel, LogTarget, Mesh, Problem, Severity};
 use crate::mesh::conn::Local;
 use crate::node::Shard;
 use crate::node::api::{Level, LogLine, ShardId};
-use crate::node::cluster::{Answer, Question, policies};
+use crate::node::cluster::{Answer, DrainAsk, Question, policies};
 use crate::node::report::ShardReport;
 use crate::operate::admin::TakeOver;
 use crate::operate::log::{self, LogSender};
@@ -25,6 +26,10 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// How long the last lines may take on their way to the log.
 const LOG_FLUSH: Duration = Duration::from_millis(300);
+/// How long the shards may take to hear that their node drains.
+const DRAIN_ANSWER: Duration = Duration::from_secs(1);
+/// How long the shards may take to say whether they are ready.
+const READY_ANSWER: Duration = Duration::from_millis(200);
 /// How often the main thread looks whether all shards still run, seconds.
 const WATCH_S: i64 = 1;
 
@@ -75,6 +80,7 @@ pub fn run(config: Config, given: Given) -> ExitCode {
     // Before any thread: they inherit that the signals are for this one.
     let signals = Signals::block();
     let log = log::start(log_target(&config), "jidmesh");
+    log.set_level(log_level(&config));
     if config.log != LogTarget::Stdout {
         given.warnings.iter().for_each(|warning| log.send(problem("", warning)));
     }
@@ -100,6 +106,15 @@ fn problem(what: &str, problem: &Problem) -> LogLine {
     line(level, format!("{what}{}", problem.plain()))
 }
 
+fn log_level(config: &Config) -> Level {
+    match config.log_level {
+        LogLevel::Error => Level::Error,
+        LogLevel::Warning => Level::Warning,
+        LogLevel::Notice => Level::Notice,
+        LogLevel::Info => Level::Info,
+    }
+}
+
 fn log_target(config: &Config) -> log::LogTarget {
     match &config.log {
         LogTarget::Syslog { ident, facility } => {
@@ -118,6 +133,11 @@ fn log_target(config: &Config) -> log::LogTarget {
 struct Process {
     /// What the process was started with: some settings stay in force until the next start.
     initial: Arc<Config>,
+    /// What is in force.
+    config: Arc<Config>,
+    /// This life of the node, with `<mesh>`.
+    incarnation: Option<u64>,
+    shards: u16,
     path: Option<PathBuf>,
     log: LogSender,
     running: Running,
@@ -151,6 +171,7 @@ impl Process {
         let mut seed = [0u8; 32];
         getrandom::fill(&mut seed).map_err(|error| format!("no random numbers: {error}"))?;
         let mesh = config.mesh.as_ref().map(identity).transpose()?;
+        let incarnation = mesh.as_ref().map(|(local, _)| local.hello.incarnation);
         let config = Arc::new(config);
         let setup = Setup {
             shards,
@@ -188,6 +209,7 @@ impl Process {
             None => running,
         };
         let pidfile = config.pidfile.clone().and_then(|path| PidFile::write(path, &log));
+        go_on_draining(&admin, &running.control(), &log);
         let source: Source = Arc::clone(&giver) as Source;
         let serving = serve_operator(&config, admin, shards, started, source, &log);
         let (local, max_fds) = (listed(&config.local), config.io.max_fds);
@@ -201,7 +223,10 @@ impl Process {
             ));
         }
         Ok(Process {
-            initial: config,
+            initial: Arc::clone(&config),
+            config,
+            incarnation,
+            shards,
             path: given.path,
             log,
             running,
@@ -212,8 +237,13 @@ impl Process {
     }
 
     /// Until a signal ends it.
-    fn serve(self, signals: &Signals) -> ExitCode {
+    fn serve(mut self, signals: &Signals) -> ExitCode {
+        let mut ready = false;
         loop {
+            if !ready && self.lets_components_in() {
+                ready = true;
+                notify::ready();
+            }
             let signal = signals.wait(WATCH_S);
             let ends = matches!(signal, Some(libc::SIGTERM | libc::SIGINT));
             if self.giver.is_given_at_last(ends) {
@@ -233,8 +263,15 @@ impl Process {
                 }
             }
         }
+        notify::stopping();
         self.log.send(line(Level::Notice, "shutting down"));
         self.stop()
+    }
+
+    /// Every shard runs, and the other nodes have told what they have.
+    fn lets_components_in(&self) -> bool {
+        let reports = self.running.control().reports(READY_ANSWER);
+        reports.len() == usize::from(self.shards) && !reports.iter().any(|report| report.syncing)
     }
 
     fn stop(self) -> ExitCode {
@@ -248,7 +285,7 @@ impl Process {
     }
 
     /// Reads the configuration again. With an error nothing changes, except that the log is opened anew.
-    fn reload(&self) {
+    fn reload(&mut self) {
         self.log.reopen();
         let Some(path) = self.path.clone() else {
             return self.log.send(line(
@@ -261,16 +298,7 @@ impl Process {
                 for warning in warnings {
                     self.log.send(problem("", &warning));
                 }
-                let later = fixed_at_start(&self.initial, &config);
-                if !later.is_empty() {
-                    let text = format!(
-                        "reload: what changed in {} takes effect at the next start",
-                        later.join(", ")
-                    );
-                    self.log.send(line(Level::Warning, text));
-                }
-                self.serving.set_config_digest(config.digest());
-                self.running.control().reload(&Arc::new(config), tls.as_ref());
+                self.apply(config, tls.as_ref());
                 self.log
                     .send(line(Level::Notice, format!("reloaded {}", path.display())));
             }
@@ -282,24 +310,33 @@ impl Process {
             }
         }
     }
-}
 
-/// The sections that differ and that only a start reads.
-fn fixed_at_start(initial: &Config, now: &Config) -> Vec<&'static str> {
-    let mesh = |config: &Config| config.mesh.as_ref().map(|mesh| (mesh.node.clone(), mesh.local.clone()));
-    [
-        ("<id>", initial.id != now.id),
-        ("<local><ip> and <port>", initial.local != now.local),
-        ("<mesh><node> and <local>", mesh(initial) != mesh(now)),
-        ("<pidfile>", initial.pidfile != now.pidfile),
-        ("<log>", initial.log != now.log),
-        ("<admin>", initial.admin != now.admin),
-        ("<metrics>", initial.metrics != now.metrics),
-        ("<tuning>", initial.tuning != now.tuning),
-    ]
-    .into_iter()
-    .filter_map(|(section, differs)| differs.then_some(section))
-    .collect()
+    /// Puts a good configuration in force, and says what that changes and what has to wait.
+    fn apply(&mut self, mut config: Config, tls: Option<&Arc<rustls::ServerConfig>>) {
+        self.serving.set_config_digest(config.digest());
+        let later = self.initial.fixed_differences(&config);
+        config.keep_fixed(&self.initial);
+        self.log.set_level(log_level(&config));
+        for change in self.config.differences(&config) {
+            self.log.send(line(Level::Notice, format!("reload: {change}")));
+        }
+        if !later.is_empty() {
+            let text = format!(
+                "reload: what changed in {} takes effect at the next start",
+                later.join(", ")
+            );
+            self.log.send(line(Level::Warning, text));
+        }
+        // Refused only at the start: the rings that lock memory exist by now.
+        for warning in checks::limits(self.shards, checks::needed(&config, self.shards)).unwrap_or_default() {
+            self.log.send(line(Level::Warning, warning));
+        }
+        // Takes some milliseconds, and nobody waits for this thread.
+        let local = config.mesh.as_ref().zip(self.incarnation);
+        let local = local.map(|(mesh, incarnation)| Arc::new(Local::new(mesh, incarnation, policies(mesh))));
+        self.config = Arc::new(config);
+        self.running.control().reload(&self.config, tls, local.as_ref());
+    }
 }
 
 type Reread = (Config, Vec<Problem>, Option<Arc<rustls::ServerConfig>>);
@@ -309,6 +346,15 @@ fn read_again(path: &Path) -> Result<Reread, Vec<Problem>> {
     let tls = tls::server(&loaded.config);
     let tls = tls.map_err(|why| vec![Problem::error(path, 0, why)])?;
     Ok((loaded.config, loaded.warnings, tls))
+}
+
+/// A drain that the former process had begun goes on.
+fn go_on_draining(admin: &Path, control: &Control, log: &LogSender) {
+    match operate::drain::left_behind(admin) {
+        Ok(None) => {}
+        Ok(Some(order)) => drop(control.ask(&Question::Drain(DrainAsk::Resume(order)), DRAIN_ANSWER)),
+        Err(why) => log.send(line(Level::Warning, why)),
+    }
 }
 
 fn serve_operator(

@@ -323,12 +323,27 @@ def test_sighup_with_a_good_file_with_a_bad_one_and_what_waits_for_the_next_star
         write_router(folder, "<grace>5</grace><metrics><ip>127.0.0.1</ip><port>9347</port></metrics>")
         router.signal(1)
         assert logged(log, "[notice] reloaded " + path)
+        assert logged(log, "[notice] reload: <grace> (ms): 5000, was 9000")
         assert logged(log, "[warning] reload: what changed in <metrics> takes effect at the next start")
         after = command("check", "-c", path)[1].splitlines()[-1].split()[-1]
         assert after != digest
         bed.wait_for("status shows the digest in force", lambda: status("-c", path)["config_digest"] == after)
         component.route("x.test", frm="x.test")
         assert component.next_route().get("to") == "x.test", "its link was not touched"
+        now = text_of(path)
+        with open(path, "w", encoding="utf-8") as file:
+            file.write(now.replace("</log>", "<level>warning</level></log>"))
+        router.signal(1)
+        bed.wait_for("it was read", lambda: "next start" in text_of(log).splitlines()[-1])
+        with Native(name="quiet.test"):
+            pass
+        with pytest.raises(AssertionError):
+            Native(password="wrong", name="loud.test")
+        assert logged(log, "[warning]", "authentication failed") and "quiet.test" not in text_of(log)
+        with open(path, "w", encoding="utf-8") as file:
+            file.write(now)
+        router.signal(1)
+        assert logged(log, "[notice] reload: <log><level>: Info, was Warning")
     assert router.stop() == 0
     router = processes.jidmesh("run", "-c", path)
     bed.wait_for("metrics are served", lambda: bed.listens("127.0.0.1", 9347))

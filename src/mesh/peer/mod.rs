@@ -134,6 +134,11 @@ impl Peer {
         self.core.wants_relay(dial)
     }
 
+    /// Secrets and policies of this node were changed: connections to come are made with them.
+    pub fn renew_local(&mut self, local: &Arc<Local>) {
+        self.core.local = Arc::clone(local);
+    }
+
     /// A dial failed.
     pub fn dial_failed(&mut self, now: Micros, dial: DialId, failure: &DialFailure) {
         self.core.dial_failed(now, dial, failure);

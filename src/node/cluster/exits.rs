@@ -176,11 +176,11 @@ impl Shard {
                 Some(peer) => Some(peer),
                 None => return self.known_exit(now, domain),
             };
-            if self.s2s_of(site).is_some() {
+            if self.s2s_of(site).is_some() && !self.exit_drains(site) {
                 return Some(site);
             }
         }
-        if mesh.exits == ExitPolicy::Nearest && self.names.default_route().is_some() {
+        if mesh.exits == ExitPolicy::Nearest && self.names.default_route().is_some() && !self.exit_drains(None) {
             return Some(None);
         }
         self.known_exit(now, domain)
@@ -194,7 +194,12 @@ impl Shard {
         Some(site)
     }
 
-    /// The node that gives a domain's exit out: of those that have an s2s. `None`: nobody has one.
+    fn exit_drains(&self, site: Site) -> bool {
+        self.cluster.as_ref().is_some_and(|cluster| cluster.drains(site))
+    }
+
+    /// The node that gives a domain's exit out: of those that have an s2s, and are in service if any is. `None`: nobody
+    /// has one.
     fn exit_owner(&self, domain: &str) -> Option<Site> {
         let cluster = self.cluster.as_ref()?;
         let own = self.names.default_route().map(|_| (None, &*cluster.own));
@@ -205,7 +210,10 @@ impl Shard {
         });
         own.into_iter()
             .chain(others)
-            .max_by_key(|(_, node)| (jid::rendezvous_weight(&cluster.key, domain, node), *node))
+            .max_by_key(|(site, node)| {
+                let weight = jid::rendezvous_weight(&cluster.key, domain, node);
+                (!cluster.drains(*site), weight, *node)
+            })
             .map(|(site, _)| site)
     }
 
@@ -253,7 +261,7 @@ impl Shard {
     pub(in crate::node) fn exit_asked(&mut self, now: Micros, peer: PeerId, domain: &str) {
         let site = match self.known_exit(now, domain) {
             Some(site) => site,
-            None if self.s2s_of(Some(peer)).is_some() => {
+            None if self.s2s_of(Some(peer)).is_some() && !self.exit_drains(Some(peer)) => {
                 let Some(cluster) = &mut self.cluster else { return };
                 let clock = cluster.stamp(now);
                 let exit = Exit {
@@ -275,8 +283,12 @@ impl Shard {
 
     /// The answer of a domain's owner. `site`: `None` is this node.
     pub(in crate::node) fn exit_told(&mut self, now: Micros, domain: &str, site: Site) {
-        if site.is_some() && self.s2s_of(site).is_none() {
-            // The owner does not know yet that this one is gone: it is asked again in a while.
+        let outdated = match site {
+            Some(_) => self.s2s_of(site).is_none(),
+            None => self.exit_drains(None) && self.exit_owner(domain).is_some_and(|owner| owner.is_some()),
+        };
+        if outdated {
+            // The owner does not know yet that this one is gone, or drains: it is asked again in a while.
             return;
         }
         let known = self.known_exit(now, domain).is_some();

@@ -4,6 +4,7 @@
 //! data lane, from home to shard, and back. This node answers itself by the same ways. Their contents are JSON: seldom,
 //! small, read by programs in the end, and a reader skips what it does not know.
 
+use super::drain::DrainAsk;
 use super::message::Packet;
 use super::{Lane, Place};
 use crate::jid;
@@ -25,6 +26,8 @@ pub enum Question {
     Probe,
     /// Which links ended lately?
     Closed,
+    /// Go out of service, or come back. Shard 0 answers, and tells the others.
+    Drain(DrainAsk),
 }
 
 /// What a shard answers. Every question is answered, within [`ANSWER_US`].
@@ -38,6 +41,8 @@ pub enum Answer {
     Probes(Vec<ProbeReport>),
     /// Ended links, oldest first.
     Closed(Vec<Arc<ClosedReport>>),
+    /// It begins, or why not.
+    Drain(Result<(), String>),
 }
 
 /// A question is answered after so long with what is known by then, microseconds.
@@ -129,6 +134,11 @@ impl Shard {
             Question::Where(bare) if self.owner(&bare) == self.id => self.ask_where(now, asker, &bare),
             Question::Where(_) => self.answer(now, asker, Answer::Nothing),
             Question::Probe => self.probe(now, asker, self.id == 0),
+            Question::Drain(ask) if self.id == 0 => {
+                let verdict = self.judge_drain(now, ask);
+                self.answer(now, asker, Answer::Drain(verdict));
+            }
+            Question::Drain(_) => self.answer(now, asker, Answer::Nothing),
             Question::Closed => self.answer(now, asker, Answer::Closed(self.closed_links.all())),
         }
     }

@@ -104,6 +104,15 @@ impl Shard {
         self
     }
 
+    /// Secrets and policies of this node were changed: connections to come are made with them, those that stand stay.
+    pub fn renew_local(&mut self, local: &Arc<Local>) {
+        let Some(links) = self.links() else { return };
+        links.local = Arc::clone(local);
+        for transport in links.transports.values_mut() {
+            transport.renew_local(local);
+        }
+    }
+
     pub(super) fn links(&mut self) -> Option<&mut Links> {
         self.cluster.as_mut()?.links.as_mut()
     }

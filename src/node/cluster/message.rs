@@ -45,6 +45,9 @@ pub(super) enum Note<'a> {
     ExitGone { domain: &'a str, clock: Clock },
     /// The contacts of this session of the receiver's former life were told that it is gone.
     ToldAway { full: &'a str },
+    /// The sender goes out of service, or is back: it is given nothing new. `to`: the node that shall take its users;
+    /// empty: any.
+    Draining { on: bool, to: &'a str },
     /// Everything that the sender had to tell at first has been told.
     Synced,
 }
@@ -112,6 +115,7 @@ const SYNCED: u8 = 10;
 const EXIT: u8 = 11;
 const EXIT_GONE: u8 = 12;
 const TOLD_AWAY: u8 = 13;
+const DRAINING: u8 = 14;
 const TO_SEAT: u8 = 64;
 const TO_USER: u8 = 65;
 const BOUNCE: u8 = 66;
@@ -189,6 +193,10 @@ impl<'a> Note<'a> {
                 out.push(TOLD_AWAY);
                 text(out, full);
             }
+            Note::Draining { on, to } => {
+                out.extend_from_slice(&[DRAINING, u8::from(*on)]);
+                text(out, to);
+            }
             Note::Synced => out.push(SYNCED),
         }
     }
@@ -246,6 +254,10 @@ impl<'a> Note<'a> {
                 clock: Clock(from.number()?),
             },
             TOLD_AWAY => Note::ToldAway { full: from.text()? },
+            DRAINING => Note::Draining {
+                on: from.byte()? != 0,
+                to: from.text()?,
+            },
             SYNCED => Note::Synced,
             _ => return None,
         })

@@ -22,6 +22,7 @@
 
 mod alone;
 mod dawn;
+mod drain;
 mod exits;
 mod healing;
 mod inquiry;
@@ -42,6 +43,7 @@ mod strangers;
 mod transports;
 mod turn;
 
+pub use drain::{DRAIN_RATE_MAX, DrainAsk, DrainOrder};
 pub(super) use inquiry::Inquiries;
 pub use inquiry::{ANSWER_US, Answer, Question, where_key};
 pub(super) use links::Dialling;
@@ -114,6 +116,8 @@ pub(super) struct Cluster {
     healing: healing::Healing,
     links: Option<links::Links>,
     dawn: Option<dawn::Dawn>,
+    own_draining: drain::Draining,
+    drain: Option<drain::Drain>,
     alone: alone::Alone,
 }
 
@@ -154,6 +158,8 @@ impl Cluster {
             healing: healing::Healing::default(),
             links: None,
             dawn: None,
+            own_draining: drain::Draining::default(),
+            drain: None,
             alone: alone::Alone::default(),
         }
     }
@@ -221,29 +227,38 @@ impl Shard {
     /// The node that decides about a user whom nobody serves: of those that have an sm for his domain, the one that the
     /// cluster's hash prefers. Without any it is this one, which then says so to the sender.
     pub(super) fn directory_owner(&self, bare: &str) -> Place {
-        self.owner_among(bare, |_, _| true).unwrap_or(Place::Here)
+        let cluster = self.cluster.as_ref();
+        let serves = |site| !cluster.is_some_and(|cluster| cluster.drains(site));
+        self.owner_among(bare, |_, _| true, serves).unwrap_or(Place::Here)
     }
 
     /// Who owned a user a while ago, if that was another node than now: what it gave its sm for him may not be done.
     fn former_owner(&self, now: Micros, bare: &str) -> Option<PeerId> {
         let cluster = self.cluster.as_ref()?;
         let then_ms = (cluster.origin_ms + now / 1_000).saturating_sub(SUCCESSION_US / 1_000);
-        let former = self.owner_among(bare, |peer, holder| {
+        let served = |site| !cluster.drained(site, now);
+        let counts = |peer: Option<PeerId>, holder| {
             let bound_at = self.names.bound_at(placement::domain_of(bare), holder);
             let ready_since = peer.map_or(0, |peer| cluster.peer(peer).map_or(now, |view| view.ready_since));
             let known = peer.is_none() || ready_since + SUCCESSION_US <= now;
             known && bound_at >> Clock::COUNTER_BITS <= then_ms
-        });
-        match former {
+        };
+        match self.owner_among(bare, counts, served) {
             Some(Place::At(peer)) => Some(peer),
             _ => None,
         }
     }
 
-    fn owner_among(&self, bare: &str, counts: impl Fn(Option<PeerId>, SeatId) -> bool) -> Option<Place> {
+    /// Of the holders that count, the node that the hash prefers: of those in service, if there are any.
+    fn owner_among(
+        &self,
+        bare: &str,
+        counts: impl Fn(Option<PeerId>, SeatId) -> bool,
+        serves: impl Fn(Site) -> bool,
+    ) -> Option<Place> {
         let cluster = self.cluster.as_ref()?;
         let (_, name) = self.names.get(placement::domain_of(bare))?;
-        let mut best: Option<(u64, Place)> = None;
+        let mut best: Option<((bool, u64), Place)> = None;
         let mut last = None;
         for holder in &name.holders {
             let Some(peer) = self.names.seat(*holder).map(|view| view.peer) else {
@@ -257,7 +272,7 @@ impl Shard {
                 continue;
             }
             let node = peer.map_or(&*cluster.own, |peer| cluster.name_of(peer));
-            let weight = jid::rendezvous_weight(&cluster.key, bare, node);
+            let weight = (serves(peer), jid::rendezvous_weight(&cluster.key, bare, node));
             if best.is_none_or(|(top, _)| weight > top) {
                 best = Some((weight, peer.map_or(Place::Here, Place::At)));
             }
@@ -265,7 +280,7 @@ impl Shard {
         best.map(|(_, place)| place)
     }
 
-    /// The nodes that have a living sm for a domain, this one first: (node, name).
+    /// The nodes that have a living sm for a domain, this one first: (node, name). Those that drain only if all do.
     pub(super) fn sites(&self, domain: &str) -> Vec<(Site, Box<str>)> {
         let (Some(cluster), Some((_, name))) = (&self.cluster, self.names.get(domain)) else {
             return Vec::new();
@@ -283,6 +298,9 @@ impl Shard {
             if !sites.iter().any(|(other, _)| *other == site) {
                 sites.push((site, node.into()));
             }
+        }
+        if sites.iter().any(|(site, _)| !cluster.drains(*site)) {
+            sites.retain(|(site, _)| !cluster.drains(*site));
         }
         sites
     }

@@ -1,5 +1,6 @@
 //! Peers: known, joining, ready, gone.
 
+use super::drain::Draining;
 use super::message::{Note, Packet};
 use super::seats::strip_node;
 use super::{Lane, Place};
@@ -18,6 +19,7 @@ pub(super) struct PeerView {
     pub(super) state: PeerState,
     /// When it began to take part in ownership.
     pub(super) ready_since: Micros,
+    pub(super) draining: Draining,
 }
 
 impl PeerView {
@@ -62,6 +64,7 @@ impl Shard {
             name,
             state: PeerState::Gone,
             ready_since: 0,
+            draining: Draining::default(),
         });
     }
 
@@ -84,6 +87,7 @@ impl Shard {
             },
         );
         self.tell_seats(peer);
+        self.tell_of_drain(peer);
         let reborn = self.is_reborn(peer);
         self.tell_all(now, &Message::WantRows { peer, reborn });
     }
@@ -148,6 +152,9 @@ impl Shard {
         if before == PeerState::Joining && state == PeerState::Ready {
             view.ready_since = now;
         }
+        if state == PeerState::Gone {
+            view.draining = Draining::default();
+        }
         cluster.ready = cluster.peers.iter().filter(|view| view.is_ready()).count();
         match state {
             PeerState::Leaving => cluster.leaving.extend(cluster.rows.drain_peer(peer)),
@@ -204,6 +211,10 @@ impl Shard {
                     taken,
                 };
                 self.tell(now, self.exit_shard(domain), message);
+            }
+            Note::Draining { on, to } => {
+                let to = (!to.is_empty()).then(|| to.into());
+                self.tell_all(now, &Message::PeerDrains { peer, on, to });
             }
             Note::ToldAway { full } => self.was_told_away(now, full),
             Note::Synced => {

@@ -28,6 +28,8 @@ pub(super) struct Probe {
     failed: bool,
     /// What the last dial came to.
     why: Box<str>,
+    /// The configuration names it no more.
+    dropped: bool,
 }
 
 impl Probe {
@@ -40,27 +42,52 @@ impl Probe {
             found: false,
             failed: false,
             why: "not dialled yet".into(),
+            dropped: false,
         }
     }
 
     /// Who is there is known, or that nobody answers.
     pub(super) fn was_tried(&self) -> bool {
-        self.found || self.own || self.failed
+        self.found || self.own || self.failed || self.dropped
     }
 
     /// The address and what the last dial came to, as long as no other node was found there.
     pub(super) fn unreached(&self) -> Option<(&Address, &str)> {
-        (!self.found && !self.own).then_some((&self.address, &*self.why))
+        (!self.found && !self.own && !self.dropped).then_some((&self.address, &*self.why))
     }
 }
 
 impl Shard {
+    /// Shard 0: the configuration was read again. Links know their probe by its index, so none is taken away.
+    pub(in crate::node) fn reload_probes(&mut self, now: Micros) {
+        let Some(mesh) = self.config.mesh.clone().filter(|_| self.id == 0) else {
+            return;
+        };
+        let Some(links) = self.links() else { return };
+        let wanted: Vec<Probe> = mesh.peers.iter().map(Probe::of).collect();
+        for probe in &mut links.probes {
+            let is_wanted = wanted.iter().any(|wanted| wanted.address == probe.address);
+            if is_wanted && probe.dropped {
+                probe.rests = probe.found || probe.own;
+                probe.next = now;
+            }
+            probe.dropped = !is_wanted;
+            probe.rests |= probe.dropped;
+        }
+        for probe in wanted {
+            if !links.probes.iter().any(|known| known.address == probe.address) {
+                links.probes.push(probe);
+            }
+        }
+        self.wake_by(now);
+    }
+
     pub(super) fn probe_over(&mut self, now: Micros, probe: Option<usize>, why: &str, delay_us: Micros) {
         if let Some(probe) = probe.and_then(|at| self.links()?.probes.get_mut(at)) {
             probe.why = why.into();
             probe.failed = true;
             probe.next = now + delay_us;
-            probe.rests = probe.own;
+            probe.rests = probe.own || probe.dropped;
             self.wake_by(now + delay_us);
         }
         self.look_at_dawn(now);

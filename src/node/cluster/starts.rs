@@ -39,6 +39,11 @@ impl Shard {
         {
             return near;
         }
+        // Who logs in again at the c2s of a node that drains goes where that node wants him to.
+        let wanted = near.and_then(|near| self.cluster.as_ref()?.drains_to(near));
+        if let Some((site, _)) = sites.iter().find(|(_, node)| Some(&**node) == wanted) {
+            return *site;
+        }
         let key = self.cluster.as_ref().map(|cluster| cluster.key).unwrap_or_default();
         let chosen = jid::rendezvous(&key, bare, sites.iter().map(|(_, node)| &**node));
         chosen.and_then(|index| sites.get(index)).and_then(|(site, _)| *site)

@@ -11,11 +11,11 @@ use crate::table::PeerId;
 const NODES: [&str; 3] = ["a.test", "b.test", "c.test"];
 const DOMAIN: &str = "example.net";
 
-fn token(n: u32) -> String {
+pub(super) fn token(n: u32) -> String {
     format!("{n:040x}")
 }
 
-fn node(n: usize, shards: u16) -> World {
+pub(super) fn node(n: usize, shards: u16) -> World {
     World::with(shards, |config| {
         config.mesh = Some(Mesh {
             node: NODES[n].into(),
@@ -38,18 +38,18 @@ fn components(world: &mut World, n: usize) -> [End; 3] {
 }
 
 /// Each node with one sm and one c2s, both with the stock ids, and one component to send from.
-struct Site {
-    nodes: Vec<World>,
-    sm: Vec<End>,
-    c2s: Vec<End>,
-    peer: Vec<End>,
+pub(super) struct Site {
+    pub(super) nodes: Vec<World>,
+    pub(super) sm: Vec<End>,
+    pub(super) c2s: Vec<End>,
+    pub(super) peer: Vec<End>,
     /// Messages between nodes stay under way.
     cut: Vec<(usize, usize)>,
     kept: Vec<(usize, usize, crate::node::cluster::Lane, Vec<u8>)>,
 }
 
 impl Site {
-    fn new(count: usize, shards: u16) -> Site {
+    pub(super) fn new(count: usize, shards: u16) -> Site {
         let nodes = (0..count).map(|n| node(n, shards)).collect();
         let mut site = Site {
             nodes,
@@ -99,7 +99,7 @@ impl Site {
     }
 
     /// Node `n` is another process; its components are the same as before. Node 0 has given the former one up.
-    fn restart(&mut self, n: usize, shards: u16) {
+    pub(super) fn restart(&mut self, n: usize, shards: u16) {
         self.nodes[n] = node(n, shards);
         let (number, home) = self.peer(0, n);
         self.nodes[0].shards[home].peer_reborn(number);
@@ -152,7 +152,7 @@ impl Site {
     }
 
     /// Carries everything everywhere.
-    fn carry(&mut self) {
+    pub(super) fn carry(&mut self) {
         for _ in 0..1_000 {
             let mut quiet = true;
             for from in 0..self.nodes.len() {
@@ -195,25 +195,25 @@ impl Site {
         self.carry();
     }
 
-    fn send_c2s(&mut self, n: usize, to: &str, payload: &str) {
+    pub(super) fn send_c2s(&mut self, n: usize, to: &str, payload: &str) {
         self.nodes[n].send(self.c2s[n], &route("c2s", to, payload));
         self.carry();
     }
 
-    fn send_sm(&mut self, n: usize, to: &str, payload: &str) {
+    pub(super) fn send_sm(&mut self, n: usize, to: &str, payload: &str) {
         self.nodes[n].send(self.sm[n], &route("sm", to, payload));
         self.carry();
     }
 
     /// Component `peer` of node `n` sends a user a message.
-    fn say(&mut self, n: usize, user: &str, body: &str) {
+    pub(super) fn say(&mut self, n: usize, user: &str, body: &str) {
         let from = format!("peer{n}");
         let payload = message(&format!("x@{from}"), user, body);
         self.nodes[n].send(self.peer[n], &route(&from, DOMAIN, &payload));
         self.carry();
     }
 
-    fn drain(&mut self) {
+    pub(super) fn drain(&mut self) {
         for n in 0..self.nodes.len() {
             for end in [self.sm[n], self.c2s[n], self.peer[n]] {
                 self.nodes[n].take(end);
@@ -221,23 +221,23 @@ impl Site {
         }
     }
 
-    fn took_sm(&mut self, n: usize) -> String {
+    pub(super) fn took_sm(&mut self, n: usize) -> String {
         self.nodes[n].take(self.sm[n])
     }
 
-    fn took_c2s(&mut self, n: usize) -> String {
+    pub(super) fn took_c2s(&mut self, n: usize) -> String {
         self.nodes[n].take(self.c2s[n])
     }
 
     /// The nodes whose sm has something with this text to read; what it read is gone.
-    fn who_got(&mut self, text: &str) -> Vec<usize> {
+    pub(super) fn who_got(&mut self, text: &str) -> Vec<usize> {
         (0..self.nodes.len())
             .filter(|n| self.took_sm(*n).contains(text))
             .collect()
     }
 
     /// Each sm answers the fences that it was sent. What else it was sent is given back.
-    fn answer_fences(&mut self) -> Vec<String> {
+    pub(super) fn answer_fences(&mut self) -> Vec<String> {
         let mut seen = vec![String::new(); self.nodes.len()];
         for _ in 0..10 {
             let mut quiet = true;
@@ -267,7 +267,7 @@ impl Site {
     }
 
     /// A login at node `n`; the node whose sm serves it.
-    fn login(&mut self, n: usize, number: u32, jid: &str, id: u32) -> usize {
+    pub(super) fn login(&mut self, n: usize, number: u32, jid: &str, id: u32) -> usize {
         let request = format!("request{id}");
         self.send_c2s(n, DOMAIN, &start(number, jid, &request));
         let seen = self.answer_fences();
@@ -318,11 +318,11 @@ impl Site {
         self.drain();
     }
 
-    fn count(&self, counter: Counter) -> u64 {
+    pub(super) fn count(&self, counter: Counter) -> u64 {
         self.nodes.iter().map(|node| node.count(counter)).sum()
     }
 
-    fn pass(&mut self, micros: u64) {
+    pub(super) fn pass(&mut self, micros: u64) {
         for node in &mut self.nodes {
             node.pass(micros);
         }
@@ -584,7 +584,7 @@ fn a_node_without_others_says_so_again_and_again_and_takes_it_back() {
 }
 
 /// Asks every shard of a node, and gives what they answer at once or in time.
-fn inquire(site: &mut Site, n: usize, question: &Question) -> Vec<Answer> {
+pub(super) fn inquire(site: &mut Site, n: usize, question: &Question) -> Vec<Answer> {
     let world = &mut site.nodes[n];
     world.answers.clear();
     for shard in &mut world.shards {
@@ -602,7 +602,7 @@ fn inquire(site: &mut Site, n: usize, question: &Question) -> Vec<Answer> {
     answers
 }
 
-fn find(site: &mut Site, n: usize, bare: &str) -> WhereReport {
+pub(super) fn find(site: &mut Site, n: usize, bare: &str) -> WhereReport {
     let answers = inquire(site, n, &Question::Where(bare.into()));
     let mut found = answers.into_iter().filter_map(|answer| match answer {
         Answer::Where(report) => Some(*report),
@@ -772,13 +772,13 @@ fn a_report_counts_what_is_known_of_each_member() {
 }
 
 /// One s2s on each node; the nodes whose s2s got something with this text.
-fn at_s2s(site: &mut Site, s2s: &[End], text: &str) -> Vec<usize> {
+pub(super) fn at_s2s(site: &mut Site, s2s: &[End], text: &str) -> Vec<usize> {
     (0..s2s.len())
         .filter(|n| site.nodes[*n].take(s2s[*n]).contains(text))
         .collect()
 }
 
-fn default_route(site: &mut Site, n: usize) -> End {
+pub(super) fn default_route(site: &mut Site, n: usize) -> End {
     let end = site.nodes[n].connect("jabberd");
     let bind = format!("<bind xmlns='{}' name='s2s'><default/></bind>", super::world::COMP);
     site.nodes[n].send(end, &bind);

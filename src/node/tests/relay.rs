@@ -12,7 +12,7 @@ use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-const NODES: [&str; 4] = ["a.test", "b.test", "c.test", "d.test"];
+pub(super) const NODES: [&str; 4] = ["a.test", "b.test", "c.test", "d.test"];
 const STEP_US: Micros = 1_000;
 const DELAY_US: Micros = 1_000;
 const DIAL_US: Micros = 1_000_000;
@@ -24,27 +24,32 @@ struct Side {
     sent: VecDeque<(Micros, Vec<u8>)>,
 }
 
-struct Net {
+pub(super) struct Net {
     now: Micros,
     nodes: Vec<Vec<Shard>>,
+    configs: Vec<Config>,
     sockets: Vec<[Side; 2]>,
     /// Dials that nobody answers: (when they fail, node, shard, link).
     silent: Vec<(Micros, usize, ShardId, LinkId)>,
     /// Pairs between which nothing passes, the smaller first.
-    cut: Vec<(usize, usize)>,
+    pub(super) cut: Vec<(usize, usize)>,
     answers: Vec<Answer>,
 }
 
 impl Net {
-    fn new(count: usize, shards: ShardId, cut: &[(usize, usize)]) -> Net {
+    pub(super) fn new(count: usize, shards: ShardId, cut: &[(usize, usize)]) -> Net {
         Net::knowing(count, shards, cut, |_, _| true)
     }
 
     /// Nodes whose configurations name each other only where `knows` says so.
-    fn knowing(count: usize, shards: ShardId, cut: &[(usize, usize)], knows: fn(usize, usize) -> bool) -> Net {
-        let node = |n: usize| -> Vec<Shard> {
-            let mut config = Config::embedded();
-            let mesh = Mesh {
+    pub(super) fn knowing(
+        count: usize,
+        shards: ShardId,
+        cut: &[(usize, usize)],
+        knows: fn(usize, usize) -> bool,
+    ) -> Net {
+        let config = |n: usize| Config {
+            mesh: Some(Mesh {
                 node: NODES[n].into(),
                 local: Vec::new(),
                 secrets: vec![Secret("a secret of the tests".into())],
@@ -55,17 +60,21 @@ impl Net {
                 names: Vec::new(),
                 cluster: "test".into(),
                 plain_allowed: false,
-            };
-            let local = Arc::new(Local::new(&mesh, 1 + n as u64, 0));
-            config.mesh = Some(mesh);
-            let config = Arc::new(config);
+            }),
+            ..Config::embedded()
+        };
+        let configs: Vec<Config> = (0..count).map(config).collect();
+        let node = |(n, config): (usize, &Config)| -> Vec<Shard> {
+            let local = Arc::new(Local::new(config.mesh.as_ref().unwrap(), 1 + n as u64, 0));
+            let config = Arc::new(config.clone());
             let shard =
                 |id| Shard::new(id, shards, config.clone(), [n as u8 * 16 + id as u8; 32]).meshed(&local, 1_000_000);
             (0..shards).map(shard).collect()
         };
         Net {
             now: 1,
-            nodes: (0..count).map(node).collect(),
+            nodes: configs.iter().enumerate().map(node).collect(),
+            configs,
             sockets: Vec::new(),
             silent: Vec::new(),
             cut: cut.to_vec(),
@@ -73,11 +82,24 @@ impl Net {
         }
     }
 
+    /// SIGHUP at a node whose configuration was changed.
+    pub(super) fn reload(&mut self, node: usize, change: impl FnOnce(&mut Mesh)) {
+        let mesh = self.configs[node].mesh.as_mut().unwrap();
+        change(mesh);
+        let local = Arc::new(Local::new(mesh, 1 + node as u64, 0));
+        let config = Arc::new(self.configs[node].clone());
+        for shard in &mut self.nodes[node] {
+            shard.renew_local(&local);
+            shard.reload(self.now, config.clone());
+        }
+        self.settle(node);
+    }
+
     fn is_cut(&self, a: usize, b: usize) -> bool {
         self.cut.contains(&(a.min(b), a.max(b)))
     }
 
-    fn run(&mut self, seconds: f64) {
+    pub(super) fn run(&mut self, seconds: f64) {
         let until = self.now + (seconds * 1e6) as Micros;
         while self.now < until {
             self.now += STEP_US;
@@ -212,6 +234,9 @@ impl Net {
             }
             Action::Move { link, to, cargo } => {
                 let (at, side) = self.socket((node, id, link)).unwrap();
+                // What was said before the link went is heard before it comes.
+                let mut said = vec![(id, self.nodes[node][usize::from(id)].take_control(to))];
+                self.nodes[node][usize::from(to)].lanes(now, &mut said, &mut Vec::new());
                 let new = self.nodes[node][usize::from(to)].adopt(now, cargo);
                 self.sockets[at][side].end = Some((node, to, new));
                 self.act(node, to, Action::Output(new));
@@ -222,12 +247,12 @@ impl Net {
         }
     }
 
-    fn mesh(&self, node: usize, shard: usize) -> MeshReport {
+    pub(super) fn mesh(&self, node: usize, shard: usize) -> MeshReport {
         self.nodes[node][shard].report().mesh.unwrap()
     }
 
     /// State of a member, and by which nodes its two lanes go (empty: directly).
-    fn member(&self, node: usize, of: usize) -> (&'static str, Vec<String>) {
+    pub(super) fn member(&self, node: usize, of: usize) -> (&'static str, Vec<String>) {
         let mut state = "unknown";
         let mut relays = Vec::new();
         for shard in 0..self.nodes[node].len() {
@@ -244,7 +269,7 @@ impl Net {
         (state, relays)
     }
 
-    fn assert_members(&self, node: usize, of: usize, state: &str, relay: &str) {
+    pub(super) fn assert_members(&self, node: usize, of: usize, state: &str, relay: &str) {
         assert_eq!(
             self.member(node, of),
             (self.member(node, of).0, vec![relay.to_owned(); 2]),
@@ -281,7 +306,7 @@ impl Net {
     }
 }
 
-fn peer(node: usize) -> Peer {
+pub(super) fn peer(node: usize) -> Peer {
     Peer {
         host: NODES[node].to_owned(),
         port: 5348,

@@ -1,6 +1,6 @@
 //! The tables of `jidmesh status`.
 
-use super::{Name, Seat, View};
+use super::{Drain, Name, Seat, View};
 use std::fmt::Write;
 
 /// The whole picture as text.
@@ -29,6 +29,9 @@ pub(super) fn tables(view: &View) -> String {
         bytes(view.held_bytes),
         view.links_negotiating
     );
+    if let Some(drain) = &view.drain {
+        show_drain(drain, view.uptime_us, &mut out);
+    }
     out.push('\n');
     if let Some(uplink) = &view.uplink {
         let (lines, router) = (
@@ -48,6 +51,26 @@ pub(super) fn tables(view: &View) -> String {
     names(&view.names, &mut out);
     counters(view, &mut out);
     out
+}
+
+fn show_drain(drain: &Drain, uptime_us: u64, out: &mut String) {
+    let since = span(uptime_us.saturating_sub(drain.began_us) / 1_000_000);
+    let ended = drain.ended;
+    let _ = match drain.done {
+        true => writeln!(out, "drain    done, begun {since} ago: {ended} sessions ended"),
+        false => writeln!(
+            out,
+            "drain    for {since}: {ended} sessions ended, {} left in this round at {} a second, {} rounds more{}",
+            drain.left,
+            drain.rate_per_s,
+            drain.rounds_left,
+            if drain.to.is_empty() {
+                String::new()
+            } else {
+                format!("; to {}", clean(&drain.to))
+            }
+        ),
+    };
 }
 
 fn links(view: &View, out: &mut String) {

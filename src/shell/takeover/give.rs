@@ -2,7 +2,7 @@
 
 use super::channel::{send_descriptors, write_body};
 use super::shard::{Given, Rest, Step};
-use super::{BUILD_MS, Baggage, DOOR_MS, LinkBaggage, MINE, REST_MS, SHARE_MS};
+use super::{BUILD_MS, Baggage, DOOR_MS, LinkBaggage, MINE, REST_MS, SHARE_MS, WORD_MS};
 use crate::node::api::Level;
 use crate::node::image::VERSION;
 use crate::operate::admin::TakeOver;
@@ -117,6 +117,7 @@ impl Giver {
         });
         match outcome {
             Ok(()) => {
+                await_word(stream);
                 self.given.store(true, Ordering::Release);
                 self.control.order(|| Step::Vanish);
             }
@@ -201,6 +202,12 @@ impl Giver {
         write_body(stream, body)?;
         send_descriptors(stream, fds)
     }
+}
+
+/// Until the other process has told whoever started both of them, this one must not end.
+fn await_word(mut stream: &UnixStream) {
+    let _ = stream.set_read_timeout(Some(Duration::from_millis(WORD_MS)));
+    let _ = stream.read(&mut [0]);
 }
 
 /// Whether the other process has written [`MINE`]; if not it never will.

@@ -47,6 +47,8 @@ const REST_MS: u64 = 2_000;
 const SHARE_MS: u64 = 5_000;
 /// How long the new process may take from the first byte of the baggage to [`MINE`], milliseconds.
 const BUILD_MS: u64 = 10_000;
+/// How long the old process waits for its word to end, when it is not the node any more, milliseconds.
+const WORD_MS: u64 = 1_000;
 /// How long the old process may take to answer, milliseconds.
 const ANSWER_MS: u64 = DOOR_MS + REST_MS + SHARE_MS + 2_000;
 

@@ -7,6 +7,7 @@ use crate::node::image::{Image, VERSION};
 use crate::operate::admin::{Request, TakeOver};
 use crate::shell::control::Control;
 use crate::shell::driver::Entrance;
+use crate::shell::notify;
 use crate::table::ShardId;
 use serde_json::Value;
 use std::collections::HashMap;
@@ -120,6 +121,9 @@ impl Taken {
             .write_all(&[MINE])
             .map_err(|error| format!("the old process has gone on by itself: {error}"))?;
         control.order(|| Step::GoOn);
+        // The service manager learns which process it is before the former one ends.
+        notify::ready();
+        let _ = (&self.stream).write_all(&[MINE]);
         await_end(&self.stream);
         Ok((restored.into_iter().sum(), sessions))
     }

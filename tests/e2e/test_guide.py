@@ -1,0 +1,167 @@
+"""The operator's guide, followed line by line, on a Debian of its own: an overlay over this one, in which the package is installed."""
+
+import os
+import re
+import shutil
+import socket
+import subprocess
+
+import pytest
+
+import bed
+from bed import wait_for
+
+REPOSITORY = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+PAGES = ["first-machine", "second-machine", "watch", "change", "drain", "upgrade", "recover", "leave"]
+DOMAIN = "localhost.localdomain"
+# On a machine whose peer does not exist these say so.
+REFUSED = {"jidmesh selftest": "was never reached", "jidmesh drain --rate 20/s": "last node in service", "jidmesh drain --abort": "does not drain"}
+pytestmark = [pytest.mark.jidmesh, pytest.mark.timeout(180)]
+
+# What systemd does for the units that the guide names, as far as the guide relies on it.
+SYSTEMCTL = r"""#!/bin/bash
+set -e
+as() { exec setpriv --reuid=jabber --regid=jabber --clear-groups "$@"; }
+begin() { name=$1; shift; "$@" >>/units/$name.log 2>&1 </dev/null & echo $! >/units/$name.pid; }
+end() { [ -f /units/$1.pid ] || return 0; pid=$(cat /units/$1.pid); rm /units/$1.pid; kill $pid || return 0; while kill -0 $pid 2>/dev/null; do sleep 0.02; done; }
+start_jidmesh() {
+	. /etc/default/jidmesh
+	install -d -o jabber -g jabber /run/jidmesh; install -d -o jabber -g jabber -m 750 /var/log/jidmesh
+	NOTIFY_SOCKET=/units/notify begin jidmesh as /usr/sbin/jidmesh run -c $CONFIG
+	for try in $(seq 400); do jidmesh status >/dev/null 2>&1 && return; sleep 0.05; done
+	cat /units/jidmesh.log; exit 1
+}
+start_jabberd() {
+	[ -f /etc/systemd/system/jabberd-router.service.d/jidmesh.conf ] || begin router as /usr/sbin/jabberd2-router -c /etc/jabberd2/router.xml
+	for name in sm c2s s2s; do begin $name as /usr/sbin/jabberd2-$name -c /etc/jabberd2/$name.xml; done
+}
+stop_jabberd() { for name in s2s c2s sm router; do end $name; done; }
+verb=$1; shift
+case "$verb $*" in
+"daemon-reload "*) ;;
+"stop jabberd jabberd-router") stop_jabberd ;;
+"stop jabberd jidmesh") stop_jabberd; end jidmesh ;;
+"start jidmesh jabberd") start_jidmesh; start_jabberd ;;
+"start jabberd") stop_jabberd; start_jabberd ;;
+"enable --now jidmesh") start_jidmesh ;;
+"disable --now jidmesh") end jidmesh ;;
+"restart jidmesh") end jidmesh; start_jidmesh ;;
+"kill --kill-who=main --signal=HUP jidmesh") kill -HUP $(cat /units/jidmesh.pid) ;;
+*) echo "the test does not know: systemctl $verb $*"; exit 9 ;;
+esac
+"""
+
+
+class Machine:
+    """A Debian with jabberd2, over this one."""
+
+    def __init__(self, folder):
+        self.root = os.path.join(folder, "root")
+        layers = [os.path.join(folder, name) for name in ("upper", "work", "root")]
+        for layer in layers:
+            os.mkdir(layer)
+        mount("-t", "overlay", "-o", "lowerdir=/,upperdir=%s,workdir=%s" % tuple(layers[:2]), "overlay", self.root)
+        for name in ("proc", "dev", "sys"):
+            mount("--rbind", "/" + name, self.path(name))
+        for name in ("hosts", "resolv.conf"):
+            shutil.copy("/etc/" + name, self.path("etc/" + name))
+        os.mkdir(self.path("units"))
+        with open(self.path("usr/local/bin/systemctl"), "w", encoding="utf-8") as file:
+            file.write(SYSTEMCTL)
+        os.chmod(file.name, 0o755)
+        self._source()
+        self.run("rm -rf /var/lib/jabberd2/* /var/log/jabberd2/*; install -d -o jabber -g jabber /var/lib/jabberd2 /var/log/jabberd2 /run/jabberd2 && zcat /usr/share/doc/jabberd2/db-setup.sqlite.gz |"
+                 " setpriv --reuid=jabber --regid=jabber --clear-groups sqlite3 /var/lib/jabberd2/sqlite.db && sqlite3 /var/lib/jabberd2/sqlite.db"
+                 " \"insert into authreg values('bob','%s','secret'); insert into active(\\\"collection-owner\\\",time) values('bob@%s',1)\"" % (DOMAIN, DOMAIN))
+        self.notify = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self.notify.bind(self.path("units/notify"))
+        os.chmod(self.path("units/notify"), 0o777)
+        self.notify.settimeout(20)
+
+    def _source(self):
+        """What of the source the package is made of, and the binary under test."""
+        source = self.path("source")
+        os.mkdir(source)
+        for name in ("README.md", "CHANGELOG.md", "SECURITY.md", "LICENSE-MIT"):
+            shutil.copy(os.path.join(REPOSITORY, name), source)
+        shutil.copytree(os.path.join(REPOSITORY, "packaging"), source + "/packaging")
+        shutil.copy(bed.JIDMESH, source + "/jidmesh")
+
+    def path(self, name):
+        return os.path.join(self.root, name)
+
+    def run(self, command):
+        done = subprocess.run(["chroot", self.root, "env", "JIDMESH_BINARY=/source/jidmesh", "bash", "-ec", "cd /source; " + command],
+                              stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=90)
+        assert done.returncode == 0, "%s\nended with status %d:\n%s" % (command, done.returncode, done.stdout)
+        return done.stdout
+
+    def close(self):
+        for name in os.listdir(self.path("units")):
+            if name.endswith(".pid"):
+                with open(self.path("units/" + name), encoding="ascii") as file:
+                    subprocess.run(["kill", "-KILL", file.read().strip()], check=False, stderr=subprocess.DEVNULL)
+        self.notify.close()
+        subprocess.run(["umount", "-l", self.root], check=True)
+
+
+def mount(*arguments):
+    subprocess.run(["mount", *arguments], check=True)
+
+
+def commands(page):
+    """Each line of the page's shell blocks."""
+    with open(os.path.join(REPOSITORY, "packaging/guide", page + ".md"), encoding="utf-8") as file:
+        return [line for block in re.findall(r"```sh\n(.*?)```", file.read(), re.S) for line in block.splitlines()]
+
+
+@pytest.fixture
+def machine():
+    folder = os.path.join(os.environ["JIDMESH_CAGE"], "guide")
+    os.mkdir(folder)
+    mount("-t", "tmpfs", "none", folder)
+    machine = Machine(folder)
+    try:
+        yield machine
+    finally:
+        machine.close()
+        subprocess.run(["umount", "-l", folder], check=True)
+        os.rmdir(folder)
+
+
+def login():
+    return bed.raw_login("127.0.0.1", 5222, DOMAIN, "bob", "secret")
+
+
+def test_every_command_of_the_guide_does_what_it_says(machine):
+    with open(os.path.join(REPOSITORY, "packaging/guide/README.md"), encoding="utf-8") as file:
+        assert re.findall(r"\]\((.*)\.md\)", file.read()) == PAGES, "every page is played, in this order"
+    for page in PAGES:
+        for command in commands(page):
+            refused = REFUSED.get(command) if page != "first-machine" else None
+            out = machine.run("! " + command if refused else command)
+            assert (refused or "") in out, "%s: %s\n%s" % (page, command, out)
+            if command == "systemctl enable --now jidmesh && systemctl start jabberd":
+                check_installed(machine)
+                wait_for("a login through jidmesh", login, 15)
+            if page == "second-machine" and command.startswith("jidmesh check"):
+                assert "mesh" in out and "digest" in out, out
+    wait_for("a login through the stock router", login, 15)
+    assert not os.path.exists(machine.path("usr/sbin/jidmesh")) and not os.path.exists(machine.path("etc/default/jidmesh"))
+    assert "jidmesh" not in machine.run("dpkg-query -W -f '${Package}\\n'")
+
+
+def check_installed(machine):
+    """What the package put where, and that the service says when it is ready."""
+    said = machine.notify.recv(4096).decode()
+    assert "READY=1" in said and re.search(r"^MAINPID=\d+$", said, re.M), said
+    for name in ("usr/share/man/man1/jidmesh.1.gz", "usr/share/man/man1/jidmesh-drain.1.gz", "usr/share/bash-completion/completions/jidmesh.bash",
+                 "usr/share/zsh/vendor-completions/_jidmesh", "usr/share/fish/vendor_completions.d/jidmesh.fish", "usr/lib/tmpfiles.d/jidmesh.conf",
+                 "usr/share/doc/jidmesh/guide/drain.md"):
+        assert os.path.exists(machine.path(name)), name
+    assert machine.run("dpkg-query -W -f '${Conffiles}' jidmesh").count("/etc/") == 3
+    unit = "/lib/systemd/system/jidmesh.service"
+
+    machine.run("systemd-analyze verify --man=no %s" % unit)
+    machine.run("systemd-analyze security --offline=true --no-pager --threshold=25 %s" % unit)
+    machine.run("logrotate --debug /etc/logrotate.d/jidmesh")
