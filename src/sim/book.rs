@@ -24,8 +24,8 @@ pub(super) struct Message {
     pub(super) missed: bool,
     /// The client that said it, until his sm has it.
     said_by: Option<usize>,
-    /// The sm-side id it was said with.
-    said_in: String,
+    /// The sm-side id and the number at c2s it was said with.
+    said_in: (String, u32),
     /// How often an sm worked on it for its receiver: more than once when it was given to him again.
     worked_on: u32,
     /// When something last became of it.
@@ -45,8 +45,8 @@ pub(super) struct Book {
     lost_starts: BTreeSet<String>,
     /// When presence about one user, meant for another, was lost.
     lost_presence: BTreeMap<(String, String), Micros>,
-    /// Sm-side ids of sessions that are over.
-    pub(super) over: BTreeSet<String>,
+    /// Sessions that are over: sm-side id, which may be the same for the next session of the second, and number at c2s.
+    pub(super) over: BTreeSet<(String, u32)>,
     /// Presence of a client was lost on its way to his sm.
     pub(super) lost_change: bool,
     /// Sessions that c2s left behind.
@@ -110,20 +110,23 @@ impl Book {
         self.messages[number].touched = self.now;
     }
 
-    /// An sm took a message out of the store, having delivered it.
-    pub(super) fn taken_out(&mut self, number: usize) {
-        self.messages[number].is_kept = false;
-        self.messages[number].touched = self.now;
+    /// An sm took a message out of the store. One that it had not read was stored by another sm meanwhile, which only nodes
+    /// that hold each other for dead allow.
+    pub(super) fn taken_out(&mut self, number: usize, read: bool) {
+        let message = &mut self.messages[number];
+        message.is_kept = false;
+        message.touched = self.now;
+        message.missed |= !read && message.doubtful;
     }
 
     pub(super) fn bounced(&mut self, number: usize) {
         self.messages[number].bounced = true;
     }
 
-    /// A client says a message, in the session with this sm-side id.
-    pub(super) fn said_by(&mut self, number: usize, client: usize, token: &str) {
+    /// A client says a message, in this session.
+    pub(super) fn said_by(&mut self, number: usize, client: usize, session: (String, u32)) {
         self.messages[number].said_by = Some(client);
-        self.messages[number].said_in = token.into();
+        self.messages[number].said_in = session;
     }
 
     /// A message that never reached the sm of its sender, whose session there is over.

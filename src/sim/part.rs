@@ -159,6 +159,13 @@ impl World {
         self.at(at, Event::Connect(part, life));
     }
 
+    /// No other s2s is there that its node reaches.
+    fn nobody_outside(&self, part: usize) -> bool {
+        let node = self.parts[part].node;
+        let other = |it: &Part| matches!(it.body, Body::S2s(_)) && it.online && it.node != node;
+        !self.parts.iter().any(|it| other(it) && self.reaches(node, it.node))
+    }
+
     /// It was away for so long that what was meant for it, or what it would have been told, went nowhere.
     fn was_given_up(&mut self, part: usize) {
         let others = |world: &World| world.parts.iter().filter(|part| part.is_sm() && part.online).count();
@@ -168,6 +175,12 @@ impl World {
                 let own = peer_jid(self.plan.nodes, self.parts[part].node);
                 self.book
                     .nobody_there(|message| message.from == own || message.to == own);
+            }
+            Body::S2s(_) if self.nobody_outside(part) => {
+                // An error to somebody outside is nobody's when there is no way to him.
+                let outside = |jid: &str| jid.contains("@ext");
+                self.book
+                    .nobody_there(|message| outside(&message.from) || outside(&message.to));
             }
             _ => {}
         }

@@ -200,7 +200,8 @@ impl World {
         let number = self.book.message(&from, &to);
         self.summary.messages += 1;
         if let State::On { token, .. } = &self.clients[client].state {
-            self.book.said_by(number, client, token);
+            let session = (token.clone(), self.clients[client].number);
+            self.book.said_by(number, client, session);
         }
         self.client_writes(client, &message(None, &to, number, "chat"));
     }

@@ -43,7 +43,7 @@ pub(super) struct Sm {
     inbox: VecDeque<Seen>,
     working: bool,
     /// The queue of this session's user is read and not yet deleted; then this presence is announced.
-    reading: Option<(String, i8)>,
+    reading: Option<(String, i8, Vec<usize>)>,
 }
 
 impl World {
@@ -86,8 +86,8 @@ impl World {
         if let Some(later) = self.part_is_busy(part) {
             return self.at(later, Event::Work(part, life));
         }
-        if let Some((token, priority)) = self.sm(part).reading.take() {
-            self.sm_deletes_queue(part, &token, priority);
+        if let Some((token, priority, read)) = self.sm(part).reading.take() {
+            self.sm_deletes_queue(part, &token, priority, &read);
         } else if let Some(seen) = self.sm(part).inbox.pop_front() {
             self.sm_serves(part, seen);
         }
@@ -177,7 +177,7 @@ impl World {
             priority: 0,
             occasion: 0,
         };
-        self.book.over.remove(&token);
+        self.book.over.remove(&(token.clone(), number));
         self.sm(part).sessions.insert(token.clone(), session);
         self.part_writes(
             part,
@@ -194,7 +194,7 @@ impl World {
             self.sm_announces(part, &session.jid, "unavailable", None);
         }
         self.sm(part).sessions.remove(token);
-        self.book.over.insert(token.to_owned());
+        self.book.over.insert((token.to_owned(), session.number));
     }
 
     fn sm_c2s_gone(&mut self, part: usize, c2s: &str) {
@@ -236,7 +236,7 @@ impl World {
             return;
         };
         let Some(session) = self.sm(part).sessions.get(&token).cloned() else {
-            if self.book.over.contains(&token)
+            if self.book.over.contains(&(token.clone(), number))
                 && let Some(message) = routed.message()
             {
                 self.book.missed(message);
@@ -302,21 +302,23 @@ impl World {
             .values()
             .any(|other| other.available && bare(&other.jid) == owner);
         if !reachable {
+            let mut read = Vec::new();
             for stored in self.database.queues.get(&owner).cloned().unwrap_or_default() {
                 let stanza = message(Some(&stored.from), &stored.to, stored.number, "chat");
                 self.sm_delivers(part, token, &stanza);
+                read.push(stored.number);
             }
-            self.sm(part).reading = Some((token.to_owned(), priority));
+            self.sm(part).reading = Some((token.to_owned(), priority, read));
             return;
         }
         self.sm_client_announced(part, token, priority);
     }
 
-    fn sm_deletes_queue(&mut self, part: usize, token: &str, priority: i8) {
+    fn sm_deletes_queue(&mut self, part: usize, token: &str, priority: i8, read: &[usize]) {
         if let Some(session) = self.sm(part).sessions.get(token) {
             let owner = bare(&session.jid).to_owned();
             for stored in self.database.queues.remove(&owner).unwrap_or_default() {
-                self.book.taken_out(stored.number);
+                self.book.taken_out(stored.number, read.contains(&stored.number));
             }
         }
         self.sm_client_announced(part, token, priority);
@@ -487,7 +489,8 @@ impl World {
     /// The process ends: what it had read and not served is lost with it.
     pub(super) fn sm_dies(&mut self, part: usize) {
         let sm = std::mem::take(self.sm(part));
-        self.book.over.extend(sm.sessions.into_keys());
+        let over = sm.sessions.into_iter().map(|(token, session)| (token, session.number));
+        self.book.over.extend(over);
         for seen in sm.inbox {
             if let Seen::Route(routed) = seen {
                 self.lost_by(part, &routed.raw);
