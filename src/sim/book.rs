@@ -121,10 +121,13 @@ impl Book {
         self.messages[number].touched = self.now;
     }
 
-    /// An sm took a message out of the store, having delivered it.
-    pub(super) fn taken_out(&mut self, number: usize) {
-        self.messages[number].is_kept = false;
-        self.messages[number].touched = self.now;
+    /// An sm took a message out of the store. One that it had not read was stored by another sm meanwhile, which only nodes
+    /// that hold each other for dead allow.
+    pub(super) fn taken_out(&mut self, number: usize, read: bool) {
+        let message = &mut self.messages[number];
+        message.is_kept = false;
+        message.touched = self.now;
+        message.missed |= !read && message.doubtful;
     }
 
     pub(super) fn bounced(&mut self, number: usize) {

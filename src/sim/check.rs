@@ -6,10 +6,11 @@ use super::part::Body;
 use super::people::State;
 use super::plan::Fault;
 use super::sm::Session;
-use super::text::{ROUTER, bare, name_everywhere};
+use super::text::{ROUTER, bare, name_everywhere, node_name};
 use super::world::{Broken, World};
+use crate::mesh::Lane;
 use crate::node::counters::{Counter, Counters};
-use crate::node::report::ShardReport;
+use crate::node::report::{MemberReport, ShardReport};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// A session as its c2s or its sm sees it: JID, c2s, number, sm-side id, sm.
@@ -40,6 +41,7 @@ impl World {
         for (node, reports) in reports.iter().enumerate() {
             self.check_rest(node, reports);
         }
+        self.check_tables(&reports);
         self.check_clients();
         self.check_sessions(&reports);
         self.check_messages();
@@ -77,6 +79,41 @@ impl World {
                 self.fail(format!("shards know different names: {names:?} and {first:?}"));
             }
         }
+    }
+
+    /// P5: each node knows of each other all its components and all users that it serves, and reaches it.
+    fn check_tables(&mut self, reports: &[Vec<ShardReport>]) {
+        let mut wrong = Vec::new();
+        for (node, reports) in reports.iter().enumerate() {
+            for other in (0..self.plan.nodes).filter(|other| *other != node) {
+                let name = node_name(other);
+                let members = reports
+                    .iter()
+                    .flat_map(|report| &report.mesh)
+                    .flat_map(|mesh| &mesh.members);
+                let views: Vec<&MemberReport> = members.filter(|member| member.name == name).collect();
+                let parts = || self.parts.iter().filter(|part| part.node == other);
+                let seats = parts().filter(|part| part.online).count() as u64;
+                let users: BTreeSet<&str> = parts()
+                    .filter_map(|part| match &part.body {
+                        Body::Sm(sm) => Some(sm),
+                        _ => None,
+                    })
+                    .flat_map(|sm| sm.sessions.values())
+                    .map(|session| bare(&session.jid))
+                    .collect();
+                let rows: u64 = views.iter().map(|view| view.rows).sum();
+                let whole = views.iter().all(|view| (view.state, view.seats) == ("ready", seats));
+                let lanes = views.iter().flat_map(|view| &view.link).flat_map(|link| &link.lanes);
+                let served = lanes.filter(|lane| lane.served && lane.queue_bytes == 0).count();
+                if !whole || rows != users.len() as u64 || served != Lane::ALL.len() {
+                    wrong.push(format!(
+                        "P5: node {node} of node {other}: {views:?}, which has {seats} components and {users:?}"
+                    ));
+                }
+            }
+        }
+        self.wrong.append(&mut wrong);
     }
 
     /// Nobody waits for a session, and each is answered.

@@ -164,6 +164,13 @@ impl World {
         part.online && part.conn.is_some_and(|conn| !self.conns[conn].cut)
     }
 
+    /// No other s2s is there that its node reaches.
+    fn nobody_outside(&self, part: usize) -> bool {
+        let node = self.parts[part].node;
+        let other = |it: &Part| matches!(it.body, Body::S2s(_)) && it.online && it.node != node;
+        !self.parts.iter().any(|it| other(it) && self.reaches(node, it.node))
+    }
+
     /// It was away for so long that what was meant for it, or what it would have been told, went nowhere.
     fn was_given_up(&mut self, part: usize) {
         let others = self.parts.iter().any(|part| part.is_sm() && self.is_linked(part));
@@ -173,6 +180,12 @@ impl World {
                 let own = peer_jid(self.plan.nodes, self.parts[part].node);
                 self.book
                     .nobody_there(|message| message.from == own || message.to == own);
+            }
+            Body::S2s(_) if self.nobody_outside(part) => {
+                // An error to somebody outside is nobody's when there is no way to him.
+                let outside = |jid: &str| jid.contains("@ext");
+                self.book
+                    .nobody_there(|message| outside(&message.from) || outside(&message.to));
             }
             _ => {}
         }

@@ -45,7 +45,7 @@ pub(super) struct Sm {
     inbox: VecDeque<Seen>,
     working: bool,
     /// The queue of this session's user is read and not yet deleted; then this presence is announced.
-    reading: Option<(String, i8)>,
+    reading: Option<(String, i8, Vec<usize>)>,
 }
 
 impl World {
@@ -88,8 +88,8 @@ impl World {
         if let Some(later) = self.part_is_busy(part) {
             return self.at(later, Event::Work(part, life));
         }
-        if let Some((token, priority)) = self.sm(part).reading.take() {
-            self.sm_deletes_queue(part, &token, priority);
+        if let Some((token, priority, read)) = self.sm(part).reading.take() {
+            self.sm_deletes_queue(part, &token, priority, &read);
         } else if let Some(seen) = self.sm(part).inbox.pop_front() {
             self.sm_serves(part, seen);
         }
@@ -313,21 +313,23 @@ impl World {
             .values()
             .any(|other| other.available && bare(&other.jid) == owner);
         if !reachable {
+            let mut read = Vec::new();
             for stored in self.database.queues.get(&owner).cloned().unwrap_or_default() {
                 let stanza = message(Some(&stored.from), &stored.to, stored.number, "chat");
                 self.sm_delivers(part, token, &stanza);
+                read.push(stored.number);
             }
-            self.sm(part).reading = Some((token.to_owned(), priority));
+            self.sm(part).reading = Some((token.to_owned(), priority, read));
             return;
         }
         self.sm_client_announced(part, token, priority);
     }
 
-    fn sm_deletes_queue(&mut self, part: usize, token: &str, priority: i8) {
+    fn sm_deletes_queue(&mut self, part: usize, token: &str, priority: i8, read: &[usize]) {
         if let Some(session) = self.sm(part).sessions.get(token) {
             let owner = bare(&session.jid).to_owned();
             for stored in self.database.queues.remove(&owner).unwrap_or_default() {
-                self.book.taken_out(stored.number);
+                self.book.taken_out(stored.number, read.contains(&stored.number));
             }
         }
         self.sm_client_announced(part, token, priority);
@@ -506,12 +508,9 @@ impl World {
             let over = self.said_in(part, session, token);
             self.book.session_ends(over);
         }
-        if let Some(session) = sm.reading.and_then(|(token, _)| sm.sessions.get(&token)) {
-            // Delivered, and not taken out of the store: sm itself delivers them once more.
-            let queue = self.database.queues.get(bare(&session.jid));
-            for stored in queue.into_iter().flatten() {
-                self.book.messages[stored.number].doubtful = true;
-            }
+        // Delivered, and not taken out of the store: sm itself delivers them once more.
+        for number in sm.reading.into_iter().flat_map(|(_, _, read)| read) {
+            self.book.messages[number].doubtful = true;
         }
         for seen in sm.inbox {
             if let Seen::Route(routed) = seen {

@@ -1,10 +1,12 @@
 //! After a healing: who was told, or believes, that somebody is offline who was only out of reach.
 //!
 //! While a node is out of reach, each shard notes for the absent users of its slice what would have been different had
-//! they been there: whom this node told that they are gone, whose presence did not reach them, who asked for theirs. When
+//! they been there: who was told that they, or one of their sessions, are gone, whose presence did not reach them, who
+//! asked for theirs. When
 //! the row of such a user comes back, each note becomes the probe that sm itself would have sent, and the answers put
 //! every picture right. Only contacts whom an sm served by subscription are noted, so no probe is ever untrusted.
 
+use super::Cluster;
 use super::peers::PeerView;
 use crate::jid::{self, TableMap};
 use crate::node::Shard;
@@ -15,6 +17,7 @@ use crate::table::names::Multi;
 use crate::wire::NS_CLIENT;
 use crate::wire::edit;
 use crate::wire::header::{self, Frame, Payload, PayloadKind, Route};
+use std::borrow::Cow;
 use std::collections::VecDeque;
 
 /// Most notes of one shard: beyond it pictures of the longest absent stay wrong until they change.
@@ -44,7 +47,7 @@ pub(super) struct Healing {
     notes: usize,
     /// Full JIDs whose contacts are being told.
     telling: VecDeque<(Micros, Box<str>)>,
-    /// Full JIDs that gave way to a newer claim.
+    /// Full JIDs that gave way to a newer claim, and their bare ones.
     moved: VecDeque<(Micros, Box<str>)>,
     due: VecDeque<(Micros, Pair)>,
 }
@@ -72,13 +75,28 @@ impl Shard {
         }
     }
 
-    /// A presence from sm: is it one that tells a contact what may turn out to be untrue?
+    /// A presence from sm: is it one that tells a contact what may turn out to be untrue? That somebody is gone who is only
+    /// out of reach; or that one of his sessions is, which really is, while others out of reach were never seen here.
     pub(in crate::node) fn note_told(&mut self, now: Micros, payload: &Payload<'_>) {
-        let cluster = self.cluster.as_ref();
-        let told = cluster.and_then(|cluster| farewell_of(&cluster.healing.telling, payload));
-        let Some((absent, contact)) = told.filter(|_| self.is_torn()) else {
+        let Some((from, contact)) = farewell(payload).filter(|_| self.is_torn()) else {
             return;
         };
+        let full = jid::full_key(&from);
+        let telling = |cluster: &Cluster| {
+            let mut telling = cluster.healing.telling.iter();
+            telling.any(|(_, session)| Some(&**session) == full.as_deref())
+        };
+        // What he told himself goes to a resource, perhaps of somebody who has no subscription.
+        if contact.contains('/') && !self.cluster.as_deref().is_some_and(telling) {
+            return;
+        }
+        let (Some(absent), Some(contact)) = (jid::bare_key(&from), jid::bare_key(&contact)) else {
+            return;
+        };
+        if full.is_none() || absent == contact {
+            return;
+        }
+        let (absent, contact): (Box<str>, Box<str>) = (absent.into(), contact.into());
         let owner = self.owner(&absent);
         let pair = (contact, absent.clone());
         self.tell(now, owner, Message::Absent { absent, pair });
@@ -109,10 +127,10 @@ impl Shard {
         self.wake_by(now + crate::node::TICK_US);
     }
 
-    /// Presence for a user who has no session, as far as this node can see.
+    /// Presence for a user who has no session, as far as this node can see. (One that begins here may come to nothing.)
     pub(in crate::node) fn note_presence(&mut self, payload: &Payload<'_>, absent: &str) {
-        let tied = self.users.get(absent).is_some_and(|user| user.is_tied());
-        if payload.kind != PayloadKind::Presence || tied || !self.is_torn() {
+        let has_session = self.users.get(absent).is_some_and(|user| !user.sessions.is_empty());
+        if payload.kind != PayloadKind::Presence || has_session || !self.is_torn() {
             return;
         }
         if let Some(pair) = self.pair_of(payload, absent) {
@@ -176,7 +194,20 @@ impl Shard {
         healing.by_absent.entry(absent.into()).or_default().push(pair);
     }
 
-    /// A user's row came, or he is served here again.
+    /// A user is served here: who has just begun is announced by his sm himself. While a node is out of reach, the notes
+    /// are kept: he may have a session there too.
+    pub(super) fn is_here(&mut self, bare: &str) {
+        if self.is_torn() {
+            return;
+        }
+        if let Some(cluster) = &mut self.cluster
+            && let Some(pairs) = cluster.healing.by_absent.remove(bare)
+        {
+            cluster.healing.notes -= pairs.len();
+        }
+    }
+
+    /// A user's row came.
     pub(super) fn is_back(&mut self, now: Micros, bare: &str, online: bool) {
         let Some(cluster) = self.cluster.as_mut().filter(|cluster| cluster.healing.notes > 0) else {
             return;
@@ -185,7 +216,6 @@ impl Shard {
             return;
         };
         cluster.healing.notes -= pairs.len();
-        // Who has just begun is announced by his sm himself.
         if online {
             let at = now + SETTLED_US;
             cluster.healing.due.extend(pairs.into_iter().map(|pair| (at, pair)));
@@ -220,14 +250,17 @@ fn remember(list: &mut VecDeque<(Micros, Box<str>)>, now: Micros, full: Box<str>
     list.push_back((now, full));
 }
 
-/// Whose farewell it is and who is told (bare JIDs), if it is that of one of these sessions.
-fn farewell_of(sessions: &VecDeque<(Micros, Box<str>)>, payload: &Payload<'_>) -> Option<Pair> {
-    let is_farewell =
-        payload.kind == PayloadKind::Presence && payload.kind_attr.is_some_and(|kind| kind.0 == b"unavailable");
-    if sessions.is_empty() || !is_farewell {
+/// Who says farewell, and to whom.
+fn farewell<'f>(payload: &Payload<'f>) -> Option<(Cow<'f, str>, Cow<'f, str>)> {
+    if payload.kind != PayloadKind::Presence || payload.kind_attr?.0 != b"unavailable" {
         return None;
     }
-    let (from, to) = (payload.from?.unescape()?, payload.to?.unescape()?);
+    payload.from?.unescape().zip(payload.to?.unescape())
+}
+
+/// Whose farewell it is and who is told (bare JIDs), if it is that of one of these sessions.
+fn farewell_of(sessions: &VecDeque<(Micros, Box<str>)>, payload: &Payload<'_>) -> Option<Pair> {
+    let (from, to) = farewell(payload).filter(|_| !sessions.is_empty())?;
     let full = jid::full_key(&from)?;
     sessions.iter().find(|(_, session)| **session == *full)?;
     Some((jid::bare_key(&from)?.into(), jid::bare_key(&to)?.into()))

@@ -177,6 +177,12 @@ impl Cluster {
         Some(PeerId(u16::try_from(at).ok()?))
     }
 
+    /// No other node takes part in ownership, and none has told of a user yet: one that is still telling what it has
+    /// serves them already.
+    fn is_by_itself(&self) -> bool {
+        self.ready == 0 && self.rows.is_empty()
+    }
+
     /// The next tick of the hybrid clock.
     pub(super) fn stamp(&mut self, now: Micros) -> Clock {
         self.last = Clock::next(self.last, self.origin_ms + now / 1_000);
@@ -205,14 +211,14 @@ impl Shard {
         peer.0 % self.shards
     }
 
-    /// Other nodes take part in ownership.
+    /// Other nodes take part in ownership, or serve users at least.
     pub(super) fn has_peers(&self) -> bool {
-        self.cluster.as_ref().is_some_and(|cluster| cluster.ready > 0)
+        self.cluster.as_ref().is_some_and(|cluster| !cluster.is_by_itself())
     }
 
     /// Who serves a user, or knows who does.
     pub(super) fn place(&self, bare: &str) -> Place {
-        let Some(cluster) = self.cluster.as_ref().filter(|cluster| cluster.ready > 0) else {
+        let Some(cluster) = self.cluster.as_ref().filter(|cluster| !cluster.is_by_itself()) else {
             return Place::Here;
         };
         if self.users.get(bare).is_some_and(|user| user.claim != Clock::default()) {
@@ -220,6 +226,7 @@ impl Shard {
         }
         match cluster.rows.get(bare) {
             Some(row) => Place::At(row.peer),
+            None if cluster.ready == 0 => Place::Here,
             None => self.directory_owner(bare),
         }
     }

@@ -46,7 +46,7 @@ impl Shard {
             self.outdo(now, bare, row);
         }
         self.users.change(bare, |user| user.claim = user.claim.max(stamp));
-        self.is_back(now, bare, false);
+        self.is_here(bare);
         self.announce(now, bare);
     }
 
@@ -268,12 +268,16 @@ impl Shard {
             std::mem::take(&mut user.sessions)
         });
         let online: SmallVec<[Box<str>; 2]> = row.sessions.iter().map(|session| session.resource.clone()).collect();
+        let is_online = row.sessions.iter().any(|session| session.available);
         if let Some(cluster) = &mut self.cluster {
             cluster.rows.set(bare, row);
         }
+        self.is_back(now, bare, is_online);
         let moved = sessions.iter().filter(|session| online.contains(&session.resource));
         let moved = moved.map(|session| full_hash(bare, &session.resource)).collect();
         self.take_sessions(now, sm, moved);
+        // Who asks the sm here in this moment hears that nobody is there.
+        self.tell_all(now, &Message::Moved { full: bare.into() });
         for session in sessions {
             let full = format!("{bare}/{}", session.resource).into();
             self.tell_all(now, &Message::Moved { full });

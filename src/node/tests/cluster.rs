@@ -995,6 +995,82 @@ fn contacts_hear_again_of_whom_they_were_told_away() {
 }
 
 #[test]
+fn who_asked_an_sm_that_then_gave_way_asks_again() {
+    let mut site = Site::new(2, 2);
+    site.parts_and_heals();
+    assert_eq!(site.login(0, 5, "w@example.net/r", 1), 0);
+    assert_eq!(site.login(0, 7, "u@example.net/here", 2), 0);
+    site.pass(5_000);
+    assert_eq!(site.login(1, 8, "u@example.net/there", 3), 1);
+    site.connect(0, 1);
+    site.drain();
+    let answer = "<presence xmlns='jabber:client' type='unavailable' from='u@example.net' to='w@example.net'/>";
+    site.send_sm(0, DOMAIN, answer);
+    site.send_sm(0, "c2s", &control("ended", 7, &token(2)));
+    site.pass(2_000_000);
+    let probe = "type='probe' from='w@example.net' to='u@example.net'";
+    let heard = site.answer_fences();
+    assert_eq!(heard[1].matches(probe).count(), 1, "{heard:?}");
+}
+
+/// A login that comes to nothing hides nobody.
+#[test]
+fn who_asked_for_a_user_whose_login_came_to_nothing_asks_again() {
+    let mut site = Site::new(2, 2);
+    site.cut.extend([(0, 1), (1, 0)]);
+    for (here, there) in [(0, 1), (1, 0)] {
+        site.dies(here, there);
+    }
+    assert_eq!(site.login(0, 5, "w@example.net/r", 1), 0);
+    let probe = "<presence xmlns='jabber:client' type='probe' from='w@example.net' to='u@example.net'/>";
+    site.send_sm(0, DOMAIN, probe);
+    site.send_c2s(0, DOMAIN, &start(7, "u@example.net/here", "never"));
+    site.send_sm(0, DOMAIN, probe);
+    site.drain();
+    site.pass(5_000);
+    assert_eq!(site.login(1, 8, "u@example.net/there", 2), 1);
+    site.kept.clear();
+    site.cut.clear();
+    site.connect(0, 1);
+    // And its start, though it was never answered, is older than the session there.
+    assert_eq!(site.count(Counter::Conflicts), 1);
+    let seen = site.answer_fences();
+    assert!(
+        seen[1].contains("id='never'") && !seen[1].contains("action='end'"),
+        "{seen:?}"
+    );
+    site.pass(2_000_000);
+    let probe = "type='probe' from='w@example.net' to='u@example.net'";
+    let heard = [site.took_sm(0), site.took_sm(1)];
+    assert_eq!(heard[1].matches(probe).count(), 1, "{heard:?}");
+}
+
+#[test]
+fn who_saw_one_session_while_others_were_out_of_reach_is_shown_them() {
+    let mut site = Site::new(2, 2);
+    site.cut.extend([(0, 1), (1, 0)]);
+    for (here, there) in [(0, 1), (1, 0)] {
+        site.dies(here, there);
+    }
+    assert_eq!(site.login(1, 6, "u@example.net/there", 1), 1);
+    assert_eq!(site.login(0, 7, "u@example.net/here", 2), 0);
+    assert_eq!(site.login(0, 8, "w@example.net/r", 3), 0);
+    for to in ["w@example.net", "x@example.net/told-by-himself", "u@example.net"] {
+        let farewell =
+            format!("<presence xmlns='jabber:client' type='unavailable' from='u@example.net/here' to='{to}'/>");
+        site.send_sm(0, DOMAIN, &farewell);
+    }
+    site.logout(0, 0, 7, 2);
+    site.kept.clear();
+    site.cut.clear();
+    site.connect(0, 1);
+    site.pass(2_000_000);
+    let probe = "type='probe' from='w@example.net' to='u@example.net'";
+    assert_eq!(site.took_sm(1).matches(probe).count(), 1);
+    assert_eq!(site.count(Counter::HealingProbes), 1);
+}
+
+#[test]
 fn who_is_back_while_his_contacts_are_told_away_is_told_away_no_further() {
     for started in [false, true] {
         let mut site = Site::new(2, 2);
