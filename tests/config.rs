@@ -392,6 +392,11 @@ fn every_error_has_its_line_and_says_what_is_right() {
         ("<queues>\n<held>0</held></queues>", 3, "whole MiB"),
         ("<queues><link>5</link></queues>", 2, "longest frame"),
         ("<uplink><user>x</user></uplink>", 2, "<pass>"),
+        (
+            "<uplink>\n<user>x</user><pass>y</pass></uplink>",
+            2,
+            "there jidmesh itself listens",
+        ),
         ("<metrics><ip>x</ip></metrics>", 2, "IP address"),
         ("<tuning shards='0'/>", 2, "auto, or a number"),
         ("<default-secret allow='maybe'/>", 2, "yes, no"),
@@ -497,6 +502,51 @@ fn all_errors_at_once_of_all_files() {
             .to_string()
             .starts_with("/etc/jabberd2/router-filter.xml:3: error: not well-formed XML")
     );
+}
+
+#[test]
+fn what_the_components_files_say_must_fit() {
+    let uplink = "<router><local><port>5346</port></local><aci><acl type='all'><user>jabberd</user></acl></aci>
+        <mesh><secret>0123456789abcdef</secret></mesh><uplink><user>mesh</user><pass>x</pass></uplink></router>";
+    let stock = "<router>\n<aci><acl type='all'><user>jabberd</user></acl><acl type='log'><user>mesh</user></acl></aci></router>";
+    let warnings = |stock: &str, sm: &str, c2s: &str, s2s: &str| {
+        let users = "<users><user><name>jabberd</name><secret>s3</secret></user></users>";
+        let files = [
+            ("/etc/jabberd2/jidmesh.xml", uplink),
+            ("/etc/jabberd2/router-users.xml", users),
+            (MAIN, stock),
+            ("/etc/jabberd2/sm.xml", sm),
+            ("/etc/jabberd2/c2s.xml", c2s),
+            ("/etc/jabberd2/s2s.xml", s2s),
+        ];
+        let read = |path: &Path| {
+            let found = files.iter().find(|(name, _)| Path::new(name) == path);
+            found
+                .map(|(_, text)| text.as_bytes().to_vec())
+                .ok_or_else(|| "no such file".to_owned())
+        };
+        let loaded = Config::parse(Path::new("/etc/jabberd2/jidmesh.xml"), "box.example.net", &read).unwrap();
+        lines(&loaded.warnings)
+    };
+    let (sm, c2s) = ("<sm><router><port>5346</port></router></sm>", "<c2s><router/></c2s>");
+    let s2s = "<s2s><router><port>5347</port></router><local><secret>x</secret></local></s2s>";
+    let right = stock.replace("'log'", "'bind'");
+    assert_eq!(warnings(&right, sm, c2s, s2s), Vec::<String>::new());
+    let all = warnings(
+        stock,
+        "<sm>\n<router/></sm>",
+        "<c2s><router>\n<port>5346</port></router></c2s>",
+        "<s2s>\n<local/></s2s>",
+    );
+    assert_eq!(all.len(), 4, "{all:?}");
+    let says = |place: &str, text: &str| {
+        let found = all.iter().any(|line| line.contains(place) && line.contains(text));
+        assert!(found, "{place} {text}: {all:?}");
+    };
+    says("s2s.xml:2", "all s2s of a mesh must have the same");
+    says("router.xml:2", "<acl type='bind'><user>mesh</user></acl>");
+    says("sm.xml:2", "right is 5346");
+    says("c2s.xml:2", "right is 5347");
 }
 
 #[test]
@@ -658,7 +708,7 @@ fn differences_are_told_without_secrets_and_what_only_a_start_reads_is_kept() {
 #[test]
 fn no_secret_is_shown() {
     let config = good(
-        "<local><secret>top-hidden</secret></local><mesh><secret>top-hidden-mesh-word</secret></mesh><uplink><user>u</user><pass>top-hidden</pass></uplink>",
+        "<local><secret>top-hidden</secret></local><mesh><secret>top-hidden-mesh-word</secret></mesh><uplink><port>5346</port><user>u</user><pass>top-hidden</pass></uplink>",
     );
     for text in [
         config.describe(),

@@ -8,7 +8,7 @@ use super::model::{Config, DEFAULT_SECRET, Loaded};
 use super::read::{Cx, ReadFile};
 use super::sections::{self, Named, Router};
 use super::tree::FILE_BYTES_MAX;
-use super::{Filter, Problem, Severity};
+use super::{Filter, Problem, Severity, neighbours};
 
 impl Config {
     /// Reads `path` and the users and filter files it names (relative paths: from its folder). All problems are
@@ -38,6 +38,7 @@ impl Config {
         filter(&mut cx, &mut router);
         exposed(&mut cx, &router, &users);
         strangers(&mut cx, &router.config);
+        neighbours::check(&mut cx, &router.config);
         if cx.failed() {
             return Err(cx.problems);
         }

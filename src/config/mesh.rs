@@ -1,6 +1,6 @@
 //! `<mesh>` and `<uplink>`: this node among others.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use super::model::*;
 use super::read::{Cx, excerpt};
@@ -226,16 +226,23 @@ fn exit_pins(cx: &mut Cx<'_>, mesh: &Node) -> Vec<(String, String)> {
     all
 }
 
-pub(super) fn uplink(cx: &mut Cx<'_>, root: &Node) -> Option<Uplink> {
+pub(super) fn uplink(cx: &mut Cx<'_>, root: &Node, own: &[SocketAddr]) -> Option<Uplink> {
     let node = cx.one(root, "uplink")?;
     cx.known(node, &["ip", "port", "user", "pass"], &[]);
     let addr = cx.addresses(node, "127.0.0.1", PORT_DEFAULT).first().copied();
     match (addr, cx.text_of(node, "user"), cx.text_of(node, "pass")) {
-        (Some(addr), Some(user), Some(pass)) => Some(Uplink {
-            addr,
-            user,
-            pass: Secret(pass),
-        }),
+        (Some(addr), Some(user), Some(pass)) => {
+            let here = |own: &SocketAddr| {
+                let anywhere = own.ip().is_unspecified() && own.is_ipv4() == addr.is_ipv4() && addr.ip().is_loopback();
+                own.port() == addr.port() && (own.ip() == addr.ip() || anywhere)
+            };
+            if own.iter().any(here) {
+                let text = "<uplink>: there jidmesh itself listens (<local>); right is the stock router's address";
+                cx.error(node.line, text);
+            }
+            let pass = Secret(pass);
+            Some(Uplink { addr, user, pass })
+        }
         _ => {
             let right = "<user>jabberd</user><pass>...</pass>";
             cx.error(

@@ -16,6 +16,7 @@ mod glob;
 mod load;
 mod mesh;
 mod model;
+mod neighbours;
 mod pem;
 mod problem;
 mod read;

@@ -77,7 +77,7 @@ pub(super) fn router(cx: &mut Cx<'_>, root: &Node, host_name: &str) -> Router {
     }
     message_logging(cx, root, config);
     config.mesh = mesh::mesh(cx, root, host_name);
-    config.uplink = mesh::uplink(cx, root);
+    config.uplink = mesh::uplink(cx, root, &config.local);
     own(cx, root, config);
     router
 }

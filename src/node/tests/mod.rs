@@ -16,4 +16,5 @@ mod question;
 mod relay;
 mod reload;
 mod remains;
+mod uplink;
 mod world;

@@ -102,6 +102,16 @@ impl World {
         end
     }
 
+    /// The line to the stock router that is dialled next, logged in.
+    pub(super) fn uplink_line(&mut self) -> End {
+        let shard = &mut self.shards[0];
+        shard.tick(self.now);
+        let link = shard.uplink_logged_in(self.now);
+        let end = self.end_of(link);
+        self.settle();
+        end
+    }
+
     /// A link that is not authenticated yet, from this address.
     pub(super) fn accept(&mut self, remote: &str) -> End {
         let link = self.shards[0].opened(self.now, remote.parse().unwrap());

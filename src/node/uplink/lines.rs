@@ -128,6 +128,29 @@ impl Shard {
         }
     }
 
+    /// The first line that is being dialled, logged in, for tests of what comes after.
+    #[cfg(test)]
+    pub(in crate::node) fn uplink_logged_in(&mut self, now: Micros) -> LinkId {
+        use crate::wire::scan::{Item, Scanner};
+        let dialled = |link: &crate::node::link::Link| matches!(link.stage, Stage::Dialling(Dialling::Uplink(_)));
+        let slot = self.links.iter().position(dialled).expect("a line is dialled");
+        let Stage::Dialling(Dialling::Uplink(at)) = self.links[slot].stage else {
+            unreachable!("it was found as such");
+        };
+        let mut scanner = Scanner::new(self.limits);
+        let header = b"<stream:stream xmlns:stream='http://etherx.jabber.org/streams'>";
+        assert!(matches!(scanner.next(header), Ok(Some(Item::Open { .. }))));
+        scanner.consume(header.len());
+        let link = &mut self.links[slot];
+        link.opened_at = now;
+        link.scanner = Some(scanner);
+        link.stage = Stage::Uplink(at, None);
+        let slot = u32::try_from(slot).unwrap_or(0);
+        let generation = link.generation;
+        self.greet_router(at);
+        LinkId { slot, generation }
+    }
+
     /// The first bind: a name that nobody else has. The stock router answers with it, and then with all names there are.
     fn greet_router(&mut self, at: usize) {
         if let Some(line) = self.line(at) {
