@@ -202,6 +202,14 @@ pub fn table_hash_of(key: impl std::hash::Hash) -> u64 {
     TableHasher::default().hash_one(key)
 }
 
+/// A hash that the process which takes over computes as well, if it was built for the same machine: a difference must do
+/// no harm.
+pub fn lasting_hash_of(key: impl std::hash::Hash) -> u64 {
+    let mut hasher = SipHasher24::new();
+    key.hash(&mut hasher);
+    hasher.finish()
+}
+
 /// The hash key of a cluster: the same on all its nodes, fixed for the cluster's life.
 #[derive(Clone, Copy, Default, PartialEq, Eq)]
 pub struct ClusterKey(pub [u8; 16]);

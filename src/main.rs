@@ -63,6 +63,10 @@ struct RunArgs {
     /// Where to make the admin socket; without this, what the configuration says.
     #[arg(long, value_name = "PATH")]
     admin: Option<PathBuf>,
+    /// Take over from the jidmesh that runs: its links, sessions and frames; no component notices. Without one, or when
+    /// it refuses, nothing is started.
+    #[arg(long)]
+    takeover: bool,
     /// Accepted, as jabberd2-router has it: everything worth a line is logged anyway.
     #[arg(short = 'D', long)]
     debug: bool,
@@ -143,6 +147,7 @@ fn run(args: &RunArgs) -> ExitCode {
             let given = Given {
                 path,
                 admin: args.admin.clone(),
+                takeover: args.takeover,
                 warnings: loaded.warnings,
             };
             jidmesh::shell::run(loaded.config, given)

@@ -123,6 +123,7 @@ impl Server {
             io,
             tls: tls_server(&secured).unwrap(),
             journal: Arc::new(Stderr),
+            still: false,
             started: Instant::now(),
         };
         let shared = Arc::clone(&witness);

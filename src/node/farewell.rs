@@ -11,6 +11,7 @@ use crate::jid::{self, TableHasher, TableMap};
 use crate::table::SeatId;
 use crate::table::names::Multi;
 use crate::wire::header::{Payload, PayloadKind, Route};
+use serde::{Deserialize, Serialize};
 use std::collections::HashSet;
 
 /// Most sessions that one shard remembers so (8 bytes each). Of more the farewells pass.
@@ -20,7 +21,7 @@ const TAKEN_MAX: usize = 262_144;
 pub(super) const ANY_SM: &str = "";
 
 /// Sessions that were taken from their sm: the hashes of their full JIDs, by the sm's id.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(super) struct Farewells {
     taken: TableMap<Box<str>, HashSet<u64, TableHasher>>,
     count: usize,
@@ -58,9 +59,13 @@ impl Farewells {
     }
 }
 
-/// A session, by its prepared full JID.
+/// A session, by its prepared full JID. The same in the process that takes over.
 pub(super) fn full_hash(bare: &str, resource: &str) -> u64 {
-    jid::table_hash(&format!("{bare}/{resource}"))
+    hash(&format!("{bare}/{resource}"))
+}
+
+pub(super) fn hash(full: &str) -> u64 {
+    jid::cluster_hash(&jid::ClusterKey::default(), full)
 }
 
 impl Shard {
@@ -80,7 +85,7 @@ impl Shard {
         }
         let target = payload.target.and_then(|target| target.unescape());
         if let (Some(view), Some(full)) = (self.names.seat(sm), target.as_deref().and_then(jid::full_key)) {
-            self.farewells.forget(&view.id, jid::table_hash(&full));
+            self.farewells.forget(&view.id, hash(&full));
         }
     }
 
@@ -96,6 +101,6 @@ impl Shard {
         };
         payload.kind_attr.is_some_and(|kind| kind.0 == b"unavailable")
             && !route.to.is_some_and(service)
-            && jid::full_key(&from).is_some_and(|full| self.farewells.was_taken(&sm.id, jid::table_hash(&full)))
+            && jid::full_key(&from).is_some_and(|full| self.farewells.was_taken(&sm.id, hash(&full)))
     }
 }

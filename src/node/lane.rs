@@ -8,6 +8,7 @@ use crate::table::users::{Marker, Session};
 use crate::table::ways::Path;
 use crate::table::{PeerId, SeatId, SeatKind, ShardId, Token};
 use crate::wire::copy::append;
+use serde::{Deserialize, Serialize};
 use smallvec::SmallVec;
 use std::sync::Arc;
 
@@ -100,7 +101,7 @@ impl DataBatch {
 }
 
 /// A session, named as session control names it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub(super) struct SessionKey {
     pub(super) c2s: SeatId,
     pub(super) number: u32,

@@ -14,6 +14,7 @@ use crate::wire::connect::Connect;
 use crate::wire::scan::Scanner;
 use crate::wire::stream;
 use crate::wire::validate::Prefixes;
+use serde::{Deserialize, Serialize};
 use std::net::SocketAddr;
 
 /// Where a link stands.
@@ -81,7 +82,7 @@ pub(super) struct Link {
 }
 
 /// Who authenticated over a link.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Who {
     pub(super) kind: PeerKind,
     pub(super) prefixes: Prefixes,

@@ -37,6 +37,7 @@ mod farewell;
 mod fencing;
 mod forward;
 mod grace;
+pub mod image;
 mod input;
 mod link;
 mod message_log;
@@ -136,6 +137,8 @@ pub struct Shard {
     /// Questions asked so far: makes their ids.
     questions: u64,
     returned: returned::Returned,
+    /// Users of an image whose affairs go on with [`Shard::resume`].
+    resuming: Vec<Box<str>>,
     /// The link whose frames are in hand goes to another shard.
     leaving: Option<(LinkId, Box<link::Luggage>, ShardId)>,
     departing: Option<(Box<link::Luggage>, ShardId)>,
@@ -197,6 +200,7 @@ impl Shard {
             inquiries: cluster::Inquiries::default(),
             questions: 0,
             returned: returned::Returned::default(),
+            resuming: Vec::new(),
             leaving: None,
             departing: None,
             next_tick: None,
@@ -225,6 +229,11 @@ impl Shard {
     pub fn take_data(&mut self, to: ShardId) -> Option<DataBatch> {
         let batch = &mut self.data[usize::from(to)];
         (!batch.is_empty()).then(|| std::mem::take(batch))
+    }
+
+    /// Whether [`Shard::take_data`] would give something.
+    pub fn has_batch(&self, to: ShardId) -> bool {
+        !self.data[usize::from(to)].is_empty()
     }
 
     /// Batches from other shards. The shell takes the data lanes *first*, then the control lanes, and gives both here:

@@ -12,10 +12,12 @@ use super::lane::{Message, Sampled, SessionKey};
 use super::placement::domain_of;
 use super::seat::{Life, Seat};
 use super::{Shard, TICK_US};
+use crate::table::image::frames;
 use crate::table::{SeatId, SeatKind, ShardId, Token};
 use crate::wire::header::{self, Frame, Payload};
 use crate::wire::{NS_CLIENT, NS_SESSION, edit};
 use rand_core::RngCore;
+use serde::{Deserialize, Serialize};
 
 /// Ids of questions. No component makes such ids.
 pub(super) const QUESTION_PREFIX: &[u8] = b"jidmesh-ask-";
@@ -42,7 +44,7 @@ const ASKED_MAX: usize = 256;
 const NO_NUMBER: u32 = u32::MAX;
 
 /// A component that came back is being asked whether it is the process that it was.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Inquiry {
     /// When the lack of an answer is an answer.
     pub(super) until: Micros,
@@ -56,11 +58,12 @@ pub(super) struct Inquiry {
     /// Questions that sm was asked.
     asked: usize,
     /// What sm gave back of its sessions.
+    #[serde(with = "frames")]
     given_back: Vec<Box<[u8]>>,
 }
 
 /// A question to a c2s about one session.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Question {
     id: Token,
     at: Micros,

@@ -27,10 +27,17 @@ const SMALL_BYTES: usize = 64 * 1024;
 const BYTES_PER_US: usize = 64;
 
 /// Users for whom something is to be taken back from one lost c2s.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Recalls {
     list: Vec<(ShardId, Box<str>, SessionKey)>,
     pub(super) due: Option<Micros>,
+}
+
+impl Recalls {
+    /// None.
+    pub(super) fn is_empty(&self) -> bool {
+        self.list.is_empty()
+    }
 }
 
 impl Shard {

@@ -8,6 +8,7 @@ use crate::table::SeatId;
 use crate::table::ways::Path;
 use crate::wire::header::{self, Frame, Payload, PayloadKind, Route};
 use crate::wire::{edit, foreign};
+use serde::{Deserialize, Serialize};
 use std::collections::VecDeque;
 
 /// How long a returned message is remembered, and how many of them: of the copies for several resources one is enough.
@@ -15,7 +16,7 @@ const RETURNED_US: Micros = 10_000_000;
 const RETURNED_MAX: usize = 1_024;
 
 /// Messages lately given to their user once more.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(super) struct Returned {
     /// When, and what.
     lately: VecDeque<(Micros, u64)>,
@@ -140,7 +141,7 @@ fn returned_key(frame: &[u8], payload: &Payload<'_>) -> u64 {
     let bare = bare.as_deref().and_then(crate::jid::bare_key).unwrap_or_default();
     let content =
         memchr::memchr(b'>', &frame[payload.insert_at..]).map_or(&[][..], |at| &frame[payload.insert_at + at..]);
-    crate::jid::table_hash_of((
+    crate::jid::lasting_hash_of((
         &*bare,
         payload.from.map(|from| from.0),
         payload.id.map(|id| id.0),

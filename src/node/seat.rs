@@ -8,10 +8,12 @@ use super::recall::Recalls;
 use super::report::{NameReport, SeatReport};
 use super::unanswered::Unanswered;
 use crate::table::clients::{Client, Clients};
+use crate::table::image::bytes;
 use crate::table::names::Multi;
 use crate::table::{PeerId, SeatId, SeatKind, Token};
 use crate::wire::accept::PeerKind;
 use crate::wire::value::Value;
+use serde::{Deserialize, Serialize};
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 
@@ -21,7 +23,7 @@ const DISMISSED_US: Micros = 60_000_000;
 const DISMISSED_MAX: usize = 4_096;
 
 /// Whether a seat's component is there.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum Life {
     /// Its link works.
     Live,
@@ -35,7 +37,7 @@ pub(super) enum Life {
 }
 
 /// A component at its home shard.
-#[derive(Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Seat {
     pub(super) kind: SeatKind,
     pub(super) id: Box<str>,
@@ -44,13 +46,17 @@ pub(super) struct Seat {
     /// It stands for a component of that node, which numbers it so: what is put here crosses to it.
     pub(super) abroad: Option<(PeerId, SeatId)>,
     /// Its component is at the stock router (attached mode): its link is the uplink's, and not its own.
+    #[serde(default)]
     pub(super) behind: bool,
+    #[serde(skip)]
     pub(super) link: Option<LinkId>,
     pub(super) remote: SocketAddr,
     pub(super) life: Life,
     /// Frames that wait: while the link is lost, while it is asked about, while the component throttles.
+    #[serde(with = "bytes")]
     pub(super) queue: Vec<u8>,
     /// What is to be taken back from there.
+    #[serde(skip)]
     pub(super) recalls: Recalls,
     pub(super) throttled: bool,
     /// Its first bind is answered: adverts may follow.
@@ -81,6 +87,7 @@ pub(super) struct Seat {
     pub(super) returns: u64,
     pub(super) since: Micros,
     /// A contest of its link is to be decided at this time.
+    #[serde(skip)]
     pub(super) contested: Option<Micros>,
 }
 

@@ -43,6 +43,18 @@ struct Surrogate {
 }
 
 impl Shard {
+    /// Numbers used so far, and sessions whose surrogates have not been told to tell yet: (user, resource).
+    pub(super) fn surrogates_to_hand_over(&self) -> (u32, Vec<(&str, &str)>) {
+        let untold = self.surrogates.flying.values().filter(|it| !it.started);
+        let untold = untold.map(|it| (&*it.bare, &*it.resource)).collect();
+        (self.surrogates.last, untold)
+    }
+
+    /// Numbers up to this one were used before.
+    pub(super) fn surrogates_go_on_from(&mut self, last: u32) {
+        self.surrogates.last = last;
+    }
+
     /// Starts the next surrogate of a user with untold contacts. True when he now waits for it.
     pub(super) fn tell_contacts(&mut self, now: Micros, bare: &str) -> bool {
         let resource = self.users.change(bare, |user| {

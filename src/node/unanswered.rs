@@ -6,10 +6,12 @@
 
 use super::seat::Seat;
 use super::{SELF, Shard};
+use crate::table::image::bytes;
 use crate::table::{SeatId, SeatKind, Token};
 use crate::wire::header::{self, Frame, Payload, PayloadKind, Route};
 use crate::wire::scan::Limits;
 use crate::wire::value::Value;
+use serde::{Deserialize, Serialize};
 use std::collections::{HashSet, VecDeque};
 
 /// Most frames kept for one sm; beyond it the oldest is forgotten. (A frame is kept no longer than sm takes to answer.)
@@ -18,7 +20,7 @@ const KEPT_MAX: usize = 65_536;
 /// How far into a frame an attribute `action` may begin: the payload's head is at the front.
 const HEAD_BYTES: usize = 1_024;
 
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 enum Key {
     /// `start` or `create`: its number and `id`.
     Request(u32, Token),
@@ -30,23 +32,31 @@ enum Key {
     Gone(Box<str>),
 }
 
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct Kept {
+    key: Key,
+    #[serde(with = "bytes")]
+    frame: Box<[u8]>,
+}
+
 /// Kept frames of one sm, in the order in which they were said.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(super) struct Unanswered {
-    kept: VecDeque<(Key, Box<[u8]>)>,
+    kept: VecDeque<Kept>,
 }
 
 impl Unanswered {
-    fn keep(&mut self, key: Key, bytes: &[u8]) {
+    fn keep(&mut self, key: Key, frame: &[u8]) {
         if self.kept.len() >= KEPT_MAX {
             self.kept.pop_front();
         }
-        self.kept.push_back((key, bytes.into()));
+        let frame = frame.into();
+        self.kept.push_back(Kept { key, frame });
     }
 
     fn answered(&mut self, key: &Key) {
         // Answers come in the order of the questions: it is one of the first.
-        if let Some(at) = self.kept.iter().position(|(kept, _)| kept == key) {
+        if let Some(at) = self.kept.iter().position(|kept| kept.key == *key) {
             self.kept.drain(..=at);
         }
     }
@@ -60,8 +70,8 @@ impl Unanswered {
                 _ => None,
             })
             .collect();
-        let lost = self.kept.iter().filter(|(key, _)| !waiting.contains(key));
-        lost.flat_map(|(_, bytes)| bytes.iter().copied()).collect()
+        let lost = self.kept.iter().filter(|kept| !waiting.contains(&kept.key));
+        lost.flat_map(|kept| kept.frame.iter().copied()).collect()
     }
 }
 

@@ -52,6 +52,19 @@ pub enum Request {
         #[serde(default)]
         order: Option<DrainOrder>,
     },
+    /// Give everything to this process, and end.
+    Takeover(TakeOver),
+}
+
+/// Who wants to take over.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct TakeOver {
+    /// The form of the images that it reads.
+    pub version: u32,
+    /// What it will call itself: its questions to components come from this name.
+    pub own: String,
+    /// Its process, for the log.
+    pub pid: u32,
 }
 
 #[derive(Serialize, Default)]
@@ -178,6 +191,9 @@ fn serve(mut stream: UnixStream, reports: &Reports) {
     let mut deadline = Deadline::after(REQUEST_MS);
     loop {
         while let Some(end) = memchr::memchr(b'\n', &waiting) {
+            if let Ok(Request::Takeover(ask)) = serde_json::from_slice(&waiting[..end]) {
+                return reports.hand_over(stream, &ask);
+            }
             let answer = answer(&waiting[..end], reports);
             waiting.drain(..=end);
             if Deadline::after(ANSWER_MS).write_all(&mut stream, &answer).is_err() {
@@ -217,6 +233,7 @@ fn answer(line: &[u8], reports: &Reports) -> Vec<u8> {
             selftest: Some(inquire::selftest(reports)),
             ..Answer::default()
         }),
+        Ok(Request::Takeover(_)) => refusal("a take-over is the first line of its connection".into()),
         Ok(Request::Drain { order }) => match drain::order(reports, order) {
             Ok(said) => encode(&Answer {
                 ok: true,

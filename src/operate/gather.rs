@@ -1,11 +1,13 @@
 //! One picture of the node out of the shards' reports, made at most a few times a second.
 
+use super::admin::TakeOver;
 use super::log::LogSender;
 use super::{ServeParams, Source, metrics};
 use crate::node::cluster::{ANSWER_US, Answer, Question};
 use crate::node::counters::{Counter, Counters};
 use crate::node::report::{DrainReport, MeshReport, NameReport, SeatReport, ShardReport, UplinkReport};
 use serde::Serialize;
+use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -80,6 +82,11 @@ impl Reports {
             question,
             Duration::from_micros(ANSWER_US) + Duration::from_millis(ANSWER_MS),
         )
+    }
+
+    /// Another process asks for everything.
+    pub(super) fn hand_over(&self, stream: UnixStream, ask: &TakeOver) {
+        self.source.hand_over(stream, ask);
     }
 
     /// What was known is out of date: an order changed it.

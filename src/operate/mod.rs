@@ -24,6 +24,7 @@ use crate::node::report::ShardReport;
 use accept::Acceptor;
 use log::LogSender;
 use std::net::SocketAddr;
+use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -34,6 +35,8 @@ pub trait Shards: Send + Sync {
     fn reports(&self, timeout: Duration) -> Vec<ShardReport>;
     /// Every shard's answer.
     fn ask(&self, question: &Question, timeout: Duration) -> Vec<Answer>;
+    /// Gives everything to the process at the other end, or refuses. Without shards of this process there is nothing.
+    fn hand_over(&self, _stream: UnixStream, _ask: &admin::TakeOver) {}
 }
 
 /// Whom the servers ask.

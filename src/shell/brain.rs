@@ -5,6 +5,7 @@ use crate::config::Config;
 use crate::mesh::conn::Local;
 use crate::node::api::{Action, CloseCause, DataBatch, LinkId, Micros, ShardId};
 use crate::node::cluster::Question;
+use crate::node::image::{Former, Image, Share};
 use crate::node::lane::Control;
 use crate::node::report::ShardReport;
 use crate::node::{Cargo, Shard};
@@ -48,6 +49,17 @@ pub trait Brain: 'static {
     fn renew_local(&mut self, _local: &Arc<Local>) {}
     fn shutdown(&mut self, now: Micros);
     fn report(&self) -> ShardReport;
+    /// A brain without an image has nothing to hand over.
+    fn share<'t>(&self, _now: Micros, _taken: &dyn Fn(LinkId) -> (&'t [u8], usize)) -> Result<Share, &'static str> {
+        Err("there is no image of it")
+    }
+    fn restore(&mut self, _now: Micros, _image: &Image) -> Vec<(Former, LinkId)> {
+        Vec::new()
+    }
+    fn resume(&mut self, _now: Micros) {}
+    fn unsettled(&self) -> usize {
+        0
+    }
     /// Answered by [`Action::Answer`] of this ticket. A brain that is never asked has nothing to say.
     fn inquire(&mut self, _now: Micros, _ticket: u64, _question: Question) {}
 }
@@ -116,6 +128,18 @@ impl Brain for Shard {
     }
     fn report(&self) -> ShardReport {
         Shard::report(self)
+    }
+    fn share<'t>(&self, now: Micros, taken: &dyn Fn(LinkId) -> (&'t [u8], usize)) -> Result<Share, &'static str> {
+        Shard::share(self, now, taken)
+    }
+    fn restore(&mut self, now: Micros, image: &Image) -> Vec<(Former, LinkId)> {
+        Shard::restore(self, now, image)
+    }
+    fn resume(&mut self, now: Micros) {
+        Shard::resume(self, now);
+    }
+    fn unsettled(&self) -> usize {
+        Shard::unsettled(self)
     }
     fn inquire(&mut self, now: Micros, ticket: u64, question: Question) {
         Shard::inquire(self, now, ticket, question);

@@ -2,6 +2,7 @@
 
 use super::dial::Outcome;
 use super::sys::Doorbell;
+use super::takeover::Step;
 use crate::config::Config;
 use crate::mesh::conn::Local;
 use crate::node::api::LinkId;
@@ -24,6 +25,8 @@ pub(crate) enum Command {
     Reload(Arc<Config>, Option<Arc<rustls::ServerConfig>>, Option<Arc<Local>>),
     /// What became of the dial for this link.
     Dialed(LinkId, Outcome),
+    /// A step of a take-over.
+    TakeOver(Step),
     /// Close every link and end.
     Shutdown,
 }
@@ -80,6 +83,18 @@ impl Control {
     /// Asks every shard and waits at most `timeout` for all of them together; one that does not answer is missing.
     pub fn ask(&self, question: &Question, timeout: Duration) -> Vec<Answer> {
         self.answers(timeout, |to| Command::Ask(question.clone(), to))
+    }
+
+    /// Asks every shard to take a step of a take-over, and waits for all of them; one that does not answer is missing.
+    pub(crate) fn step<T>(&self, timeout: Duration, step: impl Fn(Sender<T>) -> Step) -> Vec<T> {
+        self.answers(timeout, |to| Command::TakeOver(step(to)))
+    }
+
+    /// The same, without an answer.
+    pub(crate) fn order(&self, step: impl Fn() -> Step) {
+        for port in self.ports.iter() {
+            port.send(Command::TakeOver(step()));
+        }
     }
 
     fn answers<T>(&self, timeout: Duration, command: impl Fn(Sender<T>) -> Command) -> Vec<T> {

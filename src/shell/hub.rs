@@ -4,10 +4,11 @@ use super::accept::Door;
 use super::brain::Brain;
 use super::control::{Command, Commands};
 use super::dial::Dials;
-use super::driver::{Driver, Token};
+use super::driver::{Driver, Released, Token};
 use super::journal::{Journal, line};
 use super::lanes::{Arrived, Lanes, Message};
 use super::link::{Fate, Handover, Link};
+use super::takeover::Still;
 use crate::node::api::{Action, CloseCause, Level, LinkId, Micros, ShardId};
 use crate::node::cluster::Answer;
 use crate::node::counters::Counter;
@@ -52,6 +53,8 @@ pub(crate) struct Hub<B: Brain> {
     turn: (Micros, Micros, u64),
     /// Plain text of the link just read; kept for its memory.
     pub(super) plain: Vec<u8>,
+    /// While it stands still, for a take-over.
+    pub(super) still: Option<Still>,
     /// When a stopping shard closes what is left.
     pub(super) stop_at: Option<Micros>,
     /// Another shard has no room for what this one has for it: nothing is read meanwhile.
@@ -80,6 +83,9 @@ pub(super) enum Op {
     /// A dial came to nothing.
     Undialed(LinkId, CloseCause),
     AcceptAgain,
+    Accepting(bool),
+    /// Served again after a stand-still.
+    Again(LinkId, Released),
     Unlisten,
 }
 
@@ -114,6 +120,7 @@ impl<B: Brain> Hub<B> {
             now: 0,
             turn: (0, 0, 0),
             plain: Vec::new(),
+            still: None,
             stop_at: None,
             stalled: false,
             stalls: (0, 0),
@@ -147,7 +154,7 @@ impl<B: Brain> Hub<B> {
 
     /// Whether links may be read: not while another shard has no room.
     pub(crate) fn reads(&self) -> bool {
-        !self.stalled
+        !self.stalled && self.still.is_none()
     }
 
     /// Whether the shard is stopping and has closed everything.
@@ -162,7 +169,8 @@ impl<B: Brain> Hub<B> {
             return Duration::ZERO;
         }
         let timer = self.timers.peek().map(|Reverse((when, _))| *when);
-        let next = [self.brain.deadline(), timer].into_iter().flatten().min();
+        let deadline = self.brain.deadline().filter(|_| self.still.is_none());
+        let next = [deadline, timer].into_iter().flatten().min();
         next.map_or(at_most, |when| {
             at_most.min(Duration::from_micros(when.saturating_sub(self.now)))
         })
@@ -179,7 +187,7 @@ impl<B: Brain> Hub<B> {
         self.obey();
         self.take_lanes();
         self.ring_alarms();
-        if self.brain.deadline().is_some_and(|when| when <= self.now) {
+        if self.still.is_none() && self.brain.deadline().is_some_and(|when| when <= self.now) {
             self.brain.tick(self.now);
             self.act();
         }
@@ -187,6 +195,7 @@ impl<B: Brain> Hub<B> {
         self.give_lanes();
         self.act();
         self.lanes.ring();
+        self.answer_when_all_is_let_go();
     }
 
     fn obey(&mut self) {
@@ -211,6 +220,7 @@ impl<B: Brain> Hub<B> {
                 }
                 Command::Dialed(link, outcome) => self.dialed(link, outcome),
                 Command::Shutdown => self.stop(),
+                Command::TakeOver(step) => self.take_over(step),
             }
         }
     }
@@ -367,12 +377,14 @@ impl<B: Brain> Hub<B> {
                 }
                 Op::Undialed(id, cause) => self.undialed(id, cause),
                 Op::AcceptAgain => driver.accept_again(),
+                Op::Accepting(accepting) => driver.set_accepting(accepting),
+                Op::Again(id, released) => self.serve_again(id, released, driver),
                 Op::Unlisten => driver.unlisten(),
             }
         }
     }
 
-    fn add(&mut self, id: LinkId, fd: OwnedFd, driver: &mut impl Driver) {
+    pub(super) fn add(&mut self, id: LinkId, fd: OwnedFd, driver: &mut impl Driver) {
         let Some(link) = self.links.get_mut(&id) else { return };
         match driver.add(id, fd) {
             Ok(token) => {

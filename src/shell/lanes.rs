@@ -72,6 +72,8 @@ struct From<B: Brain> {
 
 /// One shard's ends of all lanes.
 pub(crate) struct Lanes<B: Brain> {
+    /// Batches and messages sent so far, and taken.
+    moved: (u64, u64),
     to: Vec<Option<To<B>>>,
     from: Vec<From<B>>,
 }
@@ -96,6 +98,7 @@ pub(crate) fn mesh<B: Brain>(bells: &[Arc<Doorbell>], batches: usize) -> Vec<Lan
     let mut all: Vec<Lanes<B>> = bells
         .iter()
         .map(|_| Lanes {
+            moved: (0, 0),
             to: Vec::new(),
             from: Vec::new(),
         })
@@ -148,6 +151,7 @@ impl<B: Brain> Lanes<B> {
         let Some(Some(to)) = self.to.get_mut(target as usize) else {
             return Err(message);
         };
+        self.moved.0 += 1;
         to.rings = true;
         to.waiting.fetch_add(message.count(), Ordering::Relaxed);
         to.control.send(message).map_err(|error| {
@@ -165,6 +169,7 @@ impl<B: Brain> Lanes<B> {
     pub(crate) fn send_data(&mut self, target: ShardId, batch: B::Data) {
         if let Some(Some(to)) = self.to.get_mut(target as usize) {
             to.stuck = Some(batch);
+            self.moved.0 += 1;
             to.push();
         }
     }
@@ -206,6 +211,7 @@ impl<B: Brain> Lanes<B> {
         for from in self.from.iter().filter(|_| !floods) {
             for _ in 0..from.data.len() {
                 let Ok(batch) = from.data.try_recv() else { break };
+                self.moved.1 += 1;
                 into.data.push((from.source, batch));
             }
             from.wake_starved();
@@ -213,6 +219,7 @@ impl<B: Brain> Lanes<B> {
         for from in &mut self.from {
             for _ in 0..from.control.len() {
                 let Ok(message) = from.control.try_recv() else { break };
+                self.moved.1 += 1;
                 from.taken += message.count();
                 into.messages.push((from.source, message));
             }
@@ -226,6 +233,12 @@ impl<B: Brain> Lanes<B> {
                 .fetch_sub(std::mem::take(&mut from.taken), Ordering::Relaxed);
             from.wake_starved();
         }
+    }
+
+    /// Batches and messages that this shard has sent so far, and taken: when the sums of all shards are equal, and stay
+    /// so, nothing is between them.
+    pub(crate) fn moved(&self) -> (u64, u64) {
+        self.moved
     }
 
     /// Whether another shard has sent something beside the data.

@@ -36,6 +36,7 @@ mod pump;
 mod run;
 mod start;
 mod sys;
+mod takeover;
 mod tls;
 
 pub use brain::Brain;

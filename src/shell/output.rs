@@ -121,7 +121,7 @@ impl<B: Brain> Hub<B> {
             Ok(chunk) => {
                 if let Some(link) = self.links.get_mut(&id) {
                     link.writing = true;
-                    driver.write(link.token, chunk);
+                    driver.write(link.token, chunk, 0);
                 }
             }
             Err(why) => {
@@ -215,6 +215,9 @@ impl<B: Brain> Hub<B> {
 
     /// The driver let a link go: close it, or send it to its new home.
     pub(super) fn end(&mut self, id: LinkId, released: Released) {
+        let Some(released) = self.keep_still(id, released) else {
+            return;
+        };
         let Some(mut link) = self.links.remove(&id) else { return };
         let Released {
             fd,

@@ -1,9 +1,11 @@
 //! The process: from a configuration to an exit code.
 
 use super::control::Control;
+use super::driver::Entrance;
 use super::journal::{Journal, line};
 use super::start::{Running, Setup, start};
 use super::sys::Signals;
+use super::takeover::{self, Giver, Taken};
 use super::{checks, cpus, notify, tls};
 use crate::config::{ADMIN_DEFAULT, Config, LogLevel, LogTarget, Mesh, Problem, Severity};
 use crate::mesh::conn::Local;
@@ -11,12 +13,15 @@ use crate::node::Shard;
 use crate::node::api::{Level, LogLine, ShardId};
 use crate::node::cluster::{Answer, DrainAsk, Question, policies};
 use crate::node::report::ShardReport;
+use crate::operate::admin::TakeOver;
 use crate::operate::log::{self, LogSender};
 use crate::operate::{self, ServeParams, Serving, Source};
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// How long the last lines may take on their way to the log.
@@ -43,12 +48,15 @@ impl Journal for LogSender {
     }
 }
 
-impl operate::Shards for Control {
+impl operate::Shards for Giver {
     fn reports(&self, timeout: Duration) -> Vec<ShardReport> {
-        Control::reports(self, timeout)
+        self.control.reports(timeout)
     }
     fn ask(&self, question: &Question, timeout: Duration) -> Vec<Answer> {
-        Control::ask(self, question, timeout)
+        self.control.ask(question, timeout)
+    }
+    fn hand_over(&self, stream: UnixStream, ask: &TakeOver) {
+        self.asked(stream, ask);
     }
 }
 
@@ -59,6 +67,8 @@ pub struct Given {
     pub path: Option<PathBuf>,
     /// Where to make the admin socket, whatever the configuration says.
     pub admin: Option<PathBuf>,
+    /// Take over from the process that runs, instead of starting anew.
+    pub takeover: bool,
     /// Problems of the configuration that the operator has seen: the log shall have them too.
     pub warnings: Vec<Problem>,
 }
@@ -132,6 +142,7 @@ struct Process {
     log: LogSender,
     running: Running,
     serving: Serving,
+    giver: Arc<Giver>,
     _pidfile: Option<PidFile>,
 }
 
@@ -140,16 +151,23 @@ impl Process {
         checks::kernel()?;
         let cpus = cpus::chosen(&config.tuning.cpus)?;
         let shards = cpus::shards(&config.tuning, &cpus);
-        let mesh = config.mesh.as_ref();
         for warning in checks::limits(shards, checks::needed(&config, shards))? {
             log.send(line(Level::Warning, warning));
         }
         let tls = tls::server(&config)?;
-        let listeners = checks::bind(&config.local, "<local>")?;
-        let peer_listeners = mesh
-            .map(|mesh| checks::bind(&mesh.local, "<mesh><local>"))
-            .transpose()?;
-        let pidfile = config.pidfile.clone().and_then(|path| PidFile::write(path, &log));
+        let admin = given.admin.or_else(|| config.admin.clone());
+        let admin = admin.unwrap_or_else(|| PathBuf::from(ADMIN_DEFAULT));
+        let mut taken = match given.takeover {
+            true => Some(takeover::take(&admin, &config.id, shards)?),
+            false => None,
+        };
+        let started = taken.as_ref().map_or(started, |taken| taken.started);
+        let listeners = listen(taken.as_mut(), &config.local, Entrance::Components)?;
+        let peer_listeners = match &config.mesh {
+            Some(mesh) => listen(taken.as_mut(), &mesh.local, Entrance::Peers)?,
+            None => Vec::new(),
+        };
+        let doors = doors(&listeners, &peer_listeners)?;
         let mut seed = [0u8; 32];
         getrandom::fill(&mut seed).map_err(|error| format!("no random numbers: {error}"))?;
         let mesh = config.mesh.as_ref().map(identity).transpose()?;
@@ -159,12 +177,13 @@ impl Process {
             shards,
             cpus,
             listeners,
-            peer_listeners: peer_listeners.unwrap_or_default(),
+            peer_listeners,
             tuning: config.tuning.clone(),
             io: config.io.clone(),
             tls,
             journal: Arc::new(log.clone()),
             started,
+            still: taken.is_some(),
         };
         let shared = Arc::clone(&config);
         let running = start(setup, move |shard: ShardId| {
@@ -175,10 +194,24 @@ impl Process {
             }
         })
         .map_err(|error| error.to_string())?;
-        let admin = given.admin.or_else(|| config.admin.clone());
-        let admin = admin.unwrap_or_else(|| PathBuf::from(ADMIN_DEFAULT));
+        let giver = Arc::new(Giver {
+            control: running.control(),
+            journal: Arc::new(log.clone()),
+            own: config.id.clone(),
+            hindered: hindered(&config),
+            listeners: doors,
+            started,
+            busy: AtomicBool::new(false),
+            given: AtomicBool::new(false),
+        });
+        let running = match taken {
+            Some(taken) => succeed(taken, running, &log)?,
+            None => running,
+        };
+        let pidfile = config.pidfile.clone().and_then(|path| PidFile::write(path, &log));
         go_on_draining(&admin, &running.control(), &log);
-        let serving = serve_operator(&config, admin, shards, started, running.control(), &log);
+        let source: Source = Arc::clone(&giver) as Source;
+        let serving = serve_operator(&config, admin, shards, started, source, &log);
         let (local, max_fds) = (listed(&config.local), config.io.max_fds);
         let text = format!("listening on {local}, {shards} shard(s), {max_fds} links at most");
         log.send(line(Level::Notice, text));
@@ -198,6 +231,7 @@ impl Process {
             log,
             running,
             serving,
+            giver,
             _pidfile: pidfile,
         })
     }
@@ -210,7 +244,13 @@ impl Process {
                 ready = true;
                 notify::ready();
             }
-            match signals.wait(WATCH_S) {
+            let signal = signals.wait(WATCH_S);
+            let ends = matches!(signal, Some(libc::SIGTERM | libc::SIGINT));
+            if self.giver.is_given_at_last(ends) {
+                self.running.vanish();
+                return ExitCode::SUCCESS;
+            }
+            match signal {
                 Some(libc::SIGTERM | libc::SIGINT) => break,
                 Some(libc::SIGHUP) => self.reload(),
                 _ => {
@@ -322,10 +362,9 @@ fn serve_operator(
     admin: PathBuf,
     shards: u16,
     started: Instant,
-    control: Control,
+    source: Source,
     log: &LogSender,
 ) -> Serving {
-    let source: Source = Arc::new(control);
     let params = ServeParams {
         node: config
             .mesh
@@ -338,6 +377,54 @@ fn serve_operator(
         metrics: config.metrics,
     };
     operate::serve(params, source, log.clone())
+}
+
+/// Becomes the node in the place of the process that was; or vanishes, having touched nothing.
+fn succeed(taken: Taken, running: Running, log: &LogSender) -> Result<Running, String> {
+    match taken.confirm(&running.control()) {
+        Ok((links, sessions)) => {
+            let text = format!("took over {links} links and {sessions} sessions from the former process");
+            log.send(line(Level::Notice, text));
+            Ok(running)
+        }
+        Err(why) => {
+            running.vanish();
+            Err(why)
+        }
+    }
+}
+
+/// Why this node can't be taken over at all.
+fn hindered(config: &Config) -> Option<&'static str> {
+    match (&config.mesh, &config.uplink) {
+        (Some(_), _) => Some("a node with <mesh> can't hand over yet: restart it instead"),
+        (None, Some(_)) => Some("a node in attached mode can't hand over: restart it instead"),
+        (None, None) => None,
+    }
+}
+
+/// Listens at these addresses: with the sockets that were taken over, and new ones for those that are missing.
+fn listen(taken: Option<&mut Taken>, addresses: &[SocketAddr], at: Entrance) -> Result<Vec<TcpListener>, String> {
+    let section = match at {
+        Entrance::Components => "<local>",
+        Entrance::Peers => "<mesh><local>",
+    };
+    let Some(taken) = taken else {
+        return checks::bind(addresses, section);
+    };
+    let (mut listeners, missing) = taken.listeners(addresses, at);
+    if !missing.is_empty() {
+        listeners.extend(checks::bind(&missing, section)?);
+    }
+    Ok(listeners)
+}
+
+/// The listening sockets once more, for the process that takes over one day.
+fn doors(components: &[TcpListener], peers: &[TcpListener]) -> Result<Vec<(TcpListener, Entrance)>, String> {
+    let components = components.iter().map(|listener| (listener, Entrance::Components));
+    let all = components.chain(peers.iter().map(|listener| (listener, Entrance::Peers)));
+    let doors = all.map(|(listener, entrance)| Ok((listener.try_clone()?, entrance)));
+    doors.collect::<std::io::Result<_>>().map_err(|error| error.to_string())
 }
 
 fn listed(addresses: &[SocketAddr]) -> String {

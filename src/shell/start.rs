@@ -8,6 +8,7 @@ use super::hub::{Context, Hub};
 use super::journal::{Journal, line};
 use super::pace::Pace;
 use super::sys::Doorbell;
+use super::takeover::Step;
 use super::{lanes, pump, sys};
 use crate::config::{DriverKind, Io, Tuning};
 use crate::node::api::{Level, ShardId};
@@ -46,6 +47,8 @@ pub struct Setup {
     pub journal: Arc<dyn Journal>,
     /// Origin of the shards' clock.
     pub started: Instant,
+    /// The shards stand still, until another process has given up its links to them.
+    pub still: bool,
 }
 
 /// Why the shards do not run. Nothing was left running.
@@ -91,6 +94,7 @@ pub fn start<B: Brain>(
         tls,
         journal,
         started,
+        still,
     } = setup;
     let shards = shards.max(1);
     let bells = (0..shards)
@@ -139,6 +143,9 @@ pub fn start<B: Brain>(
             .ring_depth(RING_DEPTH)
             .spawn(move || async move {
                 let mut hub = Hub::new(make(shard), lanes, door, context, commands);
+                if still {
+                    hub.stand_still();
+                }
                 seed.grow(&mut hub).await;
             });
         match executor {
@@ -247,6 +254,15 @@ impl Running {
     /// Whether a shard has ended though nobody asked it to.
     pub fn lost(&self) -> Option<ShardId> {
         self.ended.try_recv().ok()
+    }
+
+    /// Ends all executors and waits for their threads, without a word to anybody: the links are another process's.
+    pub(crate) fn vanish(self) {
+        self.control.order(|| Step::Vanish);
+        for executor in self.executors {
+            // How a shard ends that has nothing any more does not matter.
+            let _ = executor.join();
+        }
     }
 
     /// Closes all links, ends all executors and waits for their threads. The error names the shards that ended badly.

@@ -240,7 +240,8 @@ impl World {
     }
 
     pub(super) fn turn(&mut self, node: usize, shard: usize) {
-        if !self.machines[node].running || self.machines[node].turn_at[shard].is_none_or(|at| at > self.now) {
+        let turn_at = self.machines[node].turn_at.get(shard).copied().flatten();
+        if !self.machines[node].running || turn_at.is_none_or(|at| at > self.now) {
             return;
         }
         self.machines[node].turn_at[shard] = None;
@@ -324,6 +325,25 @@ impl World {
             control.clear();
             data.clear();
             self.act(node, to);
+        }
+    }
+
+    /// Nothing is read, and what is between the shards of a node is handled until nothing is left.
+    pub(super) fn bring_to_rest(&mut self, node: usize) {
+        let shards = self.machines[node].shards.len();
+        let full = |world: &World| {
+            let mut lanes = world.machines[node].lanes.iter().flatten();
+            lanes.any(|lane| !lane.data.is_empty() || !lane.side.is_empty())
+        };
+        loop {
+            for shard in 0..shards {
+                self.take_lanes(node, shard as ShardId);
+                self.give_lanes(node, shard as ShardId);
+            }
+            let batches = |shard: &mut Shard| (0..shards).any(|to| shard.has_batch(to as ShardId));
+            if !full(self) && !self.machines[node].shards.iter_mut().any(batches) {
+                return;
+            }
         }
     }
 

@@ -26,6 +26,7 @@ mod people;
 mod plan;
 mod rng;
 mod sm;
+mod takeover;
 #[cfg(test)]
 mod tests;
 mod text;
@@ -54,6 +55,8 @@ pub struct Summary {
     pub logins: u64,
     /// Faults that struck.
     pub faults: u64,
+    /// Routers that gave way to another process.
+    pub take_overs: u64,
 }
 
 /// A promise that did not hold.
@@ -89,6 +92,18 @@ impl std::fmt::Display for Failure {
 /// # Errors
 /// A promise did not hold.
 pub fn run(seed: u64, nodes: usize, trace: bool) -> Result<Summary, Box<Failure>> {
+    play(Plan::of(seed, nodes), trace)
+}
+
+/// The same, and now and then a router is replaced by another process.
+///
+/// # Errors
+/// A promise did not hold.
+pub fn run_with_take_overs(seed: u64, nodes: usize, trace: bool) -> Result<Summary, Box<Failure>> {
+    play(Plan::of(seed, nodes).with_take_overs(), trace)
+}
+
+fn play(plan: Plan, trace: bool) -> Result<Summary, Box<Failure>> {
     TableHasher::fix(crate::jid::SIM_SEED);
-    world::World::new(Plan::of(seed, nodes), trace).play()
+    world::World::new(plan, trace).play()
 }

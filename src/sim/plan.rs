@@ -145,9 +145,17 @@ pub struct Plan {
     pub(super) faults: Vec<Fault>,
     pub(super) mesh: MeshPlan,
     pub(super) faults_per_round: u64,
+    pub(super) take_overs_per_round: u64,
 }
 
 impl Plan {
+    /// Routers give way to other processes while this is played.
+    pub(super) fn with_take_overs(mut self) -> Plan {
+        let mut rng = Rng::new(self.seed.wrapping_mul(7) + 3);
+        self.take_overs_per_round = rng.between(1, 12);
+        self
+    }
+
     /// The plan of a seed for so many nodes.
     pub fn of(seed: u64, nodes: usize) -> Plan {
         let mut rng = Rng::new(seed);
@@ -175,6 +183,7 @@ impl Plan {
             delay_us: [20, 500, 5_000][rng.index(3)],
             faults_per_round: rng.between(1, 6),
             faults,
+            take_overs_per_round: 0,
             mesh: MeshPlan::default(),
         };
         match nodes {

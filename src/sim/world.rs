@@ -61,6 +61,8 @@ pub(super) enum Event {
     Healed,
     /// A router starts (its life).
     Boot(usize, u32),
+    /// A router gives way to another process, when its links allow it until then.
+    TakeOver(usize, Micros),
     /// Somebody outside does something.
     Outside(usize),
 }
@@ -242,6 +244,7 @@ impl World {
             Event::Accept(conn, life) => self.accept(conn, life),
             Event::Healed => self.healed(),
             Event::Boot(node, life) => self.boot(node, life),
+            Event::TakeOver(node, until) => self.take_over(node, until),
             Event::Outside(part) => self.s2s_acts(part),
         }
     }
@@ -320,6 +323,11 @@ impl World {
                 let delay = self.rng.below(self.plan.busy_us);
                 self.after(delay, Event::NodeFault);
             }
+        }
+        for _ in 0..self.plan.take_overs_per_round {
+            let (delay, node) = (self.rng.below(self.plan.busy_us), self.rng.index(self.plan.nodes));
+            let until = self.now + delay + super::takeover::PATIENCE_US;
+            self.after(delay, Event::TakeOver(node, until));
         }
         self.pass(self.plan.busy_us)?;
         self.mood = Mood::Quiet;

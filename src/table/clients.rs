@@ -2,10 +2,11 @@
 
 use super::{SeatId, Token};
 use crate::jid::TableMap;
+use serde::{Deserialize, Serialize};
 use smallvec::SmallVec;
 
 /// One session of a client of this c2s.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Client {
     /// The sm-side id.
     pub token: Token,
@@ -22,7 +23,7 @@ pub struct Client {
 }
 
 /// All clients of one c2s.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Clients {
     by_number: TableMap<u32, SmallVec<[Client; 1]>>,
     count: usize,

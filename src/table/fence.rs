@@ -52,6 +52,25 @@ pub enum Need {
 }
 
 impl Fences {
+    /// Of a former process: whom it gave its sm work for is not known, and an answer to one of its fences, whose numbers
+    /// go up to `last`, is none to this one's.
+    pub fn of_former(last: u64) -> Fences {
+        let open = Generation {
+            everybody: true,
+            ..Generation::default()
+        };
+        Fences {
+            open,
+            last,
+            ..Fences::default()
+        }
+    }
+
+    /// The number of the last fence.
+    pub fn last(&self) -> u64 {
+        self.last
+    }
+
     /// Something for this user went to the sm.
     pub fn touch(&mut self, user: u64) {
         if self.open.users.len() >= TOUCHED_MAX {

@@ -7,6 +7,7 @@
 
 pub mod clients;
 pub mod fence;
+pub mod image;
 pub mod link;
 pub mod names;
 pub mod registrar;
@@ -15,15 +16,17 @@ pub mod seat_map;
 pub mod users;
 pub mod ways;
 
+use serde::{Deserialize, Serialize};
+
 /// Index of a shard, `0..shards`.
 pub type ShardId = u16;
 
 /// Another node of the mesh, as this node numbers it; a number is never given to another name.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct PeerId(pub u16);
 
 /// A component's place at the router. It outlives the component's link for the grace period; never used twice.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct SeatId(u32);
 
 impl SeatId {
@@ -60,7 +63,7 @@ impl SeatId {
 }
 
 /// What a component is, shown by what it does.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum SeatKind {
     /// A native component that has shown nothing yet.
     Native,
@@ -93,7 +96,8 @@ impl SeatKind {
 }
 
 /// An identifier that a component chose, as it stands on the wire: at most [`Token::BYTES_MAX`] bytes.
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
 pub struct Token {
     len: u8,
     bytes: [u8; Token::BYTES_MAX],
@@ -121,6 +125,20 @@ impl Token {
     /// The text; empty when it was not UTF-8.
     pub fn as_str(&self) -> &str {
         std::str::from_utf8(self.as_bytes()).unwrap_or_default()
+    }
+}
+
+impl From<Token> for String {
+    fn from(token: Token) -> String {
+        token.as_str().into()
+    }
+}
+
+impl TryFrom<String> for Token {
+    type Error = &'static str;
+
+    fn try_from(text: String) -> Result<Token, &'static str> {
+        Token::new(text.as_bytes()).ok_or("an identifier that is too long")
     }
 }
 

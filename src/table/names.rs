@@ -4,10 +4,11 @@ use super::seat_map::SeatMap;
 use super::{PeerId, SeatId, SeatKind, ShardId};
 use crate::jid::{self, TableMap};
 use crate::wire::value::Value;
+use serde::{Deserialize, Serialize};
 use smallvec::SmallVec;
 
 /// What every shard knows of a seat.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct SeatView {
     /// The shard that serves its link; of another node's component: the shard that serves that node.
     pub home: ShardId,
@@ -24,7 +25,7 @@ pub struct SeatView {
 }
 
 /// How a name may be shared.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Multi {
     /// One holder.
     No,
@@ -35,7 +36,7 @@ pub enum Multi {
 }
 
 /// A bound name.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Name {
     /// The first is the one to ask: this node's own in order of binding, then those of other nodes; of a service that
     /// several nodes have, the node that bound it first comes first. Never empty.
@@ -57,7 +58,7 @@ impl Name {
 }
 
 /// All names and seats.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Names {
     own: Box<str>,
     names: TableMap<Box<str>, Name>,

@@ -3,6 +3,7 @@
 use super::names::{Multi, Names, SeatView};
 use super::{SeatId, SeatKind, ShardId};
 use crate::jid::{self, TableMap};
+use serde::{Deserialize, Serialize};
 use std::collections::VecDeque;
 
 /// What a component asks for in a `<bind/>`.
@@ -70,7 +71,7 @@ pub enum First {
     Contested(SeatId),
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 struct Entry {
     user: Box<str>,
     names: Vec<Box<str>>,
@@ -96,7 +97,7 @@ pub struct AliasChange {
 }
 
 /// Seats by user and name. The names themselves are read from shard 0's [`Names`].
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Registrar {
     seats: TableMap<SeatId, Entry>,
     /// Slots that were used before and are free, by their last seat; the longest free first.
@@ -119,6 +120,19 @@ impl Registrar {
             load: vec![0; usize::from(shards)],
             ..Registrar::default()
         }
+    }
+
+    /// The same seats on other shards: `homes` says which each is at.
+    #[must_use]
+    pub fn at_homes(&self, shards: ShardId, homes: impl Fn(SeatId) -> ShardId) -> Registrar {
+        let mut registrar = Registrar {
+            load: vec![0; usize::from(shards)],
+            ..self.clone()
+        };
+        for seat in self.seats.keys() {
+            registrar.load[usize::from(homes(*seat))] += 1;
+        }
+        registrar
     }
 
     /// The first bind over a link of `user`. `proved_alive`: the seat that [`First::Contested`] named has a live link.

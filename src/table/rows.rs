@@ -6,10 +6,11 @@
 
 use super::PeerId;
 use crate::jid::TableMap;
+use serde::{Deserialize, Serialize};
 use smallvec::SmallVec;
 
 /// A hybrid logical clock: milliseconds since 1970, shifted by [`Clock::COUNTER_BITS`], and a counter. 0: never.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Clock(pub u64);
 
 impl Clock {

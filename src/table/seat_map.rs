@@ -1,11 +1,28 @@
 //! A table keyed by seat: one array access, as every frame looks up several.
 
 use super::SeatId;
+use serde::{Deserialize, Serialize};
 
 /// Values by seat. A seat's slot is reused after it is gone; its generation is not, so a former seat finds nothing.
-#[derive(Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(from = "Vec<(SeatId, T)>", into = "Vec<(SeatId, T)>")]
+#[serde(bound(serialize = "T: Clone + Serialize", deserialize = "T: Deserialize<'de>"))]
 pub struct SeatMap<T> {
     slots: Vec<Option<(SeatId, T)>>,
+}
+
+impl<T> From<Vec<(SeatId, T)>> for SeatMap<T> {
+    fn from(values: Vec<(SeatId, T)>) -> SeatMap<T> {
+        let mut map = SeatMap::default();
+        values.into_iter().for_each(|(seat, value)| map.insert(seat, value));
+        map
+    }
+}
+
+impl<T> From<SeatMap<T>> for Vec<(SeatId, T)> {
+    fn from(map: SeatMap<T>) -> Vec<(SeatId, T)> {
+        map.slots.into_iter().flatten().collect()
+    }
 }
 
 impl<T> Default for SeatMap<T> {

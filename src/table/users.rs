@@ -1,14 +1,16 @@
 //! A shard's slice of the session table: users who have a session, a pending start, or frames that wait.
 
+use super::image::bytes;
 use super::rows::Clock;
 use super::ways::Path;
 use super::{PeerId, SeatId, Token};
 use crate::jid::TableMap;
+use serde::{Deserialize, Serialize};
 use smallvec::SmallVec;
 use std::collections::VecDeque;
 
 /// One full JID, at a c2s and an sm.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Session {
     /// Resource, prepared; with the user's key it makes the full JID.
     pub resource: Box<str>,
@@ -31,7 +33,7 @@ pub struct Session {
 }
 
 /// What waits for a lost c2s in a session that is about to be replaced is taken back.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Recall {
     /// Not begun.
     #[default]
@@ -45,7 +47,7 @@ pub enum Recall {
 }
 
 /// A `start` or `create` that is not answered yet; kept so that it can be placed again.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Start {
     /// Who asked.
     pub c2s: SeatId,
@@ -54,6 +56,7 @@ pub struct Start {
     /// The resource asked for.
     pub resource: Box<str>,
     /// The whole frame.
+    #[serde(with = "bytes")]
     pub frame: Box<[u8]>,
     /// How far it is.
     pub stage: Stage,
@@ -64,7 +67,7 @@ pub struct Start {
 }
 
 /// How far a start is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Stage {
     /// To be placed.
     Waiting,
@@ -75,7 +78,7 @@ pub enum Stage {
 }
 
 /// A frame that waits for the user's placement.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Held {
     /// Its sender.
     pub source: SeatId,
@@ -86,10 +89,10 @@ pub struct Held {
 }
 
 /// What waits.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub enum Waiting {
     /// A frame.
-    Frame(Box<[u8]>),
+    Frame(#[serde(with = "bytes")] Box<[u8]>),
     /// A node wants to know when all before it has gone on.
     Marker(Marker),
 }
@@ -105,7 +108,7 @@ impl Waiting {
 }
 
 /// Follows what a shard of a node sent for a user.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Marker {
     /// That node; `None`: this one.
     pub origin: Option<PeerId>,
@@ -116,7 +119,7 @@ pub struct Marker {
 }
 
 /// The way to a user changed: frames wait until what went by the old way has arrived.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Turn {
     /// The marker that follows it.
     pub serial: u64,
@@ -127,7 +130,7 @@ pub struct Turn {
 }
 
 /// What a user's frames wait for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Wait {
     /// The answer to a fence at an sm.
     Fence {
@@ -148,7 +151,7 @@ pub enum Wait {
 }
 
 /// The rare part of a user: something is in flight.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Flux {
     /// Unanswered starts, in order of arrival.
     pub starts: Vec<Start>,
@@ -173,7 +176,7 @@ impl Flux {
 }
 
 /// A user of this slice.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct User {
     /// Who serves him, once that is decided.
     pub sm: Option<SeatId>,

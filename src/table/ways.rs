@@ -6,9 +6,10 @@
 use super::PeerId;
 use super::rows::Clock;
 use crate::jid::TableMap;
+use serde::{Deserialize, Serialize};
 
 /// How a frame for a user travels.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Path {
     /// Nodes that it may still cross.
     pub hops: u8,

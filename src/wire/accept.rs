@@ -8,6 +8,7 @@ use super::stream::{self, Header, Open, put};
 use super::tag::{self, Tag};
 use super::{NS_ACCEPT, NS_SASL, NS_TLS};
 use rand_core::RngCore;
+use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::sync::Arc;
 
@@ -78,7 +79,7 @@ pub struct Peer {
 }
 
 /// Who authenticated.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum PeerKind {
     /// A component that speaks jabberd2's own protocol.
     Native {

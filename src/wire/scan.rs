@@ -257,6 +257,27 @@ impl Scanner {
         scanner
     }
 
+    /// A scanner that stands between two frames of a stream whose root has this qualified name. With the bytes from
+    /// [`Scanner::unfinished_start`] on it goes on where another one [can be left](Scanner::can_be_left).
+    pub fn inside(limits: Limits, root: &[u8]) -> Scanner {
+        let mut scanner = Scanner::new(limits);
+        scanner.phase = Phase::Body;
+        scanner.stop = usize::MAX;
+        scanner.root = root.to_vec();
+        scanner
+    }
+
+    /// Whether the bytes of the unfinished item are all that another scanner needs: not inside a comment between frames,
+    /// or the root's end tag.
+    pub fn can_be_left(&self) -> bool {
+        self.phase == Phase::Body && (self.stop != usize::MAX || self.state == State::Text)
+    }
+
+    /// The qualified name of the stream's root.
+    pub fn root(&self) -> &[u8] {
+        &self.root
+    }
+
     /// Is the sender trusted to write well-formed XML? Then the grammar inside its routes is not checked (characters and
     /// size are), which makes most frames three times as cheap; what a parser accepts has the same borders either way.
     /// [`Path::Bytes`] trusts nobody.

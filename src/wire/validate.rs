@@ -12,6 +12,7 @@ mod tests;
 
 use super::value::{Value, character};
 use names::qualified;
+use serde::{Deserialize, Serialize};
 use smallvec::SmallVec;
 use tag::{Markup, markup};
 
@@ -33,7 +34,7 @@ const BROKEN: Invalid = Invalid("not well-formed");
 const UNBOUND: Invalid = Invalid("unbound prefix");
 
 /// The namespace bindings of a stream's open tag.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Prefixes {
     default: Option<String>,
     bindings: Vec<(String, String)>,

@@ -206,6 +206,24 @@ class Stack:
         wait_for("the router listens on %s:%d; its log:\n%s" % (self.ip, self.port, ""), self._listens, READY_LIMIT_S)
         return self.processes["router"]
 
+    def take_over(self, limit_s=READY_LIMIT_S):
+        """Another jidmesh takes over from the one that runs; returns when that one has ended."""
+        old, config = self.router, os.path.join(self.folder, "router.xml")
+        new = Process("router", [JIDMESH, "run", "--takeover", "-c", config], self.folder, place=self.place)
+        wait_for(lambda: "the former router has ended:\n" + new.log(), lambda: not old.alive() or not new.alive(), limit_s)
+        if not new.alive():
+            raise BedError("the new router ended with status %s:\n%s" % (new.child.returncode, new.log()))
+        assert old.child.returncode == 0, old.log()
+        self.processes["router"] = new
+        wait_for("the new router answers", self._answers, limit_s)
+        return new
+
+    def _answers(self):
+        try:
+            return self.status() and self.metrics()
+        except OSError:
+            return None
+
     def _listens(self):
         if not self.router.alive():
             raise BedError("the router ended with status %s:\n%s" % (self.router.child.returncode, self.router.log()))

@@ -58,7 +58,7 @@ impl Shard {
 
     /// This node was told so of a session of its former life.
     pub(super) fn was_told_away(&mut self, now: Micros, full: &str) {
-        let sessions = [crate::jid::table_hash(full)].into();
+        let sessions = [crate::node::farewell::hash(full)].into();
         let sm = ANY_SM.into();
         self.tell_all(now, &Message::SessionsTaken { sm, sessions });
     }

@@ -13,6 +13,8 @@ pub(super) const LISTENERS_MAX: usize = 64;
 #[derive(Default)]
 pub(super) struct Listeners {
     all: Vec<Listener>,
+    /// Nobody is let in for now.
+    held: bool,
 }
 
 struct Listener {
@@ -62,13 +64,22 @@ impl Listeners {
         }
     }
 
-    /// Whether somebody may wait.
+    /// Whether to accept.
+    pub(super) fn set_accepting(&mut self, accepting: bool) {
+        self.held = !accepting;
+        self.note_all();
+    }
+
+    /// Whether somebody may be let in.
     pub(super) fn waiting(&self) -> bool {
-        self.all.iter().any(|listener| listener.waiting)
+        !self.held && self.all.iter().any(|listener| listener.waiting)
     }
 
     /// Takes who waits, at most [`TURN_ACCEPTS`] from each.
     pub(super) fn accept(&mut self, events: &mut impl Events) {
+        if self.held {
+            return;
+        }
         for listener in &mut self.all {
             for _ in 0..TURN_ACCEPTS {
                 if !listener.waiting {

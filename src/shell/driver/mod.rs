@@ -14,6 +14,7 @@ pub(crate) use ready::Ready;
 pub(crate) use ring::Ring;
 
 use crate::node::api::{CloseCause, LinkId};
+use serde::{Deserialize, Serialize};
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::{BorrowedFd, OwnedFd};
@@ -71,7 +72,7 @@ pub(crate) struct Released {
 }
 
 /// Who connects to a listener.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Entrance {
     /// Components of this machine.
     Components,
@@ -103,14 +104,16 @@ pub(crate) trait Driver {
     fn add(&mut self, link: LinkId, fd: OwnedFd) -> Result<Token, (OwnedFd, io::Error)>;
     /// Accepts connections of this listener from now on.
     fn listen(&mut self, listener: TcpListener, entrance: Entrance) -> io::Result<()>;
+    /// Whether to accept connections; without, they wait in the kernel.
+    fn set_accepting(&mut self, accepting: bool);
     /// Closes all listeners.
     fn unlisten(&mut self);
     /// Accepts again after a failure.
     fn accept_again(&mut self);
     /// Whether to read the link.
     fn set_reading(&mut self, token: Token, reading: bool);
-    /// Writes the chunk; the former must be done.
-    fn write(&mut self, token: Token, chunk: Vec<u8>);
+    /// Writes the chunk, `from` this byte on; the former must be done.
+    fn write(&mut self, token: Token, chunk: Vec<u8>, from: usize);
     /// Lets the link go, with what is unwritten of its chunk. To be told so twice is no harm.
     fn release(&mut self, token: Token);
     /// The link's socket.

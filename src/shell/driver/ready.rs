@@ -245,6 +245,10 @@ impl Driver for Ready {
         }
     }
 
+    fn set_accepting(&mut self, accepting: bool) {
+        self.listeners.set_accepting(accepting);
+    }
+
     fn unlisten(&mut self) {
         self.listeners.clear();
     }
@@ -260,11 +264,11 @@ impl Driver for Ready {
         }
     }
 
-    fn write(&mut self, token: Token, chunk: Vec<u8>) {
+    fn write(&mut self, token: Token, chunk: Vec<u8>, from: usize) {
         let Some(socket) = self.socket_mut(token) else { return };
         debug_assert!(socket.chunk.is_none(), "one write at a time");
         socket.chunk = Some(chunk);
-        socket.written = 0;
+        socket.written = from;
         self.push(token);
     }
 

@@ -2,7 +2,7 @@
 //! runs so many and lists all that fail, `JIDMESH_SIM_FROM=n` begins elsewhere, `JIDMESH_SIM_NODES=n` has so many nodes.
 
 #![allow(clippy::unwrap_used)]
-use super::{Failure, Plan, Summary, run};
+use super::{Failure, Plan, Summary, run, run_with_take_overs};
 use std::time::{Duration, Instant};
 
 /// How long the plain run takes.
@@ -15,6 +15,14 @@ fn number(name: &str) -> Option<u64> {
     std::env::var(name).ok().map(|text| text.parse().unwrap())
 }
 
+/// `JIDMESH_SIM_TAKEOVERS=1`: routers give way to other processes meanwhile.
+fn play_one(seed: u64, nodes: usize, trace: bool) -> Result<Summary, Box<Failure>> {
+    match number("JIDMESH_SIM_TAKEOVERS") {
+        Some(1..) => run_with_take_overs(seed, nodes, trace),
+        _ => run(seed, nodes, trace),
+    }
+}
+
 /// Plays seeds `first..last`, a share of them, until the time is over.
 fn play(nodes: usize, first: u64, last: u64, share: u64, until: Option<Instant>) -> (Vec<Summary>, Vec<Failure>) {
     let (mut done, mut failures) = (Vec::new(), Vec::new());
@@ -22,7 +30,7 @@ fn play(nodes: usize, first: u64, last: u64, share: u64, until: Option<Instant>)
         if until.is_some_and(|until| Instant::now() > until) {
             break;
         }
-        match run(seed, nodes, false) {
+        match play_one(seed, nodes, false) {
             Ok(summary) => done.push(summary),
             Err(failure) => failures.push(*failure),
         }
@@ -37,7 +45,7 @@ fn play(nodes: usize, first: u64, last: u64, share: u64, until: Option<Instant>)
 fn promises_hold_in_every_simulated_run() {
     let nodes = number("JIDMESH_SIM_NODES").unwrap_or(1) as usize;
     if let Some(seed) = number("JIDMESH_SIM_SEED") {
-        match run(seed, nodes, true) {
+        match play_one(seed, nodes, true) {
             Ok(summary) => println!("{summary:?}"),
             Err(failure) => panic!("{failure}"),
         }
@@ -60,7 +68,7 @@ fn promises_hold_in_every_simulated_run() {
     });
     let sum = |of: fn(&Summary) -> u64| played.iter().map(of).sum::<u64>();
     println!(
-        "{} runs, {} s of virtual time, {} events, {} logins, {} messages ({} delivered, {} inside what broke), {} faults",
+        "{} runs, {} s of virtual time, {} events, {} logins, {} messages ({} delivered, {} inside what broke), {} faults, {} take-overs",
         played.len(),
         sum(|s| s.micros) / 1_000_000,
         sum(|s| s.events),
@@ -69,6 +77,7 @@ fn promises_hold_in_every_simulated_run() {
         sum(|s| s.delivered),
         sum(|s| s.excused),
         sum(|s| s.faults),
+        sum(|s| s.take_overs),
     );
     failures.sort_by_key(|failure| failure.seed);
     for failure in failures.iter().skip(1) {
@@ -100,4 +109,12 @@ fn a_seed_plays_the_same_twice() {
         };
         assert_eq!(show(one), show(two));
     }
+}
+
+#[test]
+fn nothing_is_lost_doubled_or_overtaken_when_another_process_takes_over() {
+    let runs: Vec<Summary> = (1..=12)
+        .map(|seed| run_with_take_overs(seed, 1, false).unwrap_or_else(|failure| panic!("{failure}")))
+        .collect();
+    assert!(runs.iter().map(|run| run.take_overs).sum::<u64>() > 20);
 }

@@ -553,6 +553,28 @@ proptest! {
         }
     }
 
+    /// A process that takes over has the bytes of the unfinished item, and nothing else of the scanner.
+    #[test]
+    fn another_scanner_goes_on_behind_the_last_finished_item(body in pieces(), cut in 0..1500usize) {
+        let input = [OPEN.as_bytes(), &body].concat();
+        let cut = OPEN.len() + cut % (body.len() + 1);
+        let expected = run(Path::Bytes, &input, &[], LIMITS);
+        let mut first = Scanner::new(LIMITS);
+        let (mut items, mut rest) = (Vec::new(), None);
+        while rest.is_none() {
+            match first.next(&input[..cut]) {
+                Ok(Some(Item::Close { .. })) | Err(_) => return Ok(()),
+                Ok(Some(item)) => items.push(item),
+                Ok(None) => rest = Some(first.unfinished_start()),
+            }
+        }
+        let base = rest.unwrap();
+        prop_assume!(first.can_be_left());
+        let (more, error) = run_with(Scanner::inside(LIMITS, first.root()), &input[base..], &[]);
+        items.extend(more.into_iter().map(|item| shifted(item, base)));
+        prop_assert_eq!((items, error), expected);
+    }
+
     #[test]
     fn paths_agree_on_any_text(text in "[<>/'\"= a\u{e9}!?-]{0,200}") {
         let input = [OPEN.as_bytes(), b"<a>", text.as_bytes(), b"</a>"].concat();

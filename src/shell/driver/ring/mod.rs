@@ -240,7 +240,7 @@ impl Ring {
             socket.outgoing = false;
             match socket.chunk.as_deref() {
                 Some(chunk) if single && !socket.releasing => {
-                    let result = sys::send(socket.fd.as_fd(), chunk);
+                    let result = sys::send(socket.fd.as_fd(), &chunk[socket.written..]);
                     let result = result.map_or_else(
                         |error| error.raw_os_error().map_or(-libc::EIO, i32::wrapping_neg),
                         |bytes| i32::try_from(bytes).unwrap_or(i32::MAX),
@@ -343,6 +343,10 @@ impl Driver for Ring {
         Ok(())
     }
 
+    fn set_accepting(&mut self, accepting: bool) {
+        self.listeners.set_accepting(accepting);
+    }
+
     fn unlisten(&mut self) {
         for number in 0..self.listeners.len() {
             self.line.unwatch_listener(number as u32);
@@ -371,13 +375,13 @@ impl Driver for Ring {
         self.proceed(token);
     }
 
-    fn write(&mut self, token: Token, chunk: Vec<u8>) {
+    fn write(&mut self, token: Token, chunk: Vec<u8>, from: usize) {
         let Some(socket) = at(&mut self.sockets, token) else {
             return;
         };
         debug_assert!(socket.chunk.is_none(), "one write at a time");
         socket.chunk = Some(chunk);
-        socket.written = 0;
+        socket.written = from;
         socket.outgoing = true;
         self.outgoing.push(token);
     }

@@ -1,0 +1,190 @@
+//! A node's image: what another process needs to go on where this one stops.
+//!
+//! # When it is taken
+//!
+//! When the node is at *rest*: its shards read no link and do nothing by the clock, and nothing is between them. So no
+//! frame is half-way: it was read and stands in a queue, or it is in a link's unread bytes. Each shard's *share* is taken
+//! without changing the shard, which goes on as if nothing had been when the take-over fails.
+//!
+//! # What is carried
+//!
+//! | what | how |
+//! |---|---|
+//! | names, seats, the registrar | as they are; a seat keeps its number, which is how all else speaks of it |
+//! | a component's link | its socket, and of both directions what is on the way: bytes read and not handled (the end of the last whole frame is a border, so the scanner begins anew there), bytes taken for writing with how much of them the kernel has, bytes that wait |
+//! | a link under TLS, or one in the middle of a comment between frames | not at all: its seat is lost, as after a cut, and comes back in its grace; what was not written waits |
+//! | a link without a seat (being authenticated) | not at all: the component tries again |
+//! | what is left of a lost component, on its way back | not at all: it is waited for, and while it is not done there is no image |
+//! | seats' queues, clients, open questions, what an sm has not answered | as they are |
+//! | users: sessions, starts that are not answered, held frames | as they are |
+//! | what a user waits for | `ended` as it is. A fence is not carried: everybody counts as touched, so whoever moves is fenced anew. A surrogate that has not been told to tell is one to start anew; when its sm answers, the old one is ended without a word |
+//! | untrue farewells, messages given back lately | as they are: their hashes are lasting ones |
+//! | counters | as they are, by name |
+//! | courses, what operators asked | not at all |
+//!
+//! The clock goes on: the new process counts its microseconds from where the old one's began. Shards may be more or fewer
+//! than before: seats are dealt out anew, users belong where their hash says.
+//!
+//! # Its form
+//!
+//! JSON, since a version must read what another one wrote: a field may be added (with a default) or left out, and an
+//! unknown one is skipped. Whatever else changes counts [`VERSION`] up, and processes of different versions do not hand
+//! over.
+//!
+//! Must never be added: what can be learnt again within the grace period at no price.
+
+mod restore;
+mod take;
+
+use super::counters::Counter;
+use super::seat::Seat;
+use crate::table::image::bytes;
+use crate::table::link::{LinkId, Micros};
+use crate::table::names::Names;
+use crate::table::registrar::Registrar;
+use crate::table::users::User;
+use crate::table::{SeatId, ShardId};
+use serde::{Deserialize, Serialize};
+use std::collections::HashMap;
+use std::net::SocketAddr;
+
+/// Of the form and of the meaning of its fields.
+pub const VERSION: u32 = 1;
+
+/// A link as the process that is handing over knew it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Former {
+    /// Its shard.
+    pub shard: ShardId,
+    /// Its slot there.
+    pub slot: u32,
+    /// The slot's generation.
+    pub generation: u32,
+}
+
+impl Former {
+    /// A link of a shard.
+    pub fn new(shard: ShardId, link: LinkId) -> Former {
+        Former {
+            shard,
+            slot: link.slot,
+            generation: link.generation,
+        }
+    }
+}
+
+/// One shard's share.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Share {
+    shard: ShardId,
+    /// Of shard 0.
+    names: Option<Names>,
+    registrar: Option<Registrar>,
+    seats: Vec<(SeatId, Seat)>,
+    links: Vec<LinkRow>,
+    users: Vec<(Box<str>, User)>,
+    /// Numbers used so far: of fences, questions, surrogates.
+    fences: u64,
+    questions: u64,
+    surrogates: u32,
+    /// The same on all shards.
+    farewells: Option<super::farewell::Farewells>,
+    returned: Option<super::returned::Returned>,
+    /// By metric name and labels.
+    counters: Vec<(String, u64)>,
+}
+
+impl Share {
+    /// Whose it is.
+    pub fn shard(&self) -> ShardId {
+        self.shard
+    }
+
+    /// Whether the link goes along.
+    pub fn has(&self, link: Former) -> bool {
+        self.links.iter().any(|row| row.former == link)
+    }
+}
+
+/// A component's link.
+#[derive(Debug, Serialize, Deserialize)]
+struct LinkRow {
+    former: Former,
+    seat: SeatId,
+    remote: SocketAddr,
+    /// The name of its stream's root.
+    #[serde(with = "bytes")]
+    root: Vec<u8>,
+    /// What was read and is not a whole frame yet.
+    #[serde(with = "bytes")]
+    carry: Vec<u8>,
+    #[serde(with = "bytes")]
+    early: Vec<u8>,
+    /// What waits behind the bytes that were taken for writing.
+    #[serde(with = "bytes")]
+    out: Vec<u8>,
+    /// Of these, what the kernel does not have.
+    in_flight: usize,
+    opened_at: Micros,
+    progress_at: Micros,
+}
+
+/// A whole node, to be dealt out to the shards of another process.
+#[derive(Debug)]
+pub struct Image {
+    shares: Vec<Share>,
+    shards: ShardId,
+    homes: HashMap<SeatId, ShardId>,
+}
+
+impl Image {
+    /// All shares of a node, for so many shards.
+    ///
+    /// # Errors
+    /// They are not of one node; nothing was changed.
+    pub fn new(shares: Vec<Share>, shards: ShardId) -> Result<Image, &'static str> {
+        let mut seats: Vec<SeatId> = shares
+            .iter()
+            .flat_map(|share| share.seats.iter().map(|(seat, _)| *seat))
+            .collect();
+        seats.sort_unstable();
+        let distinct = seats.windows(2).all(|pair| pair[0] != pair[1]);
+        if !distinct
+            || shares
+                .iter()
+                .filter(|share| share.names.is_some() && share.registrar.is_some())
+                .count()
+                != 1
+        {
+            return Err("its shares do not belong together");
+        }
+        let homes = seats.into_iter().zip((0..shards.max(1)).cycle()).collect();
+        Ok(Image {
+            shares,
+            shards: shards.max(1),
+            homes,
+        })
+    }
+
+    /// The shard that a seat is dealt to.
+    fn home(&self, seat: SeatId) -> ShardId {
+        self.homes.get(&seat).copied().unwrap_or(0)
+    }
+
+    fn names(&self) -> Option<(&Names, &Registrar)> {
+        let share = self.shares.iter().find(|share| share.names.is_some())?;
+        share.names.as_ref().zip(share.registrar.as_ref())
+    }
+
+    /// Sessions in it.
+    pub fn sessions(&self) -> usize {
+        let users = self.shares.iter().flat_map(|share| &share.users);
+        users.map(|(_, user)| user.sessions.len()).sum()
+    }
+}
+
+/// How a counter is called in an image.
+fn counter_key(counter: Counter) -> String {
+    let (name, labels, _) = counter.describe();
+    format!("{name}{{{labels}}}")
+}

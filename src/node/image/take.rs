@@ -1,0 +1,135 @@
+//! A shard's share is taken.
+
+use super::{Former, LinkRow, Share, counter_key};
+use crate::node::Shard;
+use crate::node::counters::Counter;
+use crate::node::grace::unwritten;
+use crate::node::link::{Link, Stage};
+use crate::node::seat::{Life, Seat};
+use crate::table::SeatId;
+use crate::table::link::{LinkId, Micros};
+use crate::table::users::User;
+use crate::wire::scan::Scanner;
+use std::collections::HashMap;
+
+impl Shard {
+    /// What another process can't take over yet, and what is soon over: links without a seat, what is left of lost components.
+    pub fn unsettled(&self) -> usize {
+        let unseated = |link: &&Link| {
+            matches!(
+                link.stage,
+                Stage::Negotiating(_) | Stage::Unseated | Stage::Contending { .. } | Stage::Arriving | Stage::Leaving
+            )
+        };
+        self.links.iter().filter(unseated).count() + self.winding_up()
+    }
+
+    fn winding_up(&self) -> usize {
+        let recalls = self.seats.iter().filter(|(_, seat)| !seat.recalls.is_empty());
+        self.remains.len() + recalls.count()
+    }
+
+    /// This shard's share of the node's image. Between shards nothing may be under way. `taken`: the chunk whose writing
+    /// is not done, and how much of it is.
+    ///
+    /// # Errors
+    /// The shard is not at rest.
+    pub fn share<'t>(&self, now: Micros, taken: impl Fn(LinkId) -> (&'t [u8], usize)) -> Result<Share, &'static str> {
+        let under_way = self.control.iter().any(|messages| !messages.is_empty())
+            || self.data.iter().any(|batch| !batch.is_empty())
+            || !self.early.is_empty()
+            || self.leaving.is_some()
+            || self.departing.is_some();
+        if under_way {
+            return Err("something is under way between its shards");
+        }
+        if self.winding_up() > 0 {
+            return Err("what waited for a lost component is on its way back: try again");
+        }
+        let own = self.seats.iter().filter(|(_, seat)| seat.abroad.is_none());
+        let mut seats: Vec<(SeatId, Seat)> = own.map(|(id, seat)| (id, seat.clone())).collect();
+        let mut links = Vec::new();
+        for (id, seat) in &mut seats {
+            let Some((link, state)) = seat.link.and_then(|link| Some((link, self.link(link)?))) else {
+                continue;
+            };
+            let scanner = state
+                .scanner
+                .as_ref()
+                .filter(|scanner| scanner.can_be_left() && !state.tls);
+            match scanner {
+                Some(scanner) => links.push(self.link_row(*id, link, state, scanner)?),
+                None => self.cut_off(now, seat, state, taken(link)),
+            }
+        }
+        let (surrogates, untold) = self.surrogates_to_hand_over();
+        Ok(Share {
+            shard: self.id,
+            names: self.registrar.is_some().then(|| self.names.clone()),
+            registrar: self.registrar.clone(),
+            seats,
+            links,
+            users: self.users_with(&untold),
+            fences: self.fences.values().map(|fences| fences.last()).max().unwrap_or(0),
+            questions: self.questions,
+            surrogates,
+            farewells: (self.id == 0).then(|| self.farewells.clone()),
+            returned: (self.id == 0).then(|| self.returned.clone()),
+            counters: Counter::ALL
+                .iter()
+                .map(|counter| (counter_key(*counter), self.counters.get(*counter)))
+                .filter(|(_, value)| *value > 0)
+                .collect(),
+        })
+    }
+
+    fn link_row(&self, seat: SeatId, link: LinkId, state: &Link, scanner: &Scanner) -> Result<LinkRow, &'static str> {
+        if !matches!(state.stage, Stage::Seated { asking: false, .. }) {
+            return Err("a bind is being judged");
+        }
+        Ok(LinkRow {
+            former: Former::new(self.id, link),
+            seat,
+            remote: state.remote,
+            root: scanner.root().to_vec(),
+            carry: state.carry.clone(),
+            early: state.early.clone(),
+            out: state.out.clone(),
+            in_flight: state.in_flight,
+            opened_at: state.opened_at,
+            progress_at: state.progress_at,
+        })
+    }
+
+    /// A link that can't be handed over: its seat has lost it.
+    fn cut_off(&self, now: Micros, seat: &mut Seat, state: &Link, (chunk, written): (&[u8], usize)) {
+        let mut queue = unwritten(self.limits, chunk, written, &state.out);
+        queue.append(&mut seat.queue);
+        seat.queue = queue;
+        seat.life = Life::Lost {
+            until: now + self.config.grace_ms * 1_000,
+        };
+    }
+
+    /// All users, with those sessions whose contacts are to be told anew.
+    fn users_with(&self, untold: &[(&str, &str)]) -> Vec<(Box<str>, User)> {
+        let mut of_user: HashMap<&str, Vec<Box<str>>> = HashMap::new();
+        for (bare, resource) in untold {
+            of_user.entry(bare).or_default().push((*resource).into());
+        }
+        let mut users: Vec<(Box<str>, User)> = Vec::with_capacity(self.users.len());
+        for (bare, user) in self.users.iter() {
+            let mut user = user.clone();
+            if let Some(resources) = of_user.remove(bare) {
+                user.flux().untold.extend(resources);
+            }
+            users.push((bare.into(), user));
+        }
+        for (bare, untold) in of_user {
+            let mut user = User::default();
+            user.flux().untold = untold;
+            users.push((bare.into(), user));
+        }
+        users
+    }
+}
