@@ -143,6 +143,7 @@ pub struct Shard {
     returned: returned::Returned,
     /// Users of an image whose affairs go on with [`Shard::resume`].
     resuming: Vec<Box<str>>,
+    resuming_orphans: Vec<(SeatId, orphans::Orphan)>,
     /// The link whose frames are in hand goes to another shard.
     leaving: Option<(LinkId, Box<link::Luggage>, ShardId)>,
     departing: Option<(Box<link::Luggage>, ShardId)>,
@@ -207,6 +208,7 @@ impl Shard {
             questions: 0,
             returned: returned::Returned::default(),
             resuming: Vec::new(),
+            resuming_orphans: Vec::new(),
             leaving: None,
             departing: None,
             next_tick: None,

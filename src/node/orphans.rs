@@ -13,40 +13,63 @@ use super::placement::domain_of;
 use crate::jid::TableMap;
 use crate::table::SeatId;
 use crate::table::users::Session;
+use serde::{Deserialize, Serialize};
 
 /// Most orphans of one sm that a shard remembers. Of more the contacts are not told if the sm dies as well.
 const ORPHANS_MAX: usize = 65_536;
 
 /// A session that its sm may not have ended yet, and that contacts have seen.
-#[derive(Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Orphan {
     bare: Box<str>,
     resource: Box<str>,
     key: SessionKey,
     /// With the answer to this fence its sm has ended it.
+    #[serde(skip)]
     fence: u64,
 }
 
 /// The orphans among one shard's users, by their sm.
 pub(super) type Orphans = TableMap<SeatId, Vec<Orphan>>;
 
+impl Orphan {
+    pub(super) fn bare(&self) -> &str {
+        &self.bare
+    }
+}
+
 impl Shard {
     /// The c2s of this session is lost; its sm has been told, or will be as soon as it has a link.
     pub(super) fn orphaned(&mut self, now: Micros, bare: &str, sm: SeatId, session: Session) {
+        let orphan = Orphan {
+            bare: bare.into(),
+            key: SessionKey::of(&session),
+            resource: session.resource,
+            fence: 0,
+        };
+        self.watch_orphan(now, sm, orphan);
+    }
+
+    /// Remembers one until its sm has answered a fence behind all that went there so far.
+    pub(super) fn watch_orphan(&mut self, now: Micros, sm: SeatId, orphan: Orphan) {
         let orphans = self.orphans.entry(sm).or_default();
         if orphans.len() >= ORPHANS_MAX {
             return self.count(Counter::OrphansUnknown);
         }
         let (fence, now_due) = self.fences.entry(sm).or_default().behind_all();
-        orphans.push(Orphan {
-            bare: bare.into(),
-            key: SessionKey::of(&session),
-            resource: session.resource,
-            fence,
-        });
+        let domain = domain_of(&orphan.bare).to_owned();
+        orphans.push(Orphan { fence, ..orphan });
         if now_due {
-            self.send_fence(now, sm, fence, domain_of(bare));
+            self.send_fence(now, sm, fence, &domain);
         }
+    }
+
+    /// All of them, with their sm.
+    pub(super) fn all_orphans(&self) -> Vec<(SeatId, Orphan)> {
+        let of_sm = self.orphans.iter();
+        of_sm
+            .flat_map(|(sm, orphans)| orphans.iter().map(|orphan| (*sm, orphan.clone())))
+            .collect()
     }
 
     /// An sm answered a fence: it has ended those that were orphans before. Behind the others goes another fence.

@@ -202,7 +202,13 @@ impl Shard {
             return;
         }
         inquiry.samples_missing -= 1;
-        inquiry.samples.extend(samples);
+        for sample in samples {
+            // What one shard holds another one may remember.
+            match inquiry.samples.iter_mut().find(|known| known.key == sample.key) {
+                Some(known) => known.sure |= sample.sure,
+                None => inquiry.samples.push(sample),
+            }
+        }
         if inquiry.samples_missing > 0 {
             return;
         }

@@ -18,6 +18,7 @@
 //! | seats' queues, clients, open questions, what an sm has not answered | as they are |
 //! | users: sessions, starts that are not answered, held frames | as they are |
 //! | what a user waits for | `ended` as it is. A fence is not carried: everybody counts as touched, so whoever moves is fenced anew. A surrogate that has not been told to tell is one to start anew; when its sm answers, the old one is ended without a word |
+//! | sessions that their sm may not have ended | as they are; behind each goes another fence |
 //! | untrue farewells, messages given back lately | as they are: their hashes are lasting ones |
 //! | counters | as they are, by name |
 //! | courses, what operators asked | not at all |
@@ -37,6 +38,8 @@ mod restore;
 mod take;
 
 use super::counters::Counter;
+use super::lane::SessionKey;
+use super::orphans::Orphan;
 use super::seat::Seat;
 use crate::table::image::bytes;
 use crate::table::link::{LinkId, Micros};
@@ -90,6 +93,12 @@ pub struct Share {
     /// The same on all shards.
     farewells: Option<super::farewell::Farewells>,
     returned: Option<super::returned::Returned>,
+    /// Sessions whose c2s is lost and whose sm may not have ended them, with that sm.
+    #[serde(default)]
+    orphans: Vec<(SeatId, Orphan)>,
+    /// What an sm held when it lost its link.
+    #[serde(default)]
+    held_at_loss: Vec<(SeatId, Vec<SessionKey>)>,
     /// By metric name and labels.
     counters: Vec<(String, u64)>,
 }

@@ -34,6 +34,9 @@ impl Shard {
             for (id, seat) in share.seats.iter().filter(|(id, _)| image.home(*id) == self.id) {
                 self.seats.insert(*id, seat.clone());
             }
+            for (sm, held) in share.held_at_loss.iter().filter(|(sm, _)| image.home(*sm) == self.id) {
+                self.held_at_loss.entry(*sm).or_default().extend(held);
+            }
             for (bare, user) in &share.users {
                 if self.owner(bare) == self.id {
                     self.restore_user(bare, user.clone());
@@ -47,6 +50,9 @@ impl Shard {
         waiting.sort();
         self.waiting = waiting.into();
         self.restore_fences(max(|share| share.fences));
+        let orphans = image.shares.iter().flat_map(|share| &share.orphans);
+        let own = orphans.filter(|(_, orphan)| self.owner(orphan.bare()) == self.id);
+        self.resuming_orphans = own.cloned().collect();
         let rows = image.shares.iter().flat_map(|share| &share.links);
         let own: Vec<&LinkRow> = rows.filter(|row| image.home(row.seat) == self.id).collect();
         let links = own.into_iter().map(|row| (row.former, self.restore_link(now, row)));
@@ -160,6 +166,9 @@ impl Shard {
             }
             self.handle_early(now, id);
             self.go_on(now, id);
+        }
+        for (sm, orphan) in std::mem::take(&mut self.resuming_orphans) {
+            self.watch_orphan(now, sm, orphan);
         }
         for bare in std::mem::take(&mut self.resuming) {
             self.settle(now, &bare);

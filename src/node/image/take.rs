@@ -73,6 +73,8 @@ impl Shard {
             fences: self.fences.values().map(|fences| fences.last()).max().unwrap_or(0),
             questions: self.questions,
             surrogates,
+            orphans: self.all_orphans(),
+            held_at_loss: self.held_at_loss.iter().map(|(sm, held)| (*sm, held.clone())).collect(),
             farewells: (self.id == 0).then(|| self.farewells.clone()),
             returned: (self.id == 0).then(|| self.returned.clone()),
             counters: Counter::ALL

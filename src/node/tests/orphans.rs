@@ -165,3 +165,28 @@ fn a_message_that_a_surrogate_got_goes_to_its_user_again() {
         assert_eq!(world.take(sm).matches(">hi<").count(), 1, "{to}");
     }
 }
+
+#[test]
+fn another_process_that_takes_over_still_has_contacts_told() {
+    for (before, after) in [(1, 2), (2, 1), (3, 2)] {
+        for told in [false, true] {
+            let (mut world, sm, c2s, _) = site(before);
+            world.cut(c2s);
+            world.pass(if told { 10_000_000 } else { 5_000_000 });
+            world.cut(sm);
+            world.hand_over(after);
+            world.pass(5_000_000);
+            assert_eq!(world.sessions(), 0);
+            let sm = world.component(&["sm", "*example.net"]);
+            let asked = questions(&world.take(sm));
+            assert_eq!(asked.len(), 2, "{before} {after} {told}");
+            for (number, id) in asked {
+                sm_says(&mut world, sm, &id, (number, TOKENS[number as usize - 9]), false);
+            }
+            let read = world.take(sm);
+            for jid in JIDS {
+                assert!(read.contains(&format!("target='{jid}' id='jidmesh-tell-")), "{read}");
+            }
+        }
+    }
+}

@@ -5,6 +5,7 @@ use crate::node::Shard;
 use crate::node::api::{Action, CloseCause, LinkId, LogLine, Micros};
 use crate::node::cluster::Answer;
 use crate::node::counters::{Counter, Counters};
+use crate::node::image::{Former, Image};
 use crate::table::ShardId;
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -15,6 +16,7 @@ pub(super) struct End(usize);
 
 pub(super) struct World {
     pub(super) shards: Vec<Shard>,
+    config: Arc<Config>,
     pub(super) now: Micros,
     ends: Vec<Option<(ShardId, LinkId)>>,
     /// What each component has read and not taken yet.
@@ -47,6 +49,7 @@ impl World {
             shards: (0..shards)
                 .map(|id| Shard::new(id, shards, config.clone(), [7; 32]))
                 .collect(),
+            config,
             now: 1,
             ends: Vec::new(),
             inboxes: Vec::new(),
@@ -194,6 +197,32 @@ impl World {
             self.send(end, &bind(name));
         }
         end
+    }
+
+    /// Another process of so many shards takes over.
+    pub(super) fn hand_over(&mut self, shards: ShardId) {
+        let share = |shard: &Shard| serde_json::to_string(&shard.share(self.now, |_| (&[], 0)).unwrap()).unwrap();
+        let texts: Vec<String> = self.shards.iter().map(share).collect();
+        let shares = texts.iter().map(|text| serde_json::from_str(text).unwrap()).collect();
+        let image = Image::new(shares, shards).unwrap();
+        let former: HashMap<Former, End> = self
+            .by_link
+            .drain()
+            .map(|((shard, link), end)| (Former::new(shard, link), end))
+            .collect();
+        let config = self.config.clone();
+        self.shards = (0..shards)
+            .map(|id| Shard::new(id, shards, config.clone(), [8; 32]))
+            .collect();
+        for id in 0..shards {
+            for (was, link) in self.shards[usize::from(id)].restore(self.now, &image) {
+                let end = former[&was];
+                self.ends[end.0] = Some((id, link));
+                self.by_link.insert((id, link), end);
+            }
+        }
+        self.shards.iter_mut().for_each(|shard| shard.resume(self.now));
+        self.settle();
     }
 
     /// All shards read a changed configuration.
