@@ -52,8 +52,8 @@ pub(super) struct Book {
     over: BTreeSet<Said>,
     /// Presence of a client was lost on its way to his sm.
     pub(super) lost_change: bool,
-    /// A node went on without the answer of an sm that was too slow.
-    pub(super) impatient: bool,
+    /// Users for whom a node went on without the answer of an sm that was too slow.
+    pub(super) impatient: BTreeSet<String>,
     /// Sessions that c2s left behind.
     pub(super) ghosts: u64,
     /// When presence about one user was last sent to another.

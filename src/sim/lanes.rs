@@ -221,8 +221,10 @@ impl World {
             }
             Action::Log(line) => {
                 // It says so when it goes on without an sm's answer: late is worse than out of order. What that sm still
-                // has may be stored then though its user is online elsewhere.
-                self.book.impatient |= line.text.contains("going on without");
+                // has for this user may be stored then though he is online elsewhere.
+                if let Some((bare, _)) = line.text.split_once(": no answer from the sm") {
+                    self.book.impatient.insert(bare.to_owned());
+                }
                 if line.level == Level::Error || self.trace.is_some() {
                     self.note(|| match node {
                         0 => format!("shard {shard}: {}", line.text),
