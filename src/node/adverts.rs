@@ -8,6 +8,9 @@ use crate::table::registrar::new_seat;
 use crate::table::{SeatId, SeatKind};
 use crate::wire::edit;
 
+/// Most ids of c2s that were given up and are remembered. Sessions of older ones stay with an sm that was away so long.
+const PARTED_MAX: usize = 64;
+
 impl Shard {
     /// The newcomer hears of every name that is not its own. What a new seat's component may still hold of a former
     /// life (it outlived a router, or its grace period) is nobody's any more: `unavailable` goes before, on which sm
@@ -28,11 +31,16 @@ impl Shard {
             .filter(|(name, _)| !own.iter().any(|own| **own == **name) && !self.is_withdrawn(name, kind))
             .map(|(name, told)| (name.into(), told))
             .collect();
-        let router: Box<str> = self.names.own().into();
+        let parted = self
+            .parted
+            .iter()
+            .filter(|name| fresh && self.names.get(name).is_none());
+        // Those of surrogates, and of c2s that were given up meanwhile: nobody else ever ends them.
+        let mut over: Vec<Box<str>> = parted.cloned().collect();
+        over.extend(fresh.then(|| self.names.own().into()));
         self.send(link, |out| {
-            if fresh {
-                // Surrogates.
-                edit::advert(out, &router, true);
+            for name in &over {
+                edit::advert(out, name, true);
             }
             for (name, told) in &names {
                 if fresh {
@@ -43,6 +51,15 @@ impl Shard {
                 }
             }
         });
+    }
+
+    /// A c2s is given up: an sm that is away may still hold sessions of its clients.
+    fn note_parted(&mut self, name: &str) {
+        self.parted.retain(|known| **known != *name);
+        if self.parted.len() >= PARTED_MAX {
+            self.parted.pop_front();
+        }
+        self.parted.push_back(name.into());
     }
 
     /// Every shard: what the registrar decided.
@@ -109,6 +126,9 @@ impl Shard {
                 let gone = self.names.unbind(&name, seat);
                 if let Some(state) = self.seats.get_mut(seat) {
                     state.names.retain(|own| *own != name);
+                }
+                if gone && self.names.seat(seat).is_some_and(|view| view.kind == SeatKind::C2s) {
+                    self.note_parted(&name);
                 }
                 if gone {
                     let to = if id_abroad { Listeners::Sm } else { Listeners::All };

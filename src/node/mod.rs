@@ -143,6 +143,8 @@ pub struct Shard {
     returned: returned::Returned,
     /// Users of an image whose affairs go on with [`Shard::resume`].
     resuming: Vec<Box<str>>,
+    /// Ids of c2s that were given up, the latest last.
+    parted: std::collections::VecDeque<Box<str>>,
     resuming_orphans: Vec<(SeatId, orphans::Orphan)>,
     /// The link whose frames are in hand goes to another shard.
     leaving: Option<(LinkId, Box<link::Luggage>, ShardId)>,
@@ -208,6 +210,7 @@ impl Shard {
             questions: 0,
             returned: returned::Returned::default(),
             resuming: Vec::new(),
+            parted: Default::default(),
             resuming_orphans: Vec::new(),
             leaving: None,
             departing: None,

@@ -354,10 +354,12 @@ def test_sighup_with_a_good_file_with_a_bad_one_and_what_waits_for_the_next_star
     assert router.stop() == 0
 
 
-def test_sections_without_effect_are_named(folder):
-    path = write_router(folder, "<uplink><ip>127.0.0.1</ip><port>5347</port><user>jabberd</user><pass>%s</pass></uplink>" % ("s" * 32))
-    code, out, err = command("check", "-c", path)
-    assert code == 0 and "<uplink> has no effect" in err, (out, err)
+def test_a_setting_without_effect_and_an_uplink_to_itself_are_named(folder):
+    code, out, err = command("check", "-c", write_router(folder, "<colour>red</colour>"))
+    assert code == 0 and "unknown setting <colour> in <router>: it has no effect" in err, (out, err)
+    uplink = "<uplink><ip>127.0.0.1</ip><port>5347</port><user>jabberd</user><pass>%s</pass></uplink>" % ("s" * 32)
+    code, out, err = command("check", "-c", write_router(folder, uplink))
+    assert code == 1 and "<uplink>: there jidmesh itself listens" in err, (out, err)
 
 
 def test_a_log_that_is_moved_or_truncated_goes_on(processes, folder):

@@ -48,7 +48,7 @@ use crate::table::registrar::Registrar;
 use crate::table::users::User;
 use crate::table::{SeatId, ShardId};
 use serde::{Deserialize, Serialize};
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;
 
 /// Of the form and of the meaning of its fields.
@@ -96,6 +96,9 @@ pub struct Share {
     /// Sessions whose c2s is lost and whose sm may not have ended them, with that sm.
     #[serde(default)]
     orphans: Vec<(SeatId, Orphan)>,
+    /// Ids of c2s that were given up: the same on all shards.
+    #[serde(default)]
+    parted: VecDeque<Box<str>>,
     /// What an sm held when it lost its link.
     #[serde(default)]
     held_at_loss: Vec<(SeatId, Vec<SessionKey>)>,

@@ -25,6 +25,7 @@ impl Shard {
         self.questions = max(|share| share.questions);
         self.surrogates_go_on_from(image.shares.iter().map(|share| share.surrogates).max().unwrap_or(0));
         for share in &image.shares {
+            self.parted.clone_from(&share.parted);
             if let Some(farewells) = &share.farewells {
                 self.farewells = farewells.clone();
             }

@@ -74,6 +74,7 @@ impl Shard {
             questions: self.questions,
             surrogates,
             orphans: self.all_orphans(),
+            parted: self.parted.clone(),
             held_at_loss: self.held_at_loss.iter().map(|(sm, held)| (*sm, held.clone())).collect(),
             farewells: (self.id == 0).then(|| self.farewells.clone()),
             returned: (self.id == 0).then(|| self.returned.clone()),

@@ -190,3 +190,23 @@ fn another_process_that_takes_over_still_has_contacts_told() {
         }
     }
 }
+
+#[test]
+fn an_sm_that_was_given_up_hears_of_a_c2s_that_was_given_up_since() {
+    for shards in [1, 2] {
+        let (mut world, sm, c2s, _) = site(shards);
+        world.cut(sm);
+        world.pass(10_000_000);
+        world.cut(c2s);
+        world.pass(10_000_000);
+        world.hand_over(2);
+        // It has been alive all the time, and holds what it held.
+        let sm = world.component(&["sm", "*example.net"]);
+        assert_eq!(world.take(sm).matches(GONE).count(), 1);
+        // Who came after that has nothing of it.
+        let c2s = world.component(&["c2s"]);
+        let other = world.component(&["sm2", "*example.net"]);
+        assert_eq!(world.take(other).matches(GONE).count(), 1);
+        world.take(c2s);
+    }
+}
