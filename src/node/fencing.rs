@@ -104,9 +104,10 @@ impl Shard {
         if alone {
             return fences.touch_all();
         }
+        // That fence may go before the frame, so it proves nothing of this one.
+        let tidying = fences.is_untidy().then(|| fences.send());
         fences.touch(jid::table_hash(bare));
-        if fences.is_untidy() {
-            let number = fences.send();
+        if let Some(number) = tidying {
             self.send_fence(0, sm, number, domain_of(bare));
         }
     }

@@ -111,6 +111,34 @@ fn new_users_go_to_the_least_loaded_sm() {
 }
 
 #[test]
+fn a_fence_that_only_tidies_up_proves_nothing_of_what_goes_behind_it() {
+    for shards in [1, 2, 3] {
+        let mut site = Site::new(shards, 2);
+        let user = (0..64).map(|n| format!("u{n}@example.net")).find(|user| {
+            site.say(user, "first");
+            site.got("first") == Some(1)
+        });
+        let user = user.unwrap();
+        // Now every user may have something at either sm.
+        site.world.hand_over(shards);
+        site.drain();
+        site.say(&user, "backlog");
+        let read = site.world.take(site.sms[0]);
+        site.answer_fence(0, &read);
+        let read = site.world.take(site.sms[1]);
+        assert!(read.contains("backlog"), "{read}");
+        if read.contains("jidmesh-fence-") {
+            site.answer_fence(1, &read);
+        }
+        assert_eq!(
+            site.start(9, &format!("{user}/r"), "id1"),
+            None,
+            "it may still be stored"
+        );
+    }
+}
+
+#[test]
 fn a_backlog_is_fenced_before_its_user_moves_to_another_sm() {
     for shards in [1, 2] {
         let mut site = Site::new(shards, 2);
