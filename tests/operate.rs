@@ -126,6 +126,7 @@ impl Bed {
             started: Instant::now(),
             admin: Some(self.socket()),
             metrics: Some("127.0.0.1:0".parse().unwrap()),
+            patience: Duration::ZERO,
         };
         serve(params, source, self.log.clone())
     }
@@ -612,6 +613,7 @@ fn a_port_in_use_is_a_warning() {
         started: Instant::now(),
         admin: None,
         metrics: Some(bed.metrics()),
+        patience: Duration::ZERO,
     };
     let nobody = Played {
         asked: Arc::default(),

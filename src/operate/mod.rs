@@ -23,6 +23,7 @@ use crate::node::cluster::{Answer, Question};
 use crate::node::report::ShardReport;
 use accept::Acceptor;
 use log::LogSender;
+use std::io;
 use std::net::SocketAddr;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
@@ -57,6 +58,8 @@ pub struct ServeParams {
     pub admin: Option<PathBuf>,
     /// Address of the metrics page; `None`: no metrics.
     pub metrics: Option<SocketAddr>,
+    /// So long another process may still listen at these places.
+    pub patience: Duration,
 }
 
 /// The running servers. Dropping it stops them, removes the admin socket, and waits for neither client.
@@ -80,10 +83,26 @@ impl Serving {
     }
 }
 
+/// Starts it as soon as nobody else listens there, if that is so in time.
+fn patiently<T>(patience: Duration, start: impl Fn() -> io::Result<T>) -> io::Result<T> {
+    let until = Instant::now() + patience;
+    loop {
+        match start() {
+            Err(why) if why.kind() == io::ErrorKind::AddrInUse && Instant::now() < until => {
+                std::thread::sleep(RETRY);
+            }
+            other => return other,
+        }
+    }
+}
+
+/// Between two attempts to listen where another process still does.
+const RETRY: Duration = Duration::from_millis(20);
+
 /// Starts admin socket and metrics page, as far as they are configured. What cannot be started is a warning in
 /// the log and left out: routing goes on without it.
 pub fn serve(params: ServeParams, source: Source, log: LogSender) -> Serving {
-    let (admin, metrics) = (params.admin.clone(), params.metrics);
+    let (admin, metrics, patience) = (params.admin.clone(), params.metrics, params.patience);
     let reports = Arc::new(Reports::new(params, source, log.clone()));
     let mut serving = Serving {
         reports: reports.clone(),
@@ -92,7 +111,7 @@ pub fn serve(params: ServeParams, source: Source, log: LogSender) -> Serving {
         metrics: None,
     };
     if let Some(path) = admin {
-        match admin::start(&path, reports.clone(), log.clone()) {
+        match patiently(patience, || admin::start(&path, reports.clone(), log.clone())) {
             Ok((acceptor, socket)) => {
                 serving.acceptors.push(acceptor);
                 serving.socket = Some(socket);
@@ -104,7 +123,7 @@ pub fn serve(params: ServeParams, source: Source, log: LogSender) -> Serving {
         }
     }
     if let Some(addr) = metrics {
-        match metrics::start(addr, reports, log.clone()) {
+        match patiently(patience, || metrics::start(addr, reports.clone(), log.clone())) {
             Ok((acceptor, bound)) => {
                 serving.acceptors.push(acceptor);
                 serving.metrics = Some(bound);

@@ -211,7 +211,8 @@ impl Process {
         let pidfile = config.pidfile.clone().and_then(|path| PidFile::write(path, &log));
         go_on_draining(&admin, &running.control(), &log);
         let source: Source = Arc::clone(&giver) as Source;
-        let serving = serve_operator(&config, admin, shards, started, source, &log);
+        let patience = if given.takeover { LEAVING } else { Duration::ZERO };
+        let serving = serve_operator(&config, admin, patience, (shards, started), source, &log);
         let (local, max_fds) = (listed(&config.local), config.io.max_fds);
         let text = format!("listening on {local}, {shards} shard(s), {max_fds} links at most");
         log.send(line(Level::Notice, text));
@@ -357,11 +358,14 @@ fn go_on_draining(admin: &Path, control: &Control, log: &LogSender) {
     }
 }
 
+/// So long the process that was taken over may still listen where its operator asks.
+const LEAVING: Duration = Duration::from_secs(10);
+
 fn serve_operator(
     config: &Config,
     admin: PathBuf,
-    shards: u16,
-    started: Instant,
+    patience: Duration,
+    (shards, started): (u16, Instant),
     source: Source,
     log: &LogSender,
 ) -> Serving {
@@ -375,6 +379,7 @@ fn serve_operator(
         started,
         admin: Some(admin),
         metrics: config.metrics,
+        patience,
     };
     operate::serve(params, source, log.clone())
 }
