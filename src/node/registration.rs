@@ -55,8 +55,8 @@ impl Shard {
         });
         match (why, session.filter(|session| session.shown)) {
             (Over::Orphaned, Some(session)) => self.orphaned(now, bare, sm, session),
-            // On one machine to be told twice does no harm. In a mesh another node may have seen to it, and once is promised.
-            (Over::Unknown, Some(session)) if self.cluster.is_none() => {
+            // To be told twice does no harm.
+            (Over::Unknown, Some(session)) => {
                 self.users
                     .change(bare, |user| user.flux().untold.push(session.resource));
             }
