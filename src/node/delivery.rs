@@ -235,17 +235,14 @@ impl Shard {
             .get_mut(key.c2s)
             .and_then(|state| state.clients.remove(key.number, &key.token));
         let Some(client) = client else { return false };
-        self.count(Counter::SessionsEnded);
-        self.tell(
-            now,
-            self.owner(&client.bare),
-            Message::Unregister {
-                bare: client.bare,
-                key,
-                why,
-            },
-        );
+        self.client_forgotten(now, client.bare, key, why);
         true
+    }
+
+    /// The owner of a session that was forgotten here is told.
+    pub(super) fn client_forgotten(&mut self, now: Micros, bare: Box<str>, key: SessionKey, why: Over) {
+        self.count(Counter::SessionsEnded);
+        self.tell(now, self.owner(&bare), Message::Unregister { bare, key, why });
     }
 
     /// Appends to a seat's output, within its limit; beyond it, messages and iqs go back to their sender.

@@ -9,7 +9,7 @@
 use super::api::Micros;
 use super::counters::Counter;
 use super::grace::frames_of;
-use super::lane::{Message, Over, SessionKey, Verb};
+use super::lane::{Over, SessionKey, Verb};
 use super::{SELF, Shard};
 use crate::table::clients::Client;
 use crate::table::names::Multi;
@@ -154,16 +154,7 @@ impl Shard {
                 number,
                 token: client.token,
             };
-            self.count(Counter::SessionsEnded);
-            self.tell(
-                now,
-                self.owner(&client.bare),
-                Message::Unregister {
-                    bare: client.bare,
-                    key,
-                    why: Over::Orphaned,
-                },
-            );
+            self.client_forgotten(now, client.bare, key, Over::Orphaned);
         }
     }
 

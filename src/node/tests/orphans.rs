@@ -26,17 +26,22 @@ fn sm_is_back(shards: u16, told: bool) -> (World, End, Vec<(u32, String)>) {
 const FENCE: &str = "jidmesh-fence-";
 const GONE: &str = "type='unavailable' from='c2s'";
 
+/// The sm denies all that it was asked about: the contacts of both sessions are told.
+fn told_once_denied(world: &mut World, sm: End, asked: Vec<(u32, String)>) {
+    for (number, id) in asked {
+        sm_says(world, sm, &id, (number, TOKENS[number as usize - 9]), false);
+    }
+    let read = world.take(sm);
+    for jid in JIDS {
+        assert!(read.contains(&format!("target='{jid}' id='jidmesh-tell-")), "{read}");
+    }
+}
+
 #[test]
 fn contacts_are_told_when_the_sm_died_without_having_ended_them() {
     for (shards, told) in [(1, false), (2, false), (3, true), (1, true)] {
         let (mut world, sm, asked) = sm_is_back(shards, told);
-        for (number, id) in asked {
-            sm_says(&mut world, sm, &id, (number, TOKENS[number as usize - 9]), false);
-        }
-        let read = world.take(sm);
-        for jid in JIDS {
-            assert!(read.contains(&format!("target='{jid}' id='jidmesh-tell-")), "{read}");
-        }
+        told_once_denied(&mut world, sm, asked);
     }
 }
 
@@ -180,13 +185,7 @@ fn another_process_that_takes_over_still_has_contacts_told() {
             let sm = world.component(&["sm", "*example.net"]);
             let asked = questions(&world.take(sm));
             assert_eq!(asked.len(), 2, "{before} {after} {told}");
-            for (number, id) in asked {
-                sm_says(&mut world, sm, &id, (number, TOKENS[number as usize - 9]), false);
-            }
-            let read = world.take(sm);
-            for jid in JIDS {
-                assert!(read.contains(&format!("target='{jid}' id='jidmesh-tell-")), "{read}");
-            }
+            told_once_denied(&mut world, sm, asked);
         }
     }
 }
