@@ -293,7 +293,7 @@ impl Shard {
         }
     }
 
-    fn queued_bytes(&self, seat: SeatId) -> u64 {
+    pub(super) fn queued_bytes(&self, seat: SeatId) -> u64 {
         let Some(state) = self.seats.get(seat) else { return 0 };
         let link = state
             .link
