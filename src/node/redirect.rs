@@ -110,12 +110,16 @@ impl Shard {
         let resource = jid.as_deref().map(resource_of).unwrap_or_default();
         let sm = self.sm_of_session(bare, resource);
         let named = route.to.and_then(|to| self.names.find(to));
-        let by = named.filter(|(_, name)| name.multi == Multi::No).map(|(_, name)| name.holders[0]);
+        let by = named
+            .filter(|(_, name)| name.multi == Multi::No)
+            .map(|(_, name)| name.holders[0]);
         if by.is_some() {
             self.count(Counter::RedirectFrames);
         }
         let list = self.redirected.get(bare).map(SmallVec::as_slice).unwrap_or_default();
-        let told = list.iter().any(|told| told.component == component && *told.resource == *resource);
+        let told = list
+            .iter()
+            .any(|told| told.component == component && *told.resource == *resource);
         match (by, sm) {
             (None, Some(sm)) if !told => self.tell_redirect(now, component, bare, resource, sm),
             (Some(by), sm) if sm != Some(by) => {
@@ -137,7 +141,9 @@ impl Shard {
             None => {
                 let peer = self.cluster.as_ref()?.rows.get(bare)?.peer;
                 let holders = self.holders(bare);
-                let mut there = holders.into_iter().filter(|sm| self.names.seat(*sm).is_some_and(|v| v.peer == Some(peer)));
+                let mut there = holders
+                    .into_iter()
+                    .filter(|sm| self.names.seat(*sm).is_some_and(|v| v.peer == Some(peer)));
                 there.next().filter(|_| there.next().is_none())?
             }
         };
@@ -185,7 +191,9 @@ impl Shard {
     }
 
     fn take_back_stale(&mut self, now: Micros, bare: &str) {
-        let Some(list) = self.redirected.remove(bare) else { return };
+        let Some(list) = self.redirected.remove(bare) else {
+            return;
+        };
         let holds = |told: &Told| self.sm_of_session(bare, &told.resource) == Some(told.sm);
         let (kept, stale): (Vec<Told>, Vec<Told>) = list.into_iter().partition(holds);
         if !kept.is_empty() {

@@ -85,7 +85,9 @@ impl Site {
 
 fn numbers(text: &str) -> Vec<u32> {
     let bodies = text.split("<body>").skip(1);
-    bodies.map(|rest| rest.split('<').next().unwrap().parse().unwrap()).collect()
+    bodies
+        .map(|rest| rest.split('<').next().unwrap().parse().unwrap())
+        .collect()
 }
 
 #[test]
@@ -107,7 +109,11 @@ fn told_once_to_who_asked_for_sessions_that_he_writes_to_and_taken_back_when_the
         assert_eq!(site.read()[at], [1, 2, 3, 4, 5]);
         site.logout(at, 7, TOKEN);
         assert_eq!(site.told(), redirect(JULIET, None));
-        let counts = [Counter::RedirectsIssued, Counter::RedirectsWithdrawn, Counter::RedirectFrames];
+        let counts = [
+            Counter::RedirectsIssued,
+            Counter::RedirectsWithdrawn,
+            Counter::RedirectFrames,
+        ];
         assert_eq!(counts.map(|counter| site.world.count(counter)), [1, 1, 1]);
     }
 }
@@ -145,7 +151,9 @@ fn a_stale_one_goes_the_way_of_all_others_in_order() {
                 all[sm].extend(numbers(&text));
                 if let Some(at) = text.find("id='jidmesh-fence-") {
                     let id = text[at + 4..].split('\'').next().unwrap();
-                    let answer = format!("<iq xmlns='jabber:client' type='result' id='{id}' from='example.net' to='jidmesh.router'/>");
+                    let answer = format!(
+                        "<iq xmlns='jabber:client' type='result' id='{id}' from='example.net' to='jidmesh.router'/>"
+                    );
                     let own = format!("sm{}", sm + 1);
                     site.world.send(end, &route(&own, "jidmesh.router", &answer));
                 }
