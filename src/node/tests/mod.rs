@@ -18,5 +18,6 @@ mod redirect;
 mod relay;
 mod reload;
 mod remains;
+mod trace;
 mod uplink;
 mod world;
