@@ -31,6 +31,7 @@ struct Bed {
     asked: Arc<AtomicUsize>,
     answering: Arc<AtomicUsize>,
     syncing: Arc<AtomicBool>,
+    page: bool,
     serving: Option<Serving>,
 }
 
@@ -103,6 +104,11 @@ fn session(resource: &str) -> WhereSession {
 
 impl Bed {
     fn new() -> Bed {
+        Bed::with(false)
+    }
+
+    /// `page`: with the page for browsers, which looks at the shards by itself.
+    fn with(page: bool) -> Bed {
         let folder = tempfile::tempdir().unwrap();
         let log = log::start(LogTarget::File(folder.path().join("log")), "test");
         let mut bed = Bed {
@@ -111,6 +117,7 @@ impl Bed {
             asked: Arc::default(),
             answering: Arc::new(2.into()),
             syncing: Arc::default(),
+            page,
             serving: None,
         };
         bed.serving = Some(bed.serve());
@@ -130,7 +137,7 @@ impl Bed {
             started: Instant::now(),
             admin: Some(self.socket()),
             metrics: Some("127.0.0.1:0".parse().unwrap()),
-            page: true,
+            page: self.page,
             patience: Duration::ZERO,
         };
         serve(params, source, self.log.clone())
@@ -317,7 +324,12 @@ fn probes_and_bad_requests_have_their_answers() {
 
 #[test]
 fn the_page_stands_alone_and_answers_nobody_elses_name() {
-    let bed = Bed::new();
+    assert!(
+        Bed::new()
+            .http("GET / HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
+            .starts_with("HTTP/1.1 404")
+    );
+    let bed = Bed::with(true);
     let get = |target: &str, host: &str| bed.http(&format!("GET {target} HTTP/1.1\r\nHost: {host}\r\n\r\n"));
     let answer = get("/", "127.0.0.1:9347");
     let (head, page) = answer.split_once("\r\n\r\n").unwrap();
