@@ -285,6 +285,7 @@ impl Shard {
         let plain = route.kind.is_none() && route.error.is_none() && !sender.who.leans;
         let observed =
             !self.config.filter.is_empty() || self.config.message_log.is_some() || !self.names.sinks().is_empty();
+        let observed = observed || self.tracing.is_some();
         if !plain || observed || !sender.owns(from) {
             return None;
         }

@@ -54,6 +54,7 @@ mod seat;
 mod surrogate;
 #[cfg(test)]
 mod tests;
+pub mod trace;
 mod unanswered;
 mod uplink;
 
@@ -153,6 +154,8 @@ pub struct Shard {
     /// Rises with everything but frames that may change where frames go: see [`express`].
     epoch: u64,
     stopping: bool,
+    /// While an operator follows stanzas.
+    tracing: Option<Box<trace::Tracing>>,
 }
 
 impl std::fmt::Debug for Shard {
@@ -217,6 +220,7 @@ impl Shard {
             next_tick: None,
             epoch: 1,
             stopping: false,
+            tracing: None,
             config,
         };
         shard.begin_uplink();
@@ -256,6 +260,7 @@ impl Shard {
         data: &mut Vec<(ShardId, DataBatch)>,
     ) {
         self.note_time(now);
+        self.trace_nothing();
         for (from, messages) in control.drain(..) {
             for Control(message) in messages {
                 self.handle(now, from, message);
@@ -263,6 +268,7 @@ impl Shard {
         }
         for (_, batch) in data.drain(..) {
             for (frame, bytes) in batch.iter() {
+                self.trace(now, trace::Step::Arrived, frame.source, bytes, None);
                 match frame.verb {
                     Verb::Seat(seat, restarts) => {
                         if !self.is_kept_elsewhere(seat, restarts, bytes) {
@@ -295,7 +301,7 @@ impl Shard {
         let turning = self.tick_turns(now);
         let asked = self.tick_asked(now);
         let exits = self.tick_exits(now) | self.tick_healing(now);
-        let inquiries = self.tick_inquiries(now) | self.tick_drain(now);
+        let inquiries = self.tick_inquiries(now) | self.tick_drain(now) | self.tick_tracing(now);
         let peers = self.tick_peers(now);
         self.tick_uplink(now);
         if inquiries || exits || peers || links || seats || waiting || surrogates || turning || asked {
@@ -343,6 +349,7 @@ impl Shard {
             mesh: self.report_mesh(),
             drain: self.report_drain(),
             uplink: self.report_uplink(),
+            traces: self.traces(),
         }
     }
 
@@ -380,6 +387,7 @@ impl Shard {
 
     fn count(&mut self, counter: Counter) {
         self.counters.add(counter, 1);
+        self.trace_count(counter);
     }
 
     fn log(&mut self, level: Level, remote: Option<SocketAddr>, text: String) {

@@ -185,7 +185,10 @@ fn another_process_takes_over_every_200_ms_under_load() {
         for node in 0..2 {
             let mut events = net.nodes[node].events.iter();
             let anew = events.any(|(_, event)| matches!(event, PeerEvent::Anew { .. }));
-            assert!(!anew && alarms(&net, node).is_empty(), "seed {seed}: it is the same node");
+            assert!(
+                !anew && alarms(&net, node).is_empty(),
+                "seed {seed}: it is the same node"
+            );
             assert!(net.peer(node, 1 - node).is_up());
         }
     }

@@ -17,5 +17,6 @@ mod question;
 mod relay;
 mod reload;
 mod remains;
+mod trace;
 mod uplink;
 mod world;
