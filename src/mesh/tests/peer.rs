@@ -175,7 +175,7 @@ fn reset_every_200_ms_under_load() {
 #[test]
 fn another_process_takes_over_every_200_ms_under_load() {
     for seed in 0..2 {
-        let mut net = load_with(60 + seed, 8_000, |net, step| {
+        let mut net = load_with(60 + seed, 7_000, |net, step| {
             net.delay_us = 1_000 + 4_000 * seed;
             net.nodes[1].lazy = step % 900 > 700;
             if step % 401 == 399 {
