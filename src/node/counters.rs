@@ -103,6 +103,11 @@ counters! {
     GhostsCleared "jidmesh_ghosts_cleared_total" "" "Sessions whose c2s did not know them, ended.";
     Fences "jidmesh_fences_total" "" "Fences sent to an sm before a user moved to another.";
     HeldFrames "jidmesh_held_frames_total" "" "Frames held while a user's placement was in flight.";
+    RedirectsIssued "jidmesh_redirects_total" "what=\"issued\"" "Redirects told to components that asked for them.";
+    RedirectsWithdrawn "jidmesh_redirects_total" "what=\"withdrawn\"" "Redirects told to components that asked for them.";
+    RedirectsEvicted "jidmesh_redirects_total" "what=\"evicted\"" "Redirects told to components that asked for them.";
+    RedirectFrames "jidmesh_redirected_frames_total" "" "Frames that came by a redirect.";
+    RedirectsStale "jidmesh_redirected_frames_stale_total" "" "Frames that came by a redirect which does not hold, routed as without it.";
     FilterMatches "jidmesh_filter_matches_total" "" "Frames that matched a filter rule.";
 }
 

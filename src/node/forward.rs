@@ -122,7 +122,11 @@ impl Shard {
             again: true,
             ..Path::LOCAL
         };
-        self.send_on(now, sender, frame, header, again);
+        match self.addressed_user(header) {
+            // Also what was addressed to an sm's id: the user may have another by now.
+            Some(bare) => self.send_to_owner(now, sender, frame, header, &bare, again),
+            None => self.send_on(now, sender, frame, header, again),
+        }
     }
 
     fn dispatch(&mut self, now: Micros, seat: SeatId, frame: &[u8], header: &Route<'_>) {
@@ -155,7 +159,10 @@ impl Shard {
             Verdict::Seat(target)
                 if self.names.default_route() == Some(target) && self.leaves_by_exit(now, seat, frame, header) => {}
             Verdict::Bounce("404") if !came_up && self.leaves_by_exit(now, seat, frame, header) => {}
-            Verdict::Seat(target) => match self.asks_for_session(target, header) {
+            Verdict::Seat(target) => match self
+                .asks_for_session(target, header)
+                .or_else(|| self.by_redirect(seat, target, header))
+            {
                 Some(bare) => self.send_to_owner(now, seat, frame, header, &bare, path),
                 None => self.hand_with(now, target, seat, frame, Some(header)),
             },

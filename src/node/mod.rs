@@ -47,6 +47,7 @@ mod orphans;
 mod placement;
 mod question;
 mod recall;
+mod redirect;
 mod registration;
 mod remains;
 mod returned;
@@ -141,6 +142,8 @@ pub struct Shard {
     inquiries: cluster::Inquiries,
     /// Questions asked so far: makes their ids.
     questions: u64,
+    /// Which components were told of the users of this slice.
+    redirected: redirect::ToldOf,
     returned: returned::Returned,
     /// Users of an image whose affairs go on with [`Shard::resume`].
     resuming: Vec<Box<str>>,
@@ -211,6 +214,7 @@ impl Shard {
             held_at_loss: TableMap::default(),
             inquiries: cluster::Inquiries::default(),
             questions: 0,
+            redirected: redirect::ToldOf::default(),
             returned: returned::Returned::default(),
             resuming: Vec::new(),
             parted: Default::default(),
@@ -429,6 +433,9 @@ impl Shard {
             Message::StartDone { bare, c2s, request } => self.start_done(now, &bare, c2s, request),
             Message::EndClient { key } => self.end_client(now, key),
             Message::Recall { bare, key } => self.recall(now, from, bare, key),
+            Message::Redirects { component } => self.names.change_seat(component, |view| view.redirects = true),
+            Message::Redirect { component, full, to } => self.learn_redirect(now, component, &full, to.as_deref()),
+            Message::RedirectOver { component, full } => self.redirect_over(component, &full),
             Message::FenceDone { sm, number } => self.fence_done(now, sm, number),
             Message::SurrogateStarted {
                 sm,

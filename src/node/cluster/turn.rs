@@ -3,7 +3,7 @@
 //! A marker goes down the old way, behind everything that was sent by it, travels as frames for that user do, and comes
 //! to an end where he is served. Until word of that comes back, this shard keeps what its node's own components send him.
 
-use super::Place;
+use super::{Cluster, Place};
 use crate::jid;
 use crate::node::Shard;
 use crate::node::api::{Level, Micros};
@@ -16,6 +16,13 @@ use std::collections::VecDeque;
 
 /// The longest that frames wait for a marker, microseconds. Then they go on: late is worse than out of order.
 const TURN_US: Micros = 5_000_000;
+
+impl Cluster {
+    /// Nothing that this node sent for a user lately went to another one.
+    pub(in crate::node) fn is_settled(&self, bare: &str) -> bool {
+        self.ways.last(jid::lasting_hash(bare)).is_none()
+    }
+}
 
 impl Shard {
     /// A frame of this node's own for a user goes by `way`. True when it has to wait for what went by another way.

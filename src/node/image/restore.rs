@@ -87,8 +87,10 @@ impl Shard {
             let (home, live) = (image.home(seat), live(seat));
             self.names.change_seat(seat, |view| {
                 view.home = home;
-                // Of another node's component that node says it.
-                view.live = if view.peer.is_none() { live } else { view.live };
+                if view.peer.is_none() {
+                    // Of another node's component that node says it.
+                    (view.live, view.redirects) = (live, live && view.redirects);
+                }
             });
         }
         if self.registrar.is_some() {
@@ -163,6 +165,7 @@ impl Shard {
             self.handle_early(now, id);
             self.go_on(now, id);
         }
+        self.take_back_redirects();
         for (sm, orphan) in std::mem::take(&mut self.resuming_orphans) {
             self.watch_orphan(now, sm, orphan);
         }

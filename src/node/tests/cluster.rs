@@ -300,7 +300,7 @@ impl Site {
         sm
     }
 
-    fn logout(&mut self, n: usize, sm: usize, number: u32, id: u32) {
+    pub(super) fn logout(&mut self, n: usize, sm: usize, number: u32, id: u32) {
         let from = if sm == n {
             "sm".to_owned()
         } else {
