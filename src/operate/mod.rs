@@ -17,6 +17,7 @@ pub mod metrics;
 pub mod status;
 pub mod top;
 pub mod trace;
+pub mod upgrade;
 mod web;
 
 pub use gather::{NodeStatus, Reports};
