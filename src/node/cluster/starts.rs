@@ -169,7 +169,9 @@ impl Shard {
                 }
                 return false;
             }
-            Place::At(_) | Place::Here => (peer, self.cluster.as_mut().map_or(Clock::default(), |c| c.stamp(now))),
+            // Whom a node serves it goes on serving. It may just have given him back: then it does not keep the start, and
+            // that comes back behind everything else that came too late.
+            Place::At(_) | Place::Here => (peer, Clock::default()),
         };
         self.send_starts(now, bare, to, stamp);
         false

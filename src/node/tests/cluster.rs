@@ -44,7 +44,7 @@ pub(super) struct Site {
     pub(super) c2s: Vec<End>,
     pub(super) peer: Vec<End>,
     /// Messages between nodes stay under way.
-    cut: Vec<(usize, usize)>,
+    pub(super) cut: Vec<(usize, usize)>,
     kept: Vec<(usize, usize, crate::node::cluster::Lane, Vec<u8>)>,
 }
 
@@ -180,7 +180,7 @@ impl Site {
         panic!("the nodes never come to rest");
     }
 
-    fn heal(&mut self, from: usize, to: usize) {
+    pub(super) fn heal(&mut self, from: usize, to: usize) {
         self.cut.retain(|pair| *pair != (from, to));
         for (f, t, lane, bytes) in std::mem::take(&mut self.kept) {
             if (f, t) != (from, to) {
@@ -300,7 +300,7 @@ impl Site {
         sm
     }
 
-    fn logout(&mut self, n: usize, sm: usize, number: u32, id: u32) {
+    pub(super) fn logout(&mut self, n: usize, sm: usize, number: u32, id: u32) {
         let from = if sm == n {
             "sm".to_owned()
         } else {

@@ -17,5 +17,6 @@ mod question;
 mod relay;
 mod reload;
 mod remains;
+mod turns;
 mod uplink;
 mod world;
