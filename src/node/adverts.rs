@@ -18,6 +18,7 @@ impl Shard {
     pub(super) fn greet(&mut self, seat: SeatId, fresh: bool) {
         let Some(state) = self.seats.get_mut(seat) else { return };
         state.greeted = true;
+        state.outlived = fresh;
         if state.is_foreign() {
             return;
         }
@@ -113,8 +114,11 @@ impl Shard {
                 {
                     state.names.push(name.clone());
                 }
-                if new && !self.is_id_abroad(&name, seat) {
-                    self.advertise(&name, seat, false, Listeners::All);
+                match new.then(|| self.is_id_abroad(&name, seat)) {
+                    Some(false) => self.advertise(&name, seat, false, Listeners::All),
+                    // The end of what its former holder had, and no more.
+                    Some(true) => self.advertise(&name, seat, true, Listeners::OutlivedSm),
+                    None => {}
                 }
                 if multi == Multi::To {
                     self.sm_available(now, seat);
@@ -151,6 +155,7 @@ impl Shard {
             .iter()
             .filter(|(id, seat)| *id != from && seat.greeted && !seat.is_foreign())
             .filter(|(_, seat)| to == Listeners::All || seat.kind == SeatKind::Sm)
+            .filter(|(_, seat)| to != Listeners::OutlivedSm || seat.outlived)
             .filter(|(_, seat)| unavailable || !self.is_withdrawn(name, seat.kind))
             .map(|(id, _)| id)
             .collect();
@@ -180,4 +185,6 @@ enum Listeners {
     All,
     /// The end of a c2s of another node is sm's affair alone.
     Sm,
+    /// Of these those that may have been here before this node's process.
+    OutlivedSm,
 }

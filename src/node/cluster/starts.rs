@@ -131,11 +131,16 @@ impl Shard {
         if self.waits_for_turn(now, bare, Place::At(peer), source, path, frame) {
             return;
         }
-        if path.is_local()
-            && let Some(cluster) = &mut self.cluster
-        {
+        let Some(cluster) = &mut self.cluster else { return };
+        // The node that it comes from does not know yet that the user is not served here any more.
+        let late = !path.is_local() && cluster.rows.get(bare).is_none();
+        if late || path.is_local() {
             cluster.ways.note(now, jid::table_hash(bare), peer);
         }
+        let path = Path {
+            again: path.again || late,
+            ..path
+        };
         self.cross_to_user(now, peer, bare, source, path, frame);
     }
 

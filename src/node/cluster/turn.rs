@@ -2,6 +2,10 @@
 //!
 //! A marker goes down the old way, behind everything that was sent by it, travels as frames for that user do, and comes
 //! to an end where he is served. Until word of that comes back, this shard keeps what its node's own components send him.
+//!
+//! What comes to a node that has just given a user back goes on from there to his directory owner. If this node serves him
+//! again before that has come back (`again`), the way has changed in the same sense, and what comes from other nodes
+//! meanwhile is kept too.
 
 use super::Place;
 use crate::jid;
@@ -17,7 +21,7 @@ use std::collections::VecDeque;
 const TURN_US: Micros = 5_000_000;
 
 impl Shard {
-    /// A frame of this node's own for a user goes by `way`. True when it has to wait for what went by another way.
+    /// A frame for a user goes by `way`. True when it has to wait for what went by another way.
     pub(in crate::node) fn waits_for_turn(
         &mut self,
         now: Micros,
@@ -27,16 +31,11 @@ impl Shard {
         path: Path,
         frame: &[u8],
     ) -> bool {
-        if !path.is_local() || path.again {
+        if path.again || (!path.is_local() && !self.may_overtake(way, source)) {
             return false;
         }
         let Some(cluster) = &self.cluster else { return false };
-        let turning = self
-            .users
-            .get(bare)
-            .and_then(|user| user.flux.as_ref())
-            .is_some_and(|flux| flux.turn.is_some());
-        if turning {
+        if self.is_turning(bare) {
             self.keep_for_turn(now, bare, source, path, frame);
             return true;
         }
@@ -50,6 +49,18 @@ impl Shard {
             }
             _ => false,
         }
+    }
+
+    /// Whether a frame that has crossed from another node may overtake others on their way back: it stays here, and is
+    /// not itself one of this node's own.
+    fn may_overtake(&self, way: Place, source: SeatId) -> bool {
+        let own = self.names.seat(source).is_some_and(|view| view.peer.is_none());
+        way == Place::Here && !own
+    }
+
+    fn is_turning(&self, bare: &str) -> bool {
+        let flux = self.users.get(bare).and_then(|user| user.flux.as_ref());
+        flux.is_some_and(|flux| flux.turn.is_some())
     }
 
     fn begin_turn(&mut self, now: Micros, bare: &str) -> Marker {
@@ -86,6 +97,10 @@ impl Shard {
             path,
             what: Waiting::Frame(frame.into()),
         };
+        self.keep_behind(bare, held);
+    }
+
+    fn keep_behind(&mut self, bare: &str, held: Held) {
         self.users.change(bare, |user| {
             let turn = user.flux().turn.as_mut();
             turn.expect("only a user whose way turns has frames kept")
@@ -99,13 +114,17 @@ impl Shard {
         if marker.origin.is_none() {
             return self.marker_arrived(now, marker);
         }
+        let held = Held {
+            source: crate::node::SELF,
+            path: Path { hops, ..Path::LOCAL },
+            what: Waiting::Marker(marker),
+        };
         let leaves = matches!(self.place(bare), Place::At(_));
+        if !leaves && self.is_turning(bare) {
+            self.held_bytes += held.what.byte_len();
+            return self.keep_behind(bare, held);
+        }
         if self.users.get(bare).is_some_and(|user| user.holds()) || (leaves && self.wait_for_fences(now, bare, None)) {
-            let held = Held {
-                source: crate::node::SELF,
-                path: Path { hops, ..Path::LOCAL },
-                what: Waiting::Marker(marker),
-            };
             self.held_bytes += held.what.byte_len();
             self.users.change(bare, |user| user.flux().held.push_back(held));
             return;
@@ -142,8 +161,9 @@ impl Shard {
             .unwrap_or_default();
         for Held { source, path, what } in frames {
             self.held_bytes -= what.byte_len();
-            if let Waiting::Frame(frame) = what {
-                self.for_user(now, source, &frame, path);
+            match what {
+                Waiting::Frame(frame) => self.for_user(now, source, &frame, path),
+                Waiting::Marker(marker) => self.marker_for(now, bare, path.hops, marker),
             }
         }
     }

@@ -32,7 +32,7 @@ pub(super) fn node(n: usize, shards: u16) -> World {
     })
 }
 
-fn components(world: &mut World, n: usize) -> [End; 3] {
+pub(super) fn components(world: &mut World, n: usize) -> [End; 3] {
     let names: [&[&str]; 3] = [&["sm", "*example.net"], &["c2s"], &[&format!("peer{n}")]];
     names.map(|names| world.component(names))
 }
@@ -87,7 +87,7 @@ impl Site {
         site
     }
 
-    fn connect(&mut self, a: usize, b: usize) {
+    pub(super) fn connect(&mut self, a: usize, b: usize) {
         for (here, there) in [(a, b), (b, a)] {
             let world = &mut self.nodes[here];
             let peer = world.shards[0].peer_known(world.now, NODES[there]).unwrap();
@@ -137,7 +137,7 @@ impl Site {
     }
 
     /// Nothing gets through to node `there`, as node `here` sees it.
-    fn stalls(&mut self, here: usize, there: usize) {
+    pub(super) fn stalls(&mut self, here: usize, there: usize) {
         self.cut.extend([(here, there), (there, here)]);
         let (number, home) = self.peer(here, there);
         let world = &mut self.nodes[here];
@@ -145,7 +145,7 @@ impl Site {
         self.carry();
     }
 
-    fn peer(&mut self, here: usize, there: usize) -> (PeerId, usize) {
+    pub(super) fn peer(&mut self, here: usize, there: usize) -> (PeerId, usize) {
         let world = &mut self.nodes[here];
         let peer = world.shards[0].peer_known(world.now, NODES[there]).unwrap();
         (peer, usize::from(world.shards[0].home_of(peer)))
