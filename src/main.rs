@@ -35,6 +35,8 @@ enum Command {
     Where(WhereArgs),
     /// Send a probe between every two nodes of the mesh, and print the round trips; fails if one does not come back.
     Selftest(NodeArgs),
+    /// Follow the stanzas of a user through shards and nodes: each step, and the time between them.
+    Trace(TraceArgs),
     /// Measure a router: this one, or a stock jabberd2-router.
     Load(jidmesh::load::Args),
     /// Compare settings on this machine and write a tuning profile; or check a configuration against the machine.
@@ -102,6 +104,14 @@ struct DrainArgs {
 }
 
 #[derive(Args, Debug)]
+struct TraceArgs {
+    #[command(flatten)]
+    trace: jidmesh::operate::trace::Args,
+    #[command(flatten)]
+    node: NodeArgs,
+}
+
+#[derive(Args, Debug)]
 struct WhereArgs {
     /// The user; with a resource, that session alone.
     jid: String,
@@ -117,6 +127,9 @@ fn main() -> ExitCode {
         Some(Command::Status(args)) if args.closed => ask(args.node, jidmesh::operate::closed::main),
         Some(Command::Status(args)) => ask(args.node, jidmesh::operate::status::main),
         Some(Command::Drain(args)) => ask(args.node, |admin, _| jidmesh::operate::drain::main(admin, &args.drain)),
+        Some(Command::Trace(args)) => ask(args.node, |admin, json| {
+            jidmesh::operate::trace::main(admin, &args.trace, json)
+        }),
         Some(Command::Where(args)) => ask(args.node, |admin, json| {
             jidmesh::operate::inquire::main_where(admin, &args.jid, json)
         }),

@@ -86,6 +86,9 @@ impl Shard {
                 }
             }
             Message::SeatLive { seat, live } => {
+                if !live {
+                    self.forget_redirects(seat);
+                }
                 self.names.change_seat(seat, |view| view.live = live);
                 match self.names.seat(seat).map(|view| view.kind) {
                     _ if live => self.sm_available(now, seat),

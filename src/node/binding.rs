@@ -143,12 +143,14 @@ impl Shard {
                         abroad: None,
                     },
                 );
+                self.asks_for_redirects(now, seat, &ask);
                 // The newcomer is seated before the others learn its name: its own answer comes first.
                 self.send_home(now, id, seat, false, bind.into());
                 self.bound(now, seat, key, granted.multi, &ask, Some(remote));
             }
             Ok(First::Back(seat)) => {
                 self.tell_all(now, &Message::SeatLive { seat, live: true });
+                self.asks_for_redirects(now, seat, &ask);
                 if let Some(name) = self.names.seat(seat).map(|view| view.id.clone())
                     && self.names.marks(&name, seat) != (ask.default, ask.log)
                 {
@@ -169,6 +171,12 @@ impl Shard {
                 self.tell(now, home, Message::Contest { seat });
             }
             Err(refusal) => self.refuse_bind(now, id, bind, &ask.name, refusal),
+        }
+    }
+
+    fn asks_for_redirects(&mut self, now: Micros, component: SeatId, ask: &OwnedAsk) {
+        if ask.redirect {
+            self.tell_all(now, &Message::Redirects { component });
         }
     }
 
@@ -201,6 +209,7 @@ impl Shard {
         let (mut answer, mut refused) = (Vec::new(), None);
         match verdict {
             Ok(granted) => {
+                self.asks_for_redirects(now, seat, &ask);
                 if let Some(granted) = granted {
                     let remote = None;
                     self.bound(now, seat, granted.key.into(), granted.multi, &ask, remote);
@@ -443,6 +452,7 @@ pub(super) struct OwnedAsk {
     multi: Option<String>,
     default: bool,
     log: bool,
+    redirect: bool,
 }
 
 impl OwnedAsk {
@@ -469,6 +479,7 @@ fn owned_ask(bind: &Bind<'_>) -> OwnedAsk {
             .map(|multi| multi.into_owned()),
         default: bind.default,
         log: bind.log,
+        redirect: bind.redirect,
     }
 }
 
@@ -479,6 +490,7 @@ fn first_ask(frame: &[u8], kind: &PeerKind) -> Option<OwnedAsk> {
             multi: None,
             default: false,
             log: false,
+            redirect: false,
         }),
         PeerKind::Native { .. } => match header::read(frame) {
             Ok(Frame::Bind(bind)) => Some(owned_ask(&bind)),

@@ -11,6 +11,37 @@ macro_rules! counters {
             /// All of them, in the order of the metrics page.
             pub const ALL: &'static [Counter] = &[ $( Counter::$variant ),* ];
 
+            /// It is counted for one frame, at the moment when that meets its fate: a trace tells it.
+            #[inline]
+            pub(super) const fn is_told_of_a_frame(self) -> bool {
+                matches!(
+                    self,
+                    Counter::DropPeerQueue
+                        | Counter::Bounce400
+                        | Counter::Bounce401
+                        | Counter::Bounce404
+                        | Counter::BounceFilter
+                        | Counter::BounceQueue
+                        | Counter::DropErrorRoute
+                        | Counter::DropUnknownType
+                        | Counter::DropUnknownElement
+                        | Counter::DropPresence
+                        | Counter::DropDisco
+                        | Counter::DropQueue
+                        | Counter::DropGone
+                        | Counter::DropStanza
+                        | Counter::DropHops
+                        | Counter::DropFarewell
+                        | Counter::ErrorRepliesRouted
+                        | Counter::FilterMatches
+                        | Counter::HeldFrames
+                        | Counter::InDoubt
+                        | Counter::Returned
+                        | Counter::StartsRefused
+                        | Counter::ZombiesCleared
+                )
+            }
+
             /// Metric name, labels (`key="value"` or empty), help text.
             pub fn describe(self) -> (&'static str, &'static str, &'static str) {
                 match self { $( Counter::$variant => ($name, $labels, $help) ),* }
@@ -72,6 +103,11 @@ counters! {
     GhostsCleared "jidmesh_ghosts_cleared_total" "" "Sessions whose c2s did not know them, ended.";
     Fences "jidmesh_fences_total" "" "Fences sent to an sm before a user moved to another.";
     HeldFrames "jidmesh_held_frames_total" "" "Frames held while a user's placement was in flight.";
+    RedirectsIssued "jidmesh_redirects_total" "what=\"issued\"" "Redirects told to components that asked for them.";
+    RedirectsWithdrawn "jidmesh_redirects_total" "what=\"withdrawn\"" "Redirects told to components that asked for them.";
+    RedirectsEvicted "jidmesh_redirects_total" "what=\"evicted\"" "Redirects told to components that asked for them.";
+    RedirectFrames "jidmesh_redirected_frames_total" "" "Frames that came by a redirect.";
+    RedirectsStale "jidmesh_redirected_frames_stale_total" "" "Frames that came by a redirect which does not hold, routed as without it.";
     FilterMatches "jidmesh_filter_matches_total" "" "Frames that matched a filter rule.";
 }
 
@@ -227,6 +263,11 @@ pub mod gauge {
     pub const UPLINK_LINES: Gauge = (
         "jidmesh_uplink_connections",
         "Connections to the stock router in attached mode, by whether they serve.",
+    );
+    /// Traces.
+    pub const TRACES: Gauge = (
+        "jidmesh_traces",
+        "Traces under way, by operators of this and other nodes.",
     );
     /// A counter, though not a shard's.
     pub const LOG_LOST: Gauge = (

@@ -5,6 +5,7 @@ use super::counters::Counter;
 use super::forward::client;
 use super::lane::{Message, Over, SessionKey};
 use super::observe::{is_request, session_of, token};
+use super::trace::{QueuedAt, Step};
 use super::{SELF, Shard};
 use crate::jid;
 use crate::table::names::Multi;
@@ -247,7 +248,8 @@ impl Shard {
 
     /// Appends to a seat's output, within its limit; beyond it, messages and iqs go back to their sender.
     fn enqueue(&mut self, now: Micros, seat: SeatId, source: SeatId, frame: &[u8], write: impl FnOnce(&mut Vec<u8>)) {
-        if self.seats.get(seat).is_some_and(|state| state.abroad.is_some()) {
+        if let Some((peer, _)) = self.seats.get(seat).and_then(|state| state.abroad) {
+            self.trace(now, Step::ToNode(peer), source, frame, None);
             if !self.cross_to_seat(seat, source, frame) {
                 self.overflow(now, seat, source, frame);
             }
@@ -258,7 +260,16 @@ impl Shard {
         {
             return self.overflow(now, seat, source, frame);
         }
+        if self.tracing.is_none() {
+            return self.put(seat, write);
+        }
+        let before = self.queued_bytes(seat);
         self.put(seat, write);
+        let at = QueuedAt {
+            before,
+            bytes: usize::try_from(self.queued_bytes(seat) - before).unwrap_or_default(),
+        };
+        self.trace(now, Step::Queued(seat, &at), source, frame, None);
     }
 
     /// Appends to a seat's output: to its link, or to its queue while that waits.
@@ -293,7 +304,7 @@ impl Shard {
         }
     }
 
-    fn queued_bytes(&self, seat: SeatId) -> u64 {
+    pub(super) fn queued_bytes(&self, seat: SeatId) -> u64 {
         let Some(state) = self.seats.get(seat) else { return 0 };
         let link = state
             .link

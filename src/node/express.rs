@@ -42,6 +42,8 @@ enum Reads {
     Delivery,
     /// Its client, who must be known: from c2s.
     Client,
+    /// That it is for a session at the destination, an sm: from whoever asked for redirects.
+    Redirected,
     /// This start tag takes the long way.
     LongWay,
 }
@@ -175,6 +177,10 @@ impl Shard {
                 // One that was returned may be on its way anew.
                 self.returned.is_empty() && !concerns_jidmesh(&header::stanza(frame, at)?)
             }
+            Reads::Redirected => {
+                let (target, stanza) = (course.target, header::stanza(frame, at)?);
+                !concerns_jidmesh(&stanza) && self.is_plainly_at(target, &stanza)
+            }
             Reads::Client => {
                 let Stage::Seated { seat, .. } = link.stage else {
                     return None;
@@ -229,7 +235,10 @@ impl Shard {
             return;
         };
         let (seat, target, home, restarts) = (*seat, course.target, course.home, course.restarts);
+        let redirected = course.reads == Reads::Redirected;
         self.counters.add(Counter::FramesIn, frames);
+        self.counters
+            .add(Counter::RedirectFrames, if redirected { frames } else { 0 });
         if let Some(state) = self.seats.get_mut(seat) {
             state.frames_in += frames;
         }
@@ -281,10 +290,12 @@ impl Shard {
 
     /// Where a route leads that goes straight to one seat, and what must be known of its stanza.
     fn destination(&self, sender: SeatId, route: &Route<'_>) -> Option<(SeatId, ShardId, u16, Reads)> {
+        let redirects = self.names.seat(sender)?.redirects;
         let (to, from, sender) = (route.to?, route.from?, self.seats.get(sender)?);
         let plain = route.kind.is_none() && route.error.is_none() && !sender.who.leans;
         let observed =
             !self.config.filter.is_empty() || self.config.message_log.is_some() || !self.names.sinks().is_empty();
+        let observed = observed || self.tracing.is_some();
         if !plain || observed || !sender.owns(from) {
             return None;
         }
@@ -295,6 +306,7 @@ impl Shard {
             return None;
         }
         let reads = match (sender.kind, view.kind) {
+            (SeatKind::Sm | SeatKind::S2s | SeatKind::Native, SeatKind::Sm) if redirects => Reads::Redirected,
             (SeatKind::Sm, SeatKind::C2s | SeatKind::Native) => Reads::Delivery,
             (SeatKind::Sm, _) => Reads::NoIq,
             (SeatKind::C2s, _) => Reads::Client,

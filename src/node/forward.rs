@@ -5,6 +5,7 @@ use super::counters::Counter;
 use super::input::Flow;
 use super::lane::{Message, Verb};
 use super::observe::is_request;
+use super::trace::Step;
 use super::{SELF, Shard, message_log};
 use crate::route::{self, Drop, Verdict};
 use crate::table::clients::Client;
@@ -19,6 +20,7 @@ impl Shard {
         if let Some(seat) = self.seats.get_mut(seat) {
             seat.frames_in += 1;
         }
+        self.trace_nothing();
         match header {
             Frame::Route(route) => self.route(now, seat, frame, route),
             Frame::Throttle => self.throttle(id, seat),
@@ -62,6 +64,7 @@ impl Shard {
     }
 
     pub(super) fn route(&mut self, now: Micros, seat: SeatId, frame: &[u8], header: &Route<'_>) {
+        self.trace(now, Step::Came, seat, frame, Some(header));
         let error_reply = header.error.is_some()
             && self.seats.get(seat).is_some_and(|state| state.kind == SeatKind::Sm)
             && route::is_error_reply(header);
@@ -119,7 +122,11 @@ impl Shard {
             again: true,
             ..Path::LOCAL
         };
-        self.send_on(now, sender, frame, header, again);
+        match self.addressed_user(header) {
+            // Also what was addressed to an sm's id: the user may have another by now.
+            Some(bare) => self.send_to_owner(now, sender, frame, header, &bare, again),
+            None => self.send_on(now, sender, frame, header, again),
+        }
     }
 
     fn dispatch(&mut self, now: Micros, seat: SeatId, frame: &[u8], header: &Route<'_>) {
@@ -152,7 +159,10 @@ impl Shard {
             Verdict::Seat(target)
                 if self.names.default_route() == Some(target) && self.leaves_by_exit(now, seat, frame, header) => {}
             Verdict::Bounce("404") if !came_up && self.leaves_by_exit(now, seat, frame, header) => {}
-            Verdict::Seat(target) => match self.asks_for_session(target, header) {
+            Verdict::Seat(target) => match self
+                .asks_for_session(target, header)
+                .or_else(|| self.by_redirect(seat, target, header))
+            {
                 Some(bare) => self.send_to_owner(now, seat, frame, header, &bare, path),
                 None => self.hand_with(now, target, seat, frame, Some(header)),
             },
@@ -176,6 +186,7 @@ impl Shard {
         if owner == self.id {
             return self.for_user_with(now, seat, frame, header, bare, path);
         }
+        self.trace(now, Step::ToShard(owner, None), seat, frame, Some(header));
         self.count(Counter::LaneFrames);
         self.data[usize::from(owner)].push(Verb::User(path), seat, frame);
     }
@@ -230,6 +241,7 @@ impl Shard {
         match self.names.seat(target).map(|view| (view.home, view.restarts)) {
             Some((home, _)) if home == self.id => self.deliver(now, target, source, frame, header),
             Some((home, restarts)) => {
+                self.trace(now, Step::ToShard(home, Some(target)), source, frame, header);
                 self.count(Counter::LaneFrames);
                 self.data[usize::from(home)].push(Verb::Seat(target, restarts), source, frame);
             }

@@ -229,6 +229,21 @@ pub(super) enum Message {
         bare: Box<str>,
         key: SessionKey,
     },
+    // From the registrar to all: this component asked for redirects.
+    Redirects {
+        component: SeatId,
+    },
+    // From the owner of a user to that component's home: his full JID is served by this sm, or (`None`) no longer.
+    Redirect {
+        component: SeatId,
+        full: Box<str>,
+        to: Option<Box<str>>,
+    },
+    // And back: it does not have that redirect.
+    RedirectOver {
+        component: SeatId,
+        full: Box<str>,
+    },
     // Questions among shards.
     FenceDone {
         sm: SeatId,

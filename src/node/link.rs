@@ -250,6 +250,7 @@ impl Shard {
     /// The kernel took `bytes` more of the chunk in flight.
     pub fn written(&mut self, now: Micros, id: LinkId, bytes: usize) {
         self.counters.add(Counter::BytesOut, bytes as u64);
+        self.trace_written(now, id, bytes);
         if let Some(link) = self.link_mut(id) {
             link.in_flight = link.in_flight.saturating_sub(bytes);
             link.progress_at = now;

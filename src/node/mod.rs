@@ -47,6 +47,7 @@ mod orphans;
 mod placement;
 mod question;
 mod recall;
+mod redirect;
 mod registration;
 mod remains;
 mod returned;
@@ -54,6 +55,7 @@ mod seat;
 mod surrogate;
 #[cfg(test)]
 mod tests;
+pub mod trace;
 mod unanswered;
 mod uplink;
 
@@ -140,6 +142,8 @@ pub struct Shard {
     inquiries: cluster::Inquiries,
     /// Questions asked so far: makes their ids.
     questions: u64,
+    /// Which components were told of the users of this slice.
+    redirected: redirect::ToldOf,
     returned: returned::Returned,
     /// Users of an image whose affairs go on with [`Shard::resume`].
     resuming: Vec<Box<str>>,
@@ -153,6 +157,8 @@ pub struct Shard {
     /// Rises with everything but frames that may change where frames go: see [`express`].
     epoch: u64,
     stopping: bool,
+    /// While an operator follows stanzas.
+    tracing: Option<Box<trace::Tracing>>,
 }
 
 impl std::fmt::Debug for Shard {
@@ -208,6 +214,7 @@ impl Shard {
             held_at_loss: TableMap::default(),
             inquiries: cluster::Inquiries::default(),
             questions: 0,
+            redirected: redirect::ToldOf::default(),
             returned: returned::Returned::default(),
             resuming: Vec::new(),
             parted: Default::default(),
@@ -217,6 +224,7 @@ impl Shard {
             next_tick: None,
             epoch: 1,
             stopping: false,
+            tracing: None,
             config,
         };
         shard.begin_uplink();
@@ -256,6 +264,7 @@ impl Shard {
         data: &mut Vec<(ShardId, DataBatch)>,
     ) {
         self.note_time(now);
+        self.trace_nothing();
         for (from, messages) in control.drain(..) {
             for Control(message) in messages {
                 self.handle(now, from, message);
@@ -263,6 +272,7 @@ impl Shard {
         }
         for (_, batch) in data.drain(..) {
             for (frame, bytes) in batch.iter() {
+                self.trace(now, trace::Step::Arrived, frame.source, bytes, None);
                 match frame.verb {
                     Verb::Seat(seat, restarts) => {
                         if !self.is_kept_elsewhere(seat, restarts, bytes) {
@@ -295,7 +305,7 @@ impl Shard {
         let turning = self.tick_turns(now);
         let asked = self.tick_asked(now);
         let exits = self.tick_exits(now) | self.tick_healing(now);
-        let inquiries = self.tick_inquiries(now) | self.tick_drain(now);
+        let inquiries = self.tick_inquiries(now) | self.tick_drain(now) | self.tick_tracing(now);
         let peers = self.tick_peers(now);
         self.tick_uplink(now);
         if inquiries || exits || peers || links || seats || waiting || surrogates || turning || asked {
@@ -343,6 +353,7 @@ impl Shard {
             mesh: self.report_mesh(),
             drain: self.report_drain(),
             uplink: self.report_uplink(),
+            traces: self.traces(),
         }
     }
 
@@ -380,6 +391,7 @@ impl Shard {
 
     fn count(&mut self, counter: Counter) {
         self.counters.add(counter, 1);
+        self.trace_count(counter);
     }
 
     fn log(&mut self, level: Level, remote: Option<SocketAddr>, text: String) {
@@ -421,6 +433,9 @@ impl Shard {
             Message::StartDone { bare, c2s, request } => self.start_done(now, &bare, c2s, request),
             Message::EndClient { key } => self.end_client(now, key),
             Message::Recall { bare, key } => self.recall(now, from, bare, key),
+            Message::Redirects { component } => self.names.change_seat(component, |view| view.redirects = true),
+            Message::Redirect { component, full, to } => self.learn_redirect(now, component, &full, to.as_deref()),
+            Message::RedirectOver { component, full } => self.redirect_over(component, &full),
             Message::FenceDone { sm, number } => self.fence_done(now, sm, number),
             Message::SurrogateStarted {
                 sm,

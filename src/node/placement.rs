@@ -52,6 +52,7 @@ impl Shard {
         if payload.kind == PayloadKind::Session && is_request(payload) {
             return self.request(now, source, frame, route, bare, path);
         }
+        self.note_redirect(now, source, route, bare);
         if self.cluster.is_some() {
             let place = self.place(bare);
             if let Place::At(peer) = place {
@@ -148,6 +149,7 @@ impl Shard {
 
     /// Sends on what can be sent on: starts first, then what was held, all in order.
     pub(super) fn settle(&mut self, now: Micros, bare: &str) {
+        self.review_redirects(now, bare);
         let Some(user) = self.users.get(bare) else { return };
         if user.wait().is_some() {
             return;

@@ -34,6 +34,8 @@ pub struct ShardReport {
     pub drain: Option<DrainReport>,
     /// The stock router; `None` without `<uplink>`, and of shards other than 0.
     pub uplink: Option<UplinkReport>,
+    /// Traces that operators of this and other nodes have under way.
+    pub traces: u64,
 }
 
 /// How far a drain is.

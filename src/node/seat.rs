@@ -5,6 +5,7 @@ use super::api::{LinkId, Micros};
 use super::link::Who;
 use super::question::{Inquiry, Question};
 use super::recall::Recalls;
+use super::redirect::ToldTo;
 use super::report::{NameReport, SeatReport};
 use super::unanswered::Unanswered;
 use crate::table::clients::{Client, Clients};
@@ -58,6 +59,8 @@ pub(super) struct Seat {
     /// What is to be taken back from there.
     #[serde(skip)]
     pub(super) recalls: Recalls,
+    #[serde(default)]
+    pub(super) redirects: ToldTo,
     pub(super) throttled: bool,
     /// Its first bind is answered: adverts may follow.
     pub(super) greeted: bool,
@@ -108,6 +111,7 @@ impl Seat {
             life: Life::Live,
             queue: Vec::new(),
             recalls: Recalls::default(),
+            redirects: ToldTo::default(),
             throttled: false,
             greeted: false,
             outlived: false,

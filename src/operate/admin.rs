@@ -1,7 +1,8 @@
 //! The admin socket: a Unix socket for the machine's operators, one JSON object a line each way.
 //!
 //! `{"cmd":"status"}` is answered `{"ok":true,"status":{...}}`; so are `{"cmd":"where","jid":"..."}`,
-//! `{"cmd":"selftest"}`, `{"cmd":"closed"}` and `{"cmd":"drain","order":{"rate_per_s":20}}`, in a field of their own name; anything else `{"ok":false,"error":"..."}`.
+//! `{"cmd":"selftest"}`, `{"cmd":"closed"}`, `{"cmd":"trace","jid":"..."}` and
+//! `{"cmd":"drain","order":{"rate_per_s":20}}`, in a field of their own name; anything else `{"ok":false,"error":"..."}`.
 //! Whoever may open the socket (mode 0660: owner and group) may ask.
 
 use super::accept::{self, Acceptor, Deadline};
@@ -10,8 +11,10 @@ use super::drain;
 use super::gather::{NodeStatus, Reports};
 use super::inquire::{self, Selftest};
 use super::log::LogSender;
+use super::trace::Lease;
 use crate::node::cluster::DrainOrder;
 use crate::node::report::WhereReport;
+use crate::node::trace::{TraceAsk, TraceShare};
 use serde::{Deserialize, Serialize};
 use std::fs;
 use std::io;
@@ -52,6 +55,8 @@ pub enum Request {
         #[serde(default)]
         order: Option<DrainOrder>,
     },
+    /// Follow these stanzas as long as this connection stands, and tell what happened since the last question.
+    Trace(TraceAsk),
     /// Give everything to this process, and end.
     Takeover(TakeOver),
 }
@@ -82,6 +87,8 @@ struct Answer<'a> {
     closed: Option<Vec<ClosedLink>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     drain: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    trace: Option<TraceShare>,
 }
 
 pub(super) fn start(path: &Path, reports: Arc<Reports>, log: LogSender) -> io::Result<(Acceptor, SocketFile)> {
@@ -189,12 +196,13 @@ fn serve(mut stream: UnixStream, reports: &Reports) {
     let mut waiting: Vec<u8> = Vec::new();
     let mut piece = [0; 1024];
     let mut deadline = Deadline::after(REQUEST_MS);
+    let mut lease = Lease::new(reports);
     loop {
         while let Some(end) = memchr::memchr(b'\n', &waiting) {
             if let Ok(Request::Takeover(ask)) = serde_json::from_slice(&waiting[..end]) {
                 return reports.hand_over(stream, &ask);
             }
-            let answer = answer(&waiting[..end], reports);
+            let answer = answer(&waiting[..end], reports, &mut lease);
             waiting.drain(..=end);
             if Deadline::after(ANSWER_MS).write_all(&mut stream, &answer).is_err() {
                 return;
@@ -213,7 +221,7 @@ fn serve(mut stream: UnixStream, reports: &Reports) {
     }
 }
 
-fn answer(line: &[u8], reports: &Reports) -> Vec<u8> {
+fn answer(line: &[u8], reports: &Reports, lease: &mut Lease<'_>) -> Vec<u8> {
     match serde_json::from_slice(line) {
         Ok(Request::Status) => encode(&Answer {
             ok: true,
@@ -238,6 +246,14 @@ fn answer(line: &[u8], reports: &Reports) -> Vec<u8> {
             Ok(said) => encode(&Answer {
                 ok: true,
                 drain: Some(said),
+                ..Answer::default()
+            }),
+            Err(why) => refusal(why),
+        },
+        Ok(Request::Trace(ask)) => match lease.renew(ask) {
+            Ok(share) => encode(&Answer {
+                ok: true,
+                trace: Some(share),
                 ..Answer::default()
             }),
             Err(why) => refusal(why),

@@ -15,20 +15,60 @@ const MAX_ANSWER_BYTES: u64 = 256 << 20;
 /// What the node behind `admin` answers, in the answer's field `part`. The error is for an operator: what is wrong, what
 /// to do.
 pub(super) fn ask(admin: &Path, request: &Request, part: &str) -> Result<Value, String> {
-    let line = exchange(admin, request).map_err(|e| explain(admin, &e))?;
-    let mut answer: Value = serde_json::from_str(&line).map_err(|e| {
-        format!(
-            "{} is not answered by jidmesh ({e}): is it the right socket?",
-            admin.display()
-        )
-    })?;
-    if answer["ok"] != Value::Bool(true) {
-        return Err(format!(
-            "the node refuses: {}",
-            answer["error"].as_str().unwrap_or("it does not say why")
-        ));
+    Session::open(admin)?.ask(request, part)
+}
+
+/// A connection to a node, for several questions.
+pub(super) struct Session<'a> {
+    admin: &'a Path,
+    stream: BufReader<UnixStream>,
+}
+
+impl Session<'_> {
+    pub(super) fn open(admin: &Path) -> Result<Session<'_>, String> {
+        let wait = Some(Duration::from_millis(ANSWER_MS));
+        let connect = || {
+            let stream = UnixStream::connect(admin)?;
+            stream.set_read_timeout(wait)?;
+            stream.set_write_timeout(wait)?;
+            Ok(BufReader::new(stream))
+        };
+        match connect() {
+            Ok(stream) => Ok(Session { admin, stream }),
+            Err(e) => Err(explain(admin, &e)),
+        }
     }
-    Ok(answer[part].take())
+
+    /// What the node answers, in the answer's field `part`. Errors as of [`ask`].
+    pub(super) fn ask(&mut self, request: &Request, part: &str) -> Result<Value, String> {
+        let line = self.exchange(request).map_err(|e| explain(self.admin, &e))?;
+        let mut answer: Value = serde_json::from_str(&line).map_err(|e| {
+            format!(
+                "{} is not answered by jidmesh ({e}): is it the right socket?",
+                self.admin.display()
+            )
+        })?;
+        if answer["ok"] != Value::Bool(true) {
+            return Err(format!(
+                "the node refuses: {}",
+                answer["error"].as_str().unwrap_or("it does not say why")
+            ));
+        }
+        Ok(answer[part].take())
+    }
+
+    fn exchange(&mut self, request: &Request) -> io::Result<String> {
+        let mut line = serde_json::to_string(request)?;
+        line.push('\n');
+        self.stream.get_mut().write_all(line.as_bytes())?;
+        line.clear();
+        self.stream.by_ref().take(MAX_ANSWER_BYTES).read_line(&mut line)?;
+        if line.ends_with('\n') {
+            Ok(line)
+        } else {
+            Err(io::ErrorKind::UnexpectedEof.into())
+        }
+    }
 }
 
 /// Prints a text; whoever stops reading it half-way has seen enough.
@@ -36,23 +76,6 @@ pub(super) fn print(text: &str) -> Result<(), String> {
     match writeln!(io::stdout().lock(), "{}", text.trim_end()) {
         Err(e) if e.kind() != io::ErrorKind::BrokenPipe => Err(e.to_string()),
         _ => Ok(()),
-    }
-}
-
-fn exchange(admin: &Path, request: &Request) -> io::Result<String> {
-    let mut stream = UnixStream::connect(admin)?;
-    let wait = Some(Duration::from_millis(ANSWER_MS));
-    stream.set_read_timeout(wait)?;
-    stream.set_write_timeout(wait)?;
-    let mut line = serde_json::to_string(request)?;
-    line.push('\n');
-    stream.write_all(line.as_bytes())?;
-    line.clear();
-    BufReader::new(stream.take(MAX_ANSWER_BYTES)).read_line(&mut line)?;
-    if line.ends_with('\n') {
-        Ok(line)
-    } else {
-        Err(io::ErrorKind::UnexpectedEof.into())
     }
 }
 

@@ -161,6 +161,8 @@ pub struct NodeStatus {
     pub drain: Option<DrainReport>,
     /// The stock router; `None` without `<uplink>`.
     pub uplink: Option<UplinkReport>,
+    /// Traces under way, by operators of this and other nodes.
+    pub traces: u64,
     /// Log lines and message log entries lost, because the log could not be written fast enough or at all.
     pub log_lost: u64,
     /// Every counter, in the order of [`Counter::ALL`].
@@ -219,6 +221,7 @@ fn merge(params: &ServeParams, mut reports: Vec<ShardReport>, log_lost: u64) -> 
         mesh,
         drain: merge_drain(&reports),
         uplink,
+        traces: reports.iter().map(|r| r.traces).max().unwrap_or_default(),
         log_lost,
         counters: Counter::ALL.iter().map(|&c| value(c, &counters)).collect(),
         seats,

@@ -191,6 +191,7 @@ pub fn page(status: &NodeStatus) -> String {
     if let Some(mesh) = &status.mesh {
         page.mesh(mesh);
     }
+    page.one(gauge::TRACES, "gauge", "", status.traces);
     page.one(gauge::DRAINING, "gauge", "", status.drain.is_some().into());
     let left = status.drain.as_ref().map_or(0, |drain| drain.left);
     page.one(gauge::DRAIN_LEFT, "gauge", "", left);

@@ -15,6 +15,7 @@ pub mod inquire;
 pub mod log;
 pub mod metrics;
 pub mod status;
+pub mod trace;
 
 pub use gather::{NodeStatus, Reports};
 

@@ -4,7 +4,7 @@ mod mesh;
 mod render;
 
 pub(super) use mesh::millis;
-pub(super) use render::{clean, span, table};
+pub(super) use render::{bytes, clean, span, table};
 
 use super::admin::Request;
 use super::client;
@@ -67,6 +67,7 @@ struct View {
     mesh: Option<mesh::Mesh>,
     drain: Option<Drain>,
     uplink: Option<Uplink>,
+    traces: u64,
     counters: Vec<Counter>,
 }
 

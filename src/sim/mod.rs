@@ -24,6 +24,7 @@ mod part;
 mod peer;
 mod people;
 mod plan;
+mod redirects;
 mod rng;
 mod sm;
 mod takeover;
@@ -57,6 +58,8 @@ pub struct Summary {
     pub faults: u64,
     /// Routers that gave way to another process.
     pub take_overs: u64,
+    /// Frames that components sent by a redirect.
+    pub redirected: u64,
 }
 
 /// A promise that did not hold.
@@ -101,6 +104,14 @@ pub fn run(seed: u64, nodes: usize, trace: bool) -> Result<Summary, Box<Failure>
 /// A promise did not hold.
 pub fn run_with_take_overs(seed: u64, nodes: usize, trace: bool) -> Result<Summary, Box<Failure>> {
     play(Plan::of(seed, nodes).with_take_overs(), trace)
+}
+
+/// The same as [`run`], with components that ask for redirects.
+///
+/// # Errors
+/// A promise did not hold.
+pub fn run_with_redirects(seed: u64, nodes: usize, trace: bool) -> Result<Summary, Box<Failure>> {
+    play(Plan::of(seed, nodes).with_redirects(), trace)
 }
 
 fn play(plan: Plan, trace: bool) -> Result<Summary, Box<Failure>> {

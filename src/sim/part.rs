@@ -10,6 +10,7 @@ use super::world::{Event, Mood, World};
 use crate::node::api::Micros;
 use crate::wire::connect::{Connect, ConnectStep, Connecting};
 use crate::wire::scan::{Item, Scanner};
+use std::collections::BTreeMap;
 
 /// jabberd2's components sleep so long before each attempt to come back, whole process and all.
 const RETRY_US: Micros = 2_000_000;
@@ -66,6 +67,8 @@ pub(super) struct Part {
     pub(super) down_since: Option<Micros>,
     /// No connection comes about before this time.
     pub(super) cut_off_until: Micros,
+    /// What it was told: full JIDs and their sm.
+    pub(super) redirects: BTreeMap<String, String>,
 }
 
 impl Part {
@@ -86,6 +89,7 @@ impl Part {
             frozen_until: 0,
             down_since: None,
             cut_off_until: 0,
+            redirects: BTreeMap::new(),
         }
     }
 
@@ -211,6 +215,7 @@ impl World {
         it.phase = Phase::Down;
         it.online = false;
         it.buf.clear();
+        it.redirects.clear();
         it.down_since = it.down_since.or(Some(self.now));
         if matches!(it.body, Body::Impostor) {
             it.running = false;
@@ -231,6 +236,7 @@ impl World {
         it.online = false;
         it.gone = away.is_none();
         it.phase = Phase::Down;
+        it.redirects.clear();
         it.frozen_until = 0;
         it.down_since = it.down_since.or(Some(self.now));
         let life = it.life;
@@ -286,7 +292,8 @@ impl World {
                 return;
             }
             for name in self.parts[part].binds.clone() {
-                self.part_writes(part, text::bind(&name));
+                let bind = self.asks_for_redirects(text::bind(&name));
+                self.part_writes(part, bind);
             }
         }
         self.part_frames(part);
@@ -340,6 +347,9 @@ impl World {
             }
             return;
         }
+        if let Seen::Redirect { jid, to } = seen {
+            return self.redirect_told(part, jid, to);
+        }
         match &self.parts[part].body {
             Body::Sm(_) => self.sm_gets(part, seen),
             Body::C2s(_) => self.c2s_gets(part, seen),
@@ -373,6 +383,7 @@ impl World {
         if self.plan.nodes > 1 {
             self.presence_sent(&frame);
         }
+        let frame = self.redirected(part, frame);
         match self.parts[part].conn {
             Some(conn) => self.send(conn, frame),
             None => self.lost_by(part, &frame),

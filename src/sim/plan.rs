@@ -146,6 +146,8 @@ pub struct Plan {
     pub(super) mesh: MeshPlan,
     pub(super) faults_per_round: u64,
     pub(super) take_overs_per_round: u64,
+    /// Components ask for redirects, and follow them now and then.
+    pub(super) redirects: bool,
 }
 
 impl Plan {
@@ -153,6 +155,12 @@ impl Plan {
     pub(super) fn with_take_overs(mut self) -> Plan {
         let mut rng = Rng::new(self.seed.wrapping_mul(7) + 3);
         self.take_overs_per_round = rng.between(1, 12);
+        self
+    }
+
+    /// Components use redirects while this is played.
+    pub(super) fn with_redirects(mut self) -> Plan {
+        self.redirects = true;
         self
     }
 
@@ -184,6 +192,7 @@ impl Plan {
             faults_per_round: rng.between(1, 6),
             faults,
             take_overs_per_round: 0,
+            redirects: false,
             mesh: MeshPlan::default(),
         };
         match nodes {

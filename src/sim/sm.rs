@@ -121,7 +121,7 @@ impl World {
             Seen::Route(routed) if routed.payload == PayloadKind::Session => self.sm_control(part, &routed),
             Seen::Route(routed) if routed.c2s.is_some() => self.sm_from_client(part, &routed),
             Seen::Route(routed) => self.sm_from_user(part, &routed),
-            Seen::BindAnswer { .. } | Seen::Other => {}
+            Seen::BindAnswer { .. } | Seen::Redirect { .. } | Seen::Other => {}
         }
     }
 

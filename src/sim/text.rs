@@ -36,6 +36,7 @@ pub(super) enum Seen {
     Route(Box<Routed>),
     BindAnswer { error: Option<String> },
     Advert { name: String, unavailable: bool },
+    Redirect { jid: String, to: Option<String> },
     Other,
 }
 
@@ -83,6 +84,10 @@ pub(super) fn see(frame: &[u8]) -> Seen {
         Ok(Frame::Advert { from, unavailable }) => Seen::Advert {
             name: text(from).unwrap_or_default(),
             unavailable,
+        },
+        Ok(Frame::Redirect { jid, to }) => Seen::Redirect {
+            jid: text(jid).unwrap_or_default(),
+            to: text(to),
         },
         Ok(Frame::Route(route)) => {
             let Some(payload) = &route.payload else {

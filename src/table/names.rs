@@ -20,6 +20,9 @@ pub struct SeatView {
     pub restarts: u16,
     /// The node it is connected to; `None`: this one.
     pub peer: Option<PeerId>,
+    /// It asked for redirects, and its link is there.
+    #[serde(default)]
+    pub redirects: bool,
     /// Its first name: the id under which others address it.
     pub id: Box<str>,
 }

@@ -381,6 +381,7 @@ pub fn new_seat(home: ShardId, kind: SeatKind, id: &str) -> SeatView {
         live: true,
         restarts: 0,
         peer: None,
+        redirects: false,
         id: id.into(),
     }
 }

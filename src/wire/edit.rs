@@ -101,6 +101,16 @@ pub fn advert(out: &mut Vec<u8>, name: &str, unavailable: bool) {
     put(out, &["></presence>"]);
 }
 
+/// A redirect: what is for this full JID may be addressed to that sm; without `to` no longer.
+pub fn redirect(out: &mut Vec<u8>, jid: &str, to: Option<&str>) {
+    start(out, "redirect");
+    attribute(out, "jid", jid);
+    if let Some(to) = to {
+        attribute(out, "to", to);
+    }
+    put(out, &["></redirect>"]);
+}
+
 /// A bind of a name that may be shared, as sm binds its domains. Without a name it is refused (400) and does nothing: its
 /// answer says that everything before it is done.
 pub fn bind(out: &mut Vec<u8>, name: Option<&str>) {

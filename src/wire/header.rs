@@ -29,6 +29,13 @@ pub enum Frame<'a> {
         /// `type='unavailable'`.
         unavailable: bool,
     },
+    /// `<redirect/>`: what is for a full JID may be addressed to this sm (router to component).
+    Redirect {
+        /// The full JID.
+        jid: Option<Value<'a>>,
+        /// The sm's id; without it the redirect is withdrawn.
+        to: Option<Value<'a>>,
+    },
     /// `<throttle/>`: start or stop holding this component's frames back.
     Throttle,
     /// `<stream:error/>`: the component gives up; the stream ends.
@@ -176,6 +183,7 @@ fn read_any(frame: &[u8]) -> Result<Frame<'_>, HeaderError> {
                 });
             }
             b"throttle" => return Ok(Frame::Throttle),
+            b"redirect" => return Ok(redirect(frame, &tag)),
             _ => {}
         }
     }
@@ -277,6 +285,16 @@ fn kind_of(name: &[u8], namespace: Option<Value<'_>>, bare: bool) -> PayloadKind
         Some(ns) if NS_STANZAS.iter().any(|stanzas| ns.is(stanzas)) => kind,
         _ => PayloadKind::Other,
     }
+}
+
+fn redirect<'a>(frame: &'a [u8], tag: &Tag<'a>) -> Frame<'a> {
+    let mut jid = None;
+    tag::each_attribute(frame, tag, |prefix, local, value| {
+        if prefix.is_empty() && local == b"jid" {
+            jid = Some(value);
+        }
+    });
+    Frame::Redirect { jid, to: tag.attrs.to }
 }
 
 fn bind<'a>(frame: &'a [u8], tag: &Tag<'a>) -> Result<Bind<'a>, HeaderError> {

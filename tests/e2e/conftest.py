@@ -30,7 +30,6 @@ def pytest_configure(config):
     config.addinivalue_line("markers", "jidmesh: the test names jidmesh itself, without the parameter `router`")
     config.addinivalue_line("markers", "mesh: needs several machines")
     config.addinivalue_line("markers", "full: runs with --full only")
-    config.addinivalue_line("markers", "pending: of a part that is not finished; runs only when -m chooses tests")
     config.addinivalue_line("markers", "only(*routers): the test has a meaning on these routers alone")
     logging.getLogger("asyncio").setLevel(logging.CRITICAL + 1)
     logging.getLogger("slixmpp").setLevel(logging.CRITICAL + 1)
@@ -47,9 +46,8 @@ def pytest_generate_tests(metafunc):
 def pytest_collection_modifyitems(config, items):
     """A test that has no meaning on the chosen routers is not there at all: nothing is skipped."""
     stock_only = set(config.getoption("--router") or ["jidmesh"]) == {"stock"}
-    chosen = config.getoption("-m")
     gone = [item for item in items if "NOTSET" in item.nodeid or stock_only and item.get_closest_marker("jidmesh")
-            or not chosen and item.get_closest_marker("pending") or not config.getoption("--full") and item.get_closest_marker("full")]
+            or not config.getoption("--full") and item.get_closest_marker("full")]
     if gone:
         config.hook.pytest_deselected(items=gone)
         items[:] = [item for item in items if item not in gone]

@@ -84,7 +84,8 @@ class Machine:
         os.mkdir(source)
         for name in ("README.md", "CHANGELOG.md", "SECURITY.md", "LICENSE-MIT"):
             shutil.copy(os.path.join(REPOSITORY, name), source)
-        shutil.copytree(os.path.join(REPOSITORY, "packaging"), source + "/packaging")
+        for name in ("packaging", "docs"):
+            shutil.copytree(os.path.join(REPOSITORY, name), os.path.join(source, name))
         shutil.copy(bed.JIDMESH, source + "/jidmesh")
 
     def path(self, name):

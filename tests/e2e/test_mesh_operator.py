@@ -97,6 +97,41 @@ def test_where_answers_the_same_on_every_machine(mesh):
         client.close()
 
 
+def test_a_trace_follows_a_stanza_across_machines_and_ends_with_its_terminal(mesh):
+    machines = mesh(shards=2)
+    wait_for("all are ready", lambda: all_ready(machines), 10)
+    ann, bob = users(machines, {"ann/r": "m1", "bob/r": "m2"})
+    status, text = command(machines["m1"], "trace", "--probe", "bob@example.net")
+    assert status == 0 and "to node m2.example.net" in text and "the user's sessions: r (priority 3)" in text and "ends at sm: it would be written there" in text, text
+    traces = [subprocess.Popen([bed.JIDMESH, "trace", "ann@example.net", "--to", "bob@example.net", "--admin", machines["m1"].folder + "/admin.sock", *more],
+                               stdout=subprocess.PIPE, text=True) for more in ([], ["--payload", "--json"])]
+    for name in NAMES:
+        wait_for("%s takes part" % name, lambda: machines[name].metric("jidmesh_traces") == 2)
+    for number in range(3):
+        ann.send("<message type='chat' id='t%d' to='bob@example.net/r'><body>in confidence</body></message>" % number)
+        bob.read_until(b"in confidence")
+    lines, steps = [], []
+    while not any("written to c2s" in line for line in lines):
+        lines.append(traces[0].stdout.readline())
+    while not any(step.get("node") == "m2.example.net" and (step["hop"], step["what"]) == ("written", "c2s") for step in steps):
+        steps.append(json.loads(traces[1].stdout.readline()))
+    text = "".join(lines)
+    assert "in confidence" not in text and "message chat id=t" in text, text
+    for step in ("m1.example.net/", "from sm", "to node m2.example.net", "m2.example.net/", "from node m1.example.net", "queued for sm, behind"):
+        assert step in text, step + "\n" + text
+    assert any("in confidence" in (step.get("payload") or "") for step in steps), steps
+    # One terminal closes; the other's process dies without a word.
+    traces[0].stdout.close()
+    traces[1].kill()
+    for name in NAMES:
+        wait_for("%s follows nothing any more" % name, lambda: machines[name].metric("jidmesh_traces") == 0, 10)
+    for trace in traces:
+        trace.wait(10)
+    assert "an operator's trace, with bodies, of" in machines["m1"].router.log() and "an operator's at m1.example.net trace of" in machines["m3"].router.log()
+    for client in (ann, bob):
+        client.close()
+
+
 def test_selftest_probes_every_pair_and_fails_where_one_is_cut(mesh):
     machines = mesh(shards=2)
     wait_for("all are ready", lambda: all_ready(machines), 10)

@@ -209,8 +209,7 @@ RESTARTS = {
 }
 
 
-# Of jidmesh: some contacts are told twice, in about half of the runs.
-@pytest.mark.parametrize("what", [pytest.param("jidmesh", marks=pytest.mark.pending), "sm", "c2s"])
+@pytest.mark.parametrize("what", list(RESTARTS))
 def test_what_returns_within_its_grace_leaves_every_picture_right(world, what):
     """jidmesh, sm or c2s is killed and is there again before its grace ends. Its own clients may have to log in again; no other."""
     machines, far = world

@@ -8,6 +8,8 @@ mod lines;
 mod reach;
 mod streams;
 
+pub(super) use reach::COMING_MAX;
+
 use crate::mesh::conn::{Local, Side};
 use crate::mesh::error::MeshError;
 use crate::mesh::frame::{Former, Frame, Frames};
@@ -84,6 +86,11 @@ pub(super) struct LaneState {
 }
 
 impl LaneState {
+    /// A connection serves it, and its other end answers.
+    pub(super) fn is_served(&self) -> bool {
+        self.serving.is_some() && !self.stuck
+    }
+
     pub(super) fn is_relayed(&self) -> bool {
         self.serving.is_some() && self.reach == Reach::Relayed
     }

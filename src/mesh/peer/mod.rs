@@ -15,7 +15,7 @@ pub use line::{HEARTBEAT_US, Reach, STALL_US};
 
 pub use super::lane::send::{Full, Seen, Unacknowledged};
 
-use self::core::Core;
+use self::core::{COMING_MAX, Core};
 use super::conn::{Conn, Local, Scratch};
 use super::error::{MeshError, Reason};
 use super::frame::{Frame, put_frame};
@@ -28,8 +28,8 @@ use std::sync::Arc;
 
 /// What one call of [`Peer::take_output`] gives at most, bytes, about.
 pub const OUTPUT_BYTES_MAX: usize = 256 * 1024;
-/// Most connections of a peer at a time: two a lane, and as many that are on their way out.
-const LINES_MAX: usize = 4 * Lane::ALL.len();
+/// Most connections of a peer at a time: two a lane, as many that are on their way out, and those that this node dials.
+const LINES_MAX: usize = (4 + COMING_MAX) * Lane::ALL.len();
 /// A process that runs so much later than it wanted was stopped: the peer may have given it up meanwhile, microseconds.
 const STOPPED_US: Micros = 1_000_000;
 /// Longest membership message, bytes: the identities of some 64 members.
@@ -112,26 +112,31 @@ impl Peer {
         self.settle(now);
     }
 
-    /// A dial that [`PeerEvent::Dial`] asked for is connected; if it failed, and [`Peer::wants_relay`], through another
-    /// node.
-    pub fn dialled(&mut self, now: Micros, dial: DialId, link: LinkId, reach: Reach) {
-        let Some((lane, address)) = self.core.dial_done(dial) else {
-            self.core.push(PeerEvent::CloseLink(link));
-            return;
-        };
-        let conn = Conn::dial(now, &self.core.local, lane, &mut self.core.rng);
-        let mut state = LineState::new(now, link, lane, reach);
-        state.dialled = Some(address);
-        state.knows = self.core.lanes[lane.index()].decision;
-        state.incarnation = self.core.incarnation;
-        self.core.want(&mut state);
-        self.lines.push(Line { conn, state });
+    /// A dial that [`PeerEvent::Dial`] asked for is connected.
+    pub fn dialled(&mut self, now: Micros, dial: DialId, link: LinkId) {
+        match self.core.dial_done(dial) {
+            Some((lane, address)) => self.greet(now, link, lane, address, Reach::Direct),
+            None => self.core.push(PeerEvent::CloseLink(link)),
+        }
         self.settle(now);
     }
 
-    /// The lane of a dial that failed, if nothing serves it: another node that reaches the peer would be welcome.
+    /// A dial failed, and since [`Peer::wants_relay`] said so, this link goes there through another node.
+    pub fn dialled_instead(&mut self, now: Micros, dial: DialId, failure: &DialFailure, link: LinkId) {
+        match self.core.dial_done(dial) {
+            Some((lane, address)) => {
+                self.core.failed_at(now, &address, failure);
+                self.greet(now, link, lane, address, Reach::Relayed);
+            }
+            None => self.core.push(PeerEvent::CloseLink(link)),
+        }
+        self.settle(now);
+    }
+
+    /// The lane of a dial that failed, if nothing serves it: another node that reaches the peer would be welcome, unless
+    /// one was asked and has yet to answer.
     pub fn wants_relay(&self, dial: DialId) -> Option<Lane> {
-        self.core.wants_relay(dial)
+        self.core.wants_relay(dial, &self.lines)
     }
 
     /// Secrets and policies of this node were changed: connections to come are made with them.
@@ -302,6 +307,11 @@ impl Peer {
         self.core.is_up()
     }
 
+    /// A connection serves this lane, and its other end answers.
+    pub fn is_served(&self, lane: Lane) -> bool {
+        self.core.lanes[lane.index()].is_served()
+    }
+
     /// What this lane carries goes through another node.
     pub fn is_relayed(&self, lane: Lane) -> bool {
         self.core.lanes[lane.index()].is_relayed()
@@ -331,6 +341,17 @@ impl Peer {
 
     fn index_of(&self, link: LinkId) -> Option<usize> {
         self.lines.iter().position(|line| line.state.link == link)
+    }
+
+    /// A link that this node opened: its handshake begins.
+    fn greet(&mut self, now: Micros, link: LinkId, lane: Lane, address: Address, reach: Reach) {
+        let conn = Conn::dial(now, &self.core.local, lane, &mut self.core.rng);
+        let mut state = LineState::new(now, link, lane, reach);
+        state.dialled = Some(address);
+        state.knows = self.core.lanes[lane.index()].decision;
+        state.incarnation = self.core.incarnation;
+        self.core.want(&mut state);
+        self.lines.push(Line { conn, state });
     }
 
     /// The handshake of a line is done.

@@ -246,7 +246,11 @@ impl Net {
                 half: [false; 2],
             });
             if self.nodes[from].alive && self.nodes[from].peers.contains_key(&peer) {
-                self.peer_mut(from, &peer).dialled(now, dial, links[0], reach);
+                let peer = self.peer_mut(from, &peer);
+                match reach {
+                    Reach::Direct => peer.dialled(now, dial, links[0]),
+                    Reach::Relayed => peer.dialled_instead(now, dial, &DialFailure::Silent, links[0]),
+                }
             }
         }
     }

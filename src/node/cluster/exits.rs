@@ -194,6 +194,12 @@ impl Shard {
         Some(site)
     }
 
+    /// The exit of a domain as far as it is known; asks nobody, and is no use of it.
+    pub(in crate::node) fn exit_as_known(&self, domain: &str) -> Option<Site> {
+        let site = self.cluster.as_ref()?.exits.known.get(domain)?.site;
+        self.s2s_of(site).map(|_| site)
+    }
+
     fn exit_drains(&self, site: Site) -> bool {
         self.cluster.as_ref().is_some_and(|cluster| cluster.drains(site))
     }

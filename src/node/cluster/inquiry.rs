@@ -12,6 +12,7 @@ use crate::node::api::{Action, Micros};
 use crate::node::lane::Verb;
 use crate::node::placement::domain_of;
 use crate::node::report::{ClosedReport, ProbeReport, WhereReport, WhereSession};
+use crate::node::trace::{TraceAsk, TraceShare, TraceTold, WayAsk};
 use crate::node::{SELF, Shard};
 use crate::table::{PeerId, SeatId, ShardId};
 use serde::{Deserialize, Serialize};
@@ -28,6 +29,8 @@ pub enum Question {
     Closed,
     /// Go out of service, or come back. Shard 0 answers, and tells the others.
     Drain(DrainAsk),
+    /// Follow these stanzas, or tell what became of them since.
+    Trace(Box<TraceAsk>),
 }
 
 /// What a shard answers. Every question is answered, within [`ANSWER_US`].
@@ -43,6 +46,8 @@ pub enum Answer {
     Closed(Vec<Arc<ClosedReport>>),
     /// It begins, or why not.
     Drain(Result<(), String>),
+    /// What happened since, or why it is not followed.
+    Trace(Result<Box<TraceShare>, String>),
 }
 
 /// A question is answered after so long with what is known by then, microseconds.
@@ -63,6 +68,10 @@ enum Asked {
     Survey,
     /// The shard that has this user, by his key, answers.
     Where(String),
+    /// Each shard follows these stanzas, and answers; when this was asked, by the asker's clock.
+    Trace(Box<TraceAsk>, u64),
+    /// A probe on its way. Nobody answers.
+    Way(WayAsk),
 }
 
 /// What comes back.
@@ -80,6 +89,7 @@ enum Told {
         probes: Vec<ProbeReport>,
     },
     Where(Box<WhereReport>),
+    Trace(TraceTold),
 }
 
 /// Questions under way at a shard.
@@ -140,6 +150,10 @@ impl Shard {
             }
             Question::Drain(_) => self.answer(now, asker, Answer::Nothing),
             Question::Closed => self.answer(now, asker, Answer::Closed(self.closed_links.all())),
+            Question::Trace(ask) => {
+                let share = self.trace_asked(now, None, &ask).map(Box::new);
+                self.answer(now, asker, Answer::Trace(share));
+            }
         }
     }
 
@@ -246,6 +260,35 @@ impl Shard {
         }
     }
 
+    /// To all shards of another node.
+    pub(in crate::node) fn send_trace_ask(&mut self, now: Micros, to: PeerId, ask: &TraceAsk) {
+        self.send_question(now, Some(to), 0, &Asked::Trace(Box::new(ask.clone()), now));
+    }
+
+    /// To shard 0 of the node whose operator asks.
+    pub(in crate::node) fn send_trace_told(&mut self, now: Micros, to: PeerId, told: TraceTold) {
+        self.send_answer(now, Some(to), 0, 0, &Told::Trace(told));
+    }
+
+    /// A probe goes on at another node, or at another shard of this one.
+    pub(in crate::node) fn send_way(&mut self, now: Micros, to: PeerId, way: &WayAsk) {
+        self.send_question(now, Some(to), 0, &Asked::Way(way.clone()));
+    }
+
+    pub(in crate::node) fn send_way_here(&mut self, now: Micros, way: &WayAsk) {
+        self.send_question(now, None, 0, &Asked::Way(way.clone()));
+    }
+
+    /// The shard where a probe goes on.
+    fn shard_of_way(&self, way: &WayAsk) -> Option<ShardId> {
+        let bare = jid::bare_key(&way.jid)?;
+        match way.seat {
+            _ if way.outside => Some(self.exit_shard(domain_of(&bare))),
+            Some(seat) => self.names.seat(SeatId::from_number(seat)).map(|view| view.home),
+            None => Some(self.owner(&bare)),
+        }
+    }
+
     /// To another node, by its home.
     fn send_inquiry(&mut self, peer: PeerId, packet: &Packet<'_>) {
         let mut bytes = Vec::new();
@@ -263,7 +306,11 @@ impl Shard {
         let shards = match packet {
             Packet::Ask { question, .. } => match serde_json::from_slice(question) {
                 Ok(Asked::Where(bare)) => self.owner(&bare)..self.owner(&bare) + 1,
-                Ok(Asked::Echo | Asked::Survey) => 0..self.shards,
+                Ok(Asked::Echo | Asked::Survey | Asked::Trace(..)) => 0..self.shards,
+                Ok(Asked::Way(way)) => match self.shard_of_way(&way) {
+                    Some(shard) => shard..shard + 1,
+                    None => return,
+                },
                 Err(_) => return,
             },
             Packet::Answer { shard, .. } if *shard < self.shards => *shard..*shard + 1,
@@ -300,13 +347,21 @@ impl Shard {
                     let told = Told::Where(Box::new(self.report_where(&bare)));
                     self.send_answer(now, from, shard, serial, &told);
                 }
+                Ok(Asked::Trace(ask, sent_us)) => {
+                    if let Some(by) = from
+                        && let Some(told) = self.trace_asked_abroad(now, by, &ask, sent_us)
+                    {
+                        self.send_trace_told(now, by, told);
+                    }
+                }
+                Ok(Asked::Way(way)) => self.way(now, way),
                 Err(_) => {}
             },
-            Some(Packet::Answer { serial, answer, .. }) => {
-                if let Ok(told) = serde_json::from_slice(answer) {
-                    self.told(now, from, serial, told);
-                }
-            }
+            Some(Packet::Answer { serial, answer, .. }) => match (serde_json::from_slice(answer), from) {
+                (Ok(Told::Trace(told)), Some(peer)) => self.trace_told(now, peer, told),
+                (Ok(told), _) => self.told(now, from, serial, told),
+                (Err(_), _) => {}
+            },
             _ => {}
         }
     }
@@ -322,6 +377,7 @@ impl Shard {
             Told::Echo { shard, of } => (*shard, *of, false),
             Told::Survey { shard, of, .. } => (*shard, *of, true),
             Told::Where(_) => (0, 1, false),
+            Told::Trace(_) => return,
         };
         let wait = inquiry
             .waits

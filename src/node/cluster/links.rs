@@ -14,7 +14,7 @@ use crate::mesh::conn::{Conn, Local, Scratch};
 use crate::mesh::error::Reason;
 use crate::mesh::hello::policies_digest;
 use crate::mesh::members::Members;
-use crate::mesh::peer::{DialFailure, DialId, Peer, Reach};
+use crate::mesh::peer::{DialFailure, DialId, Peer};
 use crate::node::Shard;
 use crate::node::api::{Action, CloseCause, LinkId, Micros};
 use crate::node::link::Stage;
@@ -135,7 +135,7 @@ impl Shard {
             Dialling::Peer(peer, dial) => {
                 link.stage = Stage::Peer(peer);
                 if let Some(transport) = self.transport(peer) {
-                    transport.dialled(now, dial, id, Reach::Direct);
+                    transport.dialled(now, dial, id);
                 }
                 self.stir(peer);
             }
@@ -174,7 +174,7 @@ impl Shard {
                     CloseCause::Error(text) => DialFailure::Other(text.clone()),
                     CloseCause::Eof | CloseCause::Local => DialFailure::Silent,
                 };
-                if self.tunnel_instead(now, peer, dial) {
+                if self.tunnel_instead(now, peer, dial, &failure) {
                     return;
                 }
                 if let Some(transport) = self.transport(peer) {

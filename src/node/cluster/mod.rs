@@ -206,6 +206,28 @@ impl Shard {
         self.cluster.as_ref().map_or("", |cluster| cluster.name_of(peer))
     }
 
+    /// The other nodes that are there.
+    pub(super) fn peers_reached(&self) -> Vec<PeerId> {
+        let peers = self
+            .cluster
+            .iter()
+            .flat_map(|cluster| (0..).map(PeerId).zip(&cluster.peers));
+        peers
+            .filter(|(_, view)| view.is_reached())
+            .map(|(peer, _)| peer)
+            .collect()
+    }
+
+    pub(super) fn peer_of_name(&self, name: &str) -> Option<PeerId> {
+        self.cluster.as_ref()?.peer_named(name)
+    }
+
+    /// Bytes that wait for a peer on its data lane. Its home knows.
+    pub(super) fn peer_queue_bytes(&self, peer: PeerId) -> Option<u64> {
+        let transport = self.cluster.as_ref()?.links.as_ref()?.transports.get(&peer)?;
+        Some(transport.status().lanes[crate::mesh::Lane::Data.index()].queued_bytes)
+    }
+
     /// The shard that serves a peer.
     pub(super) fn home_of(&self, peer: PeerId) -> ShardId {
         peer.0 % self.shards

@@ -5,6 +5,7 @@ use super::{Lane, Place};
 use crate::node::api::{DataBatch, Micros};
 use crate::node::counters::Counter;
 use crate::node::lane::{Message, Verb};
+use crate::node::trace::Step;
 use crate::node::{SELF, Shard};
 use crate::table::users::Marker;
 use crate::table::ways::Path;
@@ -70,6 +71,7 @@ impl Shard {
             source: number,
             frame,
         };
+        self.trace(now, Step::ToNode(peer), source, frame, None);
         if !self.post_packet(peer, &packet) {
             self.overflow(now, source, source, frame);
         }
@@ -177,6 +179,7 @@ impl Shard {
                     return;
                 };
                 let frame = self.here(frame, &route, None, id.as_deref());
+                self.trace(now, Step::FromNode(peer), source, &frame, None);
                 self.user_frame(now, bare, source, path, &frame);
             }
             Packet::Ask { .. } | Packet::Answer { .. } => self.inquiry_packet(now, Some(peer), &packet),
@@ -236,6 +239,7 @@ impl Shard {
         let Ok(Frame::Route(route)) = header::read(&frame) else {
             return;
         };
+        self.trace(now, Step::FromNode(peer), source, &frame, Some(&route));
         if self.names.seat(seat).is_some_and(|view| view.peer.is_some()) {
             return self.count(Counter::DropGone);
         }

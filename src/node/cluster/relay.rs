@@ -14,7 +14,7 @@
 use super::{Cluster, Lane};
 use crate::mesh;
 use crate::mesh::conn::Conn;
-use crate::mesh::peer::{DialId, Reach};
+use crate::mesh::peer::{DialFailure, DialId, Reach};
 use crate::node::api::{CloseCause, Level, LinkId, Micros};
 use crate::node::counters::Counter;
 use crate::node::lane::Verb;
@@ -115,7 +115,7 @@ impl Shard {
     }
 
     /// The peer's home: this dial of it failed. True when a tunnel takes its place.
-    pub(super) fn tunnel_instead(&mut self, now: Micros, far: PeerId, dial: DialId) -> bool {
+    pub(super) fn tunnel_instead(&mut self, now: Micros, far: PeerId, dial: DialId, failure: &DialFailure) -> bool {
         let number = self.rng.next_u64();
         let Some(relay) = self.next_relay(far) else {
             return false;
@@ -132,7 +132,7 @@ impl Shard {
             mesh::Lane::Data => Lane::Data,
         };
         let link = links.tunnels.add(far, relay, lane, number, None);
-        transport.dialled(now, dial, link, Reach::Relayed);
+        transport.dialled_instead(now, dial, failure, link);
         self.stir(far);
         true
     }
@@ -411,12 +411,12 @@ impl Shard {
 }
 
 impl Cluster {
-    /// This node serves the lanes of a node itself, and, for something new, has a connection to it now.
+    /// This node serves the lanes of a node itself, and, for something new, has connections to it now.
     fn reaches_itself(&self, peer: PeerId, step: Step) -> bool {
         let transport = self.links.as_ref().and_then(|links| links.transports.get(&peer));
         let direct = transport.is_some_and(|transport| {
-            let up = transport.is_up() || step != Step::Open;
-            up && !mesh::Lane::ALL.into_iter().any(|lane| transport.is_relayed(lane))
+            let served = step != Step::Open || mesh::Lane::ALL.into_iter().all(|lane| transport.is_served(lane));
+            served && !mesh::Lane::ALL.into_iter().any(|lane| transport.is_relayed(lane))
         });
         direct && self.homes.contains_key(&peer)
     }

@@ -73,6 +73,7 @@ impl Shard {
 
     /// Tells all nodes what this one knows of a user that it serves.
     pub(in crate::node) fn announce(&mut self, now: Micros, bare: &str) {
+        self.review_redirects(now, bare);
         let Some(user) = self.users.get(bare).filter(|user| user.claim != Clock::default()) else {
             return;
         };

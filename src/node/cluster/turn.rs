@@ -7,7 +7,7 @@
 //! again before that has come back (`again`), the way has changed in the same sense, and what comes from other nodes
 //! meanwhile is kept too.
 
-use super::Place;
+use super::{Cluster, Place};
 use crate::jid;
 use crate::node::Shard;
 use crate::node::api::{Level, Micros};
@@ -19,6 +19,13 @@ use std::collections::VecDeque;
 
 /// The longest that frames wait for a marker, microseconds. Then they go on: late is worse than out of order.
 const TURN_US: Micros = 5_000_000;
+
+impl Cluster {
+    /// Nothing that this node sent for a user lately went to another one.
+    pub(in crate::node) fn is_settled(&self, bare: &str) -> bool {
+        self.ways.last(jid::table_hash(bare)).is_none()
+    }
+}
 
 impl Shard {
     /// A frame for a user goes by `way`. True when it has to wait for what went by another way.

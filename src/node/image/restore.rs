@@ -84,8 +84,9 @@ impl Shard {
         let seats: Vec<SeatId> = self.names.seats().map(|(seat, _)| seat).collect();
         for seat in seats {
             let (home, live) = (image.home(seat), live(seat));
-            self.names
-                .change_seat(seat, |view| (view.home, view.live) = (home, live));
+            self.names.change_seat(seat, |view| {
+                (view.home, view.live, view.redirects) = (home, live, live && view.redirects)
+            });
         }
         if self.registrar.is_some() {
             self.registrar = Some(registrar.at_homes(self.shards, |seat| image.home(seat)));
@@ -168,6 +169,7 @@ impl Shard {
             self.handle_early(now, id);
             self.go_on(now, id);
         }
+        self.take_back_redirects();
         for (sm, orphan) in std::mem::take(&mut self.resuming_orphans) {
             self.watch_orphan(now, sm, orphan);
         }

@@ -33,6 +33,8 @@ pub(super) struct Net {
     silent: Vec<(Micros, usize, ShardId, LinkId)>,
     /// Pairs between which nothing passes, the smaller first.
     pub(super) cut: Vec<(usize, usize)>,
+    /// Nodes whose process is dead, and whose machine says so to whoever dials.
+    dead: Vec<usize>,
     answers: Vec<Answer>,
 }
 
@@ -64,22 +66,47 @@ impl Net {
             ..Config::embedded()
         };
         let configs: Vec<Config> = (0..count).map(config).collect();
-        let node = |(n, config): (usize, &Config)| -> Vec<Shard> {
-            let local = Arc::new(Local::new(config.mesh.as_ref().unwrap(), 1 + n as u64, 0));
-            let config = Arc::new(config.clone());
-            let shard =
-                |id| Shard::new(id, shards, config.clone(), [n as u8 * 16 + id as u8; 32]).meshed(&local, 1_000_000);
-            (0..shards).map(shard).collect()
-        };
-        Net {
+        let mut net = Net {
             now: 1,
-            nodes: configs.iter().enumerate().map(node).collect(),
+            nodes: Vec::new(),
             configs,
             sockets: Vec::new(),
             silent: Vec::new(),
             cut: cut.to_vec(),
+            dead: Vec::new(),
             answers: Vec::new(),
+        };
+        net.nodes = (0..count).map(|node| net.process(node, shards, 0)).collect();
+        net
+    }
+
+    /// A process of a node, in its first or a later life.
+    fn process(&self, node: usize, shards: ShardId, life: u8) -> Vec<Shard> {
+        let config = Arc::new(self.configs[node].clone());
+        let incarnation = 1 + node as u64 + 100 * u64::from(life);
+        let local = Arc::new(Local::new(config.mesh.as_ref().unwrap(), incarnation, 0));
+        let shard = |id: ShardId| {
+            let seed = [node as u8 * 16 + id as u8, life].repeat(16).try_into().unwrap();
+            Shard::new(id, shards, config.clone(), seed).meshed(&local, 1_000_000)
+        };
+        (0..shards).map(shard).collect()
+    }
+
+    /// `kill -9`: its kernel closes all its sockets, and refuses others.
+    fn kill(&mut self, node: usize) {
+        self.dead.push(node);
+        for side in self.sockets.iter_mut().flatten().filter(|side| side.node == node) {
+            side.end = None;
         }
+        for shard in &mut self.nodes[node] {
+            *shard = Shard::new(0, 1, Arc::new(Config::embedded()), [0; 32]);
+        }
+    }
+
+    /// A new process of a node that was killed.
+    fn restart(&mut self, node: usize) {
+        self.dead.retain(|dead| *dead != node);
+        self.nodes[node] = self.process(node, self.nodes[node].len() as ShardId, 1);
     }
 
     /// SIGHUP at a node whose configuration was changed.
@@ -221,6 +248,9 @@ impl Net {
                 let to = NODES.iter().position(|name| **name == *host).unwrap();
                 if self.is_cut(node, to) {
                     return self.silent.push((now + DIAL_US, node, id, link));
+                }
+                if self.dead.contains(&to) {
+                    return self.nodes[node][usize::from(id)].closed(now, link, CloseCause::Refused, Vec::new(), 0);
                 }
                 let remote = SocketAddr::from(([10, 0, 0, to as u8], 5348));
                 let there = self.nodes[to][0].opened_peer(now, remote);
@@ -385,6 +415,23 @@ fn a_relay_that_dies_is_replaced_by_another() {
         net.assert_members(0, of, "ready", "");
     }
     assert_eq!(net.tunnels(), 0);
+}
+
+/// The others' attempts to reach it through one another do not stand in the way of the new process.
+#[test]
+fn a_process_that_is_started_again_is_reached_at_once() {
+    for (killed, dead_s) in [(0, 0.3), (1, 0.9), (2, 1.6), (1, 2.8)] {
+        let mut net = Net::new(3, 1, &[]);
+        net.run(2.0);
+        net.kill(killed);
+        net.run(dead_s);
+        net.restart(killed);
+        net.run(0.7);
+        for of in (0..3).filter(|of| *of != killed) {
+            net.assert_members(killed, of, "ready", "");
+            net.assert_members(of, killed, "ready", "");
+        }
+    }
 }
 
 /// a - c - d - b: one node between is the most.

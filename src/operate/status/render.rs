@@ -29,6 +29,13 @@ pub(super) fn tables(view: &View) -> String {
         bytes(view.held_bytes),
         view.links_negotiating
     );
+    if view.traces > 0 {
+        let _ = writeln!(
+            out,
+            "traces   {} under way, by operators of this or other nodes",
+            view.traces
+        );
+    }
     if let Some(drain) = &view.drain {
         show_drain(drain, view.uptime_us, &mut out);
     }
@@ -184,7 +191,7 @@ pub(in crate::operate) fn span(seconds: u64) -> String {
     }
 }
 
-pub(super) fn bytes(n: u64) -> String {
+pub(in crate::operate) fn bytes(n: u64) -> String {
     const UNITS: [&str; 4] = ["KiB", "MiB", "GiB", "TiB"];
     if n < 1024 {
         return format!("{n} B");

@@ -2,7 +2,7 @@
 //! runs so many and lists all that fail, `JIDMESH_SIM_FROM=n` begins elsewhere, `JIDMESH_SIM_NODES=n` has so many nodes.
 
 #![allow(clippy::unwrap_used)]
-use super::{Failure, Plan, Summary, run, run_with_take_overs};
+use super::{Failure, Plan, Summary, run, run_with_redirects, run_with_take_overs};
 use std::time::{Duration, Instant};
 
 /// How long the plain run takes.
@@ -15,10 +15,12 @@ fn number(name: &str) -> Option<u64> {
     std::env::var(name).ok().map(|text| text.parse().unwrap())
 }
 
-/// `JIDMESH_SIM_TAKEOVERS=1`: routers give way to other processes meanwhile.
+/// `JIDMESH_SIM_TAKEOVERS=1`: routers give way to other processes meanwhile. `JIDMESH_SIM_REDIRECTS=1`: components follow
+/// redirects.
 fn play_one(seed: u64, nodes: usize, trace: bool) -> Result<Summary, Box<Failure>> {
     match number("JIDMESH_SIM_TAKEOVERS") {
         Some(1..) => run_with_take_overs(seed, nodes, trace),
+        _ if number("JIDMESH_SIM_REDIRECTS").is_some() => run_with_redirects(seed, nodes, trace),
         _ => run(seed, nodes, trace),
     }
 }
@@ -118,4 +120,12 @@ fn nothing_is_lost_doubled_or_overtaken_when_another_process_takes_over() {
         .map(|seed| run_with_take_overs(seed, 1, false).unwrap_or_else(|failure| panic!("{failure}")))
         .collect();
     assert!(runs.iter().map(|run| run.take_overs).sum::<u64>() > 20);
+}
+
+#[test]
+fn nothing_is_lost_doubled_or_overtaken_by_redirects() {
+    let runs: Vec<Summary> = (1..=12)
+        .map(|seed| run_with_redirects(seed, 1, false).unwrap_or_else(|failure| panic!("{failure}")))
+        .collect();
+    assert!(runs.iter().map(|run| run.redirected).sum::<u64>() > 1_000);
 }

@@ -4,7 +4,7 @@ use super::{Core, SECOND_DIAL_US, Told};
 use crate::mesh::hello::Address;
 use crate::mesh::peer::dial::{DialFailure, DialId};
 use crate::mesh::peer::event::{Loss, PeerEvent};
-use crate::mesh::peer::line::{Line, LineState, STALL_US};
+use crate::mesh::peer::line::{Line, LineState, Reach, STALL_US};
 use crate::mesh::{Lane, Level, Micros};
 
 /// Without a served control lane for so long, the peer counts as lost, microseconds.
@@ -14,7 +14,7 @@ const HEARD_US: Micros = 200_000;
 /// So long, and three round trips, a connection on its way is waited for before another is dialled beside it, microseconds.
 const COMING_US: Micros = 200_000;
 /// Most connections on their way for one lane.
-const COMING_MAX: usize = 4;
+pub(in crate::mesh::peer) const COMING_MAX: usize = 4;
 
 impl Core {
     pub(super) fn reached(&mut self) {
@@ -124,7 +124,7 @@ impl Core {
         let delay = if self.decides() { 0 } else { SECOND_DIAL_US };
         for lane in Lane::ALL.into_iter().filter(|lane| *lane != reached) {
             let state = &mut self.lanes[lane.index()];
-            if state.serving.is_none() || state.stuck || state.is_relayed() {
+            if !state.is_served() || state.is_relayed() {
                 state.dialler.abandon(now, delay);
             }
         }
@@ -143,12 +143,15 @@ impl Core {
         Some((lane, address))
     }
 
-    /// A relay is for when all addresses failed.
-    pub(in crate::mesh::peer) fn wants_relay(&self, dial: DialId) -> Option<Lane> {
+    /// A relay is for when all addresses failed, and one at a time.
+    pub(in crate::mesh::peer) fn wants_relay(&self, dial: DialId, lines: &[Line]) -> Option<Lane> {
         self.lane_of(dial).filter(|lane| {
             let state = &self.lanes[lane.index()];
-            let served = state.serving.is_some() && !state.stuck;
-            !self.stopped && !served && state.dialler.ends_round(self.addresses.len())
+            let asked = lines.iter().any(|line| {
+                let state = &line.state;
+                state.lane == *lane && state.reach == Reach::Relayed && state.dialled.is_some() && state.is_coming()
+            });
+            !self.stopped && !state.is_served() && !asked && state.dialler.ends_round(self.addresses.len())
         })
     }
 
@@ -157,8 +160,13 @@ impl Core {
             return;
         };
         self.dial_again_later(now, lane);
+        self.failed_at(now, &address, failure);
+    }
+
+    /// What the failure of a dial says of the peer.
+    pub(in crate::mesh::peer) fn failed_at(&mut self, now: Micros, address: &Address, failure: &DialFailure) {
         match failure {
-            DialFailure::Refused => self.answered_without_process(now, Some(&address)),
+            DialFailure::Refused => self.answered_without_process(now, Some(address)),
             DialFailure::Silent => {}
             DialFailure::Other(text) => self.complain(now, format!("dialling {address}: {text}"), false),
         }
@@ -200,7 +208,7 @@ impl Core {
     /// have lost its other end: it is not waited for.
     fn dial_at(&self, lane: Lane, lines: &[Line]) -> Option<Micros> {
         let state = &self.lanes[lane.index()];
-        let served = state.serving.is_some() && !state.stuck && !state.is_relayed();
+        let served = state.is_served() && !state.is_relayed();
         if self.stopped || served || self.addresses.is_empty() {
             return None;
         }
