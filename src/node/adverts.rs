@@ -120,8 +120,10 @@ impl Shard {
                 match new.then(|| self.is_id_abroad(&name, seat)) {
                     Some(false) => self.advertise(&name, seat, false, Listeners::All),
                     // The end of what its former holder had, and no more.
-                    Some(true) => self.advertise(&name, seat, true, Listeners::OutlivedSm),
-                    None => {}
+                    Some(true) if self.may_be_news_of_c2s(seat, &name) => {
+                        self.advertise(&name, seat, true, Listeners::OutlivedSm);
+                    }
+                    Some(true) | None => {}
                 }
                 if multi == Multi::To {
                     self.sm_available(now, seat);
@@ -149,6 +151,12 @@ impl Shard {
             Message::SeatGone { seat } => self.seat_gone(now, seat),
             _ => unreachable!("the caller gives only what is learnt here"),
         }
+    }
+
+    /// It is another node's c2s, for all that is known, and nothing was told of it before.
+    fn may_be_news_of_c2s(&self, seat: SeatId, name: &str) -> bool {
+        let kind = self.names.seat(seat).map(|view| view.kind);
+        matches!(kind, Some(SeatKind::C2s | SeatKind::Native)) && !self.parted.iter().any(|known| **known == *name)
     }
 
     /// Tells this shard's native components, all but the one it comes from.

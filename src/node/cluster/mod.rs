@@ -99,8 +99,8 @@ pub(super) struct Cluster {
     ways: Ways,
     /// Markers sent so far.
     serial: u64,
-    /// Users whose way changed, by when they go on at the latest.
-    turning: VecDeque<(Micros, Box<str>, u64)>,
+    /// Users whose way changed, by when they go on at the latest: the marker's number, and where it went.
+    turning: VecDeque<(Micros, Box<str>, u64, PeerId)>,
     /// Users with starts that another node was asked about, by when to look again.
     asked: VecDeque<(Micros, Box<str>)>,
     /// Other nodes' components: node and its number for it, and the seat that stands here.

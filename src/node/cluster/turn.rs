@@ -12,9 +12,10 @@ use crate::jid;
 use crate::node::Shard;
 use crate::node::api::{Level, Micros};
 use crate::node::counters::Counter;
-use crate::table::SeatId;
+use crate::node::lane::PeerState;
 use crate::table::users::{Held, Marker, Turn, Waiting};
 use crate::table::ways::{HOPS_MAX, Path};
+use crate::table::{PeerId, SeatId};
 use std::collections::VecDeque;
 
 /// The longest that frames wait for a marker, microseconds. Then they go on: late is worse than out of order.
@@ -48,7 +49,7 @@ impl Shard {
         }
         match cluster.ways.last(jid::table_hash(bare)) {
             Some(old) if way != Place::At(old) => {
-                let marker = self.begin_turn(now, bare);
+                let marker = self.begin_turn(now, bare, old);
                 // Before the marker goes: it may be back at once, and let go what waits.
                 self.keep_for_turn(now, bare, source, path, frame);
                 self.cross_marker(now, old, bare, HOPS_MAX, marker);
@@ -70,11 +71,11 @@ impl Shard {
         flux.is_some_and(|flux| flux.turn.is_some())
     }
 
-    fn begin_turn(&mut self, now: Micros, bare: &str) -> Marker {
+    fn begin_turn(&mut self, now: Micros, bare: &str, old: PeerId) -> Marker {
         let (shard, until) = (self.id, now + TURN_US);
         let serial = self.cluster.as_mut().map_or(0, |cluster| {
             cluster.serial += 1;
-            cluster.turning.push_back((until, bare.into(), cluster.serial));
+            cluster.turning.push_back((until, bare.into(), cluster.serial, old));
             cluster.serial
         });
         self.users.change(bare, |user| {
@@ -145,10 +146,10 @@ impl Shard {
     /// All that went by the old way has arrived.
     pub(in crate::node) fn marker_done(&mut self, now: Micros, serial: u64) {
         let Some(cluster) = &mut self.cluster else { return };
-        let Some(at) = cluster.turning.iter().position(|(.., other)| *other == serial) else {
+        let Some(at) = cluster.turning.iter().position(|(_, _, other, _)| *other == serial) else {
             return;
         };
-        if let Some((_, bare, _)) = cluster.turning.remove(at) {
+        if let Some((_, bare, ..)) = cluster.turning.remove(at) {
             self.end_turn(now, &bare, serial);
         }
     }
@@ -175,6 +176,15 @@ impl Shard {
         }
     }
 
+    /// Nothing gets through to the node of the old way. It comes back or is given up, and either way what went there goes
+    /// first; but nobody waits for it longer than for a lost process.
+    fn may_still_arrive(&self, now: Micros, bare: &str, old: PeerId) -> bool {
+        let stalled = |cluster: &Cluster| cluster.peer(old).is_some_and(|view| view.state == PeerState::Stalled);
+        let turn = self.users.get(bare).and_then(|user| user.flux.as_ref()?.turn.as_ref());
+        let long = self.config.grace_ms * 1_000;
+        turn.is_some_and(|turn| now < turn.until + long) && self.cluster.as_deref().is_some_and(stalled)
+    }
+
     /// Lets go what waited too long for a marker. True when somebody still waits.
     pub(in crate::node) fn tick_turns(&mut self, now: Micros) -> bool {
         let Some(cluster) = &mut self.cluster else { return false };
@@ -184,15 +194,19 @@ impl Shard {
         {
             late.extend(cluster.turning.pop_front());
         }
-        let waits = !cluster.turning.is_empty();
-        for (_, bare, serial) in late {
+        let mut waits = !cluster.turning.is_empty();
+        for (_, bare, serial, old) in late {
+            if self.may_still_arrive(now, &bare, old)
+                && let Some(cluster) = &mut self.cluster
+            {
+                cluster.turning.push_back((now + TURN_US, bare, serial, old));
+                waits = true;
+                continue;
+            }
             self.log(
                 Level::Warning,
                 None,
-                format!(
-                    "{bare}: what was sent by another way has not arrived for {} s, going on without",
-                    TURN_US / 1_000_000
-                ),
+                format!("{bare}: what was sent by another way has not arrived, going on without"),
             );
             self.end_turn(now, &bare, serial);
         }

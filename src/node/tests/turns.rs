@@ -100,3 +100,25 @@ fn who_logs_in_while_nothing_gets_through_is_shown_to_those_who_asked_meanwhile(
         assert!(heard[n].contains(&probe), "{probe}: {heard:?}");
     }
 }
+
+#[test]
+fn what_went_to_a_node_that_nothing_gets_through_to_stays_first_until_that_is_given_up() {
+    for user in 0..12 {
+        let mut site = Site::new(2, 2);
+        let jid = format!("u{user}@example.net");
+        assert_eq!(site.login(1, 7, &format!("{jid}/r"), 1), 1);
+        site.stalls(0, 1);
+        site.say(0, &jid, "one");
+        site.send_c2s(0, "example.net", &start(8, &format!("{jid}/r"), &token(2)));
+        site.say(0, &jid, "two");
+        site.pass(8_000_000);
+        assert!(!site.answer_fences()[0].contains("two"), "user {user}");
+        site.dies(0, 1);
+        let mut heard = site.answer_fences().concat();
+        // No sm answers the surrogate that tells his contacts of the session that died.
+        site.pass(6_000_000);
+        heard += &site.answer_fences().concat();
+        let (one, two) = (heard.find("one"), heard.find("two"));
+        assert!(one.is_some() && one < two, "user {user}: {heard}");
+    }
+}
