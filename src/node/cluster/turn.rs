@@ -12,10 +12,10 @@ use crate::jid;
 use crate::node::Shard;
 use crate::node::api::{Level, Micros};
 use crate::node::counters::Counter;
-use crate::node::lane::PeerState;
+use crate::node::lane::{Message, PeerState};
 use crate::table::users::{Held, Marker, Turn, Waiting};
 use crate::table::ways::{HOPS_MAX, Path};
-use crate::table::{PeerId, SeatId};
+use crate::table::{PeerId, SeatId, ShardId};
 use std::collections::VecDeque;
 
 /// The longest that frames wait for a marker, microseconds. Then they go on: late is worse than out of order.
@@ -24,7 +24,7 @@ const TURN_US: Micros = 5_000_000;
 impl Cluster {
     /// Nothing that this node sent for a user lately went to another one.
     pub(in crate::node) fn is_settled(&self, bare: &str) -> bool {
-        self.ways.last(jid::table_hash(bare)).is_none()
+        self.ways.last(jid::lasting_hash(bare)).is_none()
     }
 }
 
@@ -47,7 +47,7 @@ impl Shard {
             self.keep_for_turn(now, bare, source, path, frame);
             return true;
         }
-        match cluster.ways.last(jid::table_hash(bare)) {
+        match cluster.ways.last(jid::lasting_hash(bare)) {
             Some(old) if way != Place::At(old) => {
                 let marker = self.begin_turn(now, bare, old);
                 // Before the marker goes: it may be back at once, and let go what waits.
@@ -75,12 +75,15 @@ impl Shard {
         let (shard, until) = (self.id, now + TURN_US);
         let serial = self.cluster.as_mut().map_or(0, |cluster| {
             cluster.serial += 1;
-            cluster.turning.push_back((until, bare.into(), cluster.serial, old));
-            cluster.serial
+            // Another process of this node may have its users at other shards.
+            let serial = cluster.serial << ShardId::BITS | u64::from(shard);
+            cluster.turning.push_back((until, bare.into(), serial));
+            serial
         });
         self.users.change(bare, |user| {
             user.flux().turn = Some(Turn {
                 serial,
+                old,
                 until,
                 frames: VecDeque::new(),
             });
@@ -143,13 +146,22 @@ impl Shard {
         }
     }
 
+    /// All that went by the old way has arrived: to the shard whose user waits for it.
+    pub(super) fn tell_marker_done(&mut self, now: Micros, shard: ShardId, serial: u64) {
+        if self.cluster.as_ref().is_some_and(|cluster| cluster.redealt) {
+            self.tell_all(now, &Message::MarkerDone { serial });
+        } else if shard < self.shards {
+            self.tell(now, shard, Message::MarkerDone { serial });
+        }
+    }
+
     /// All that went by the old way has arrived.
     pub(in crate::node) fn marker_done(&mut self, now: Micros, serial: u64) {
         let Some(cluster) = &mut self.cluster else { return };
-        let Some(at) = cluster.turning.iter().position(|(_, _, other, _)| *other == serial) else {
+        let Some(at) = cluster.turning.iter().position(|(.., other)| *other == serial) else {
             return;
         };
-        if let Some((_, bare, ..)) = cluster.turning.remove(at) {
+        if let Some((_, bare, _)) = cluster.turning.remove(at) {
             self.end_turn(now, &bare, serial);
         }
     }
@@ -160,7 +172,7 @@ impl Shard {
             return;
         }
         if let Some(cluster) = &mut self.cluster {
-            cluster.ways.forget(jid::table_hash(bare));
+            cluster.ways.forget(jid::lasting_hash(bare));
         }
         let frames = self
             .users
@@ -178,11 +190,15 @@ impl Shard {
 
     /// Nothing gets through to the node of the old way. It comes back or is given up, and either way what went there goes
     /// first; but nobody waits for it longer than for a lost process.
-    fn may_still_arrive(&self, now: Micros, bare: &str, old: PeerId) -> bool {
-        let stalled = |cluster: &Cluster| cluster.peer(old).is_some_and(|view| view.state == PeerState::Stalled);
+    fn may_still_arrive(&self, now: Micros, bare: &str) -> bool {
         let turn = self.users.get(bare).and_then(|user| user.flux.as_ref()?.turn.as_ref());
-        let long = self.config.grace_ms * 1_000;
-        turn.is_some_and(|turn| now < turn.until + long) && self.cluster.as_deref().is_some_and(stalled)
+        let Some((turn, cluster)) = turn.zip(self.cluster.as_ref()) else {
+            return false;
+        };
+        let stalled = cluster
+            .peer(turn.old)
+            .is_some_and(|view| view.state == PeerState::Stalled);
+        stalled && now < turn.until + self.config.grace_ms * 1_000
     }
 
     /// Lets go what waited too long for a marker. True when somebody still waits.
@@ -195,11 +211,11 @@ impl Shard {
             late.extend(cluster.turning.pop_front());
         }
         let mut waits = !cluster.turning.is_empty();
-        for (_, bare, serial, old) in late {
-            if self.may_still_arrive(now, &bare, old)
+        for (_, bare, serial) in late {
+            if self.may_still_arrive(now, &bare)
                 && let Some(cluster) = &mut self.cluster
             {
-                cluster.turning.push_back((now + TURN_US, bare, serial, old));
+                cluster.turning.push_back((now + TURN_US, bare, serial));
                 waits = true;
                 continue;
             }
