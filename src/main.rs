@@ -29,6 +29,8 @@ enum Command {
     Check(CheckArgs),
     /// Show what a running node does, or which links it lost.
     Status(StatusArgs),
+    /// Start the program that is installed now in the place of the jidmesh that runs; no component notices.
+    Upgrade(UpgradeArgs),
     /// Take a node out of service: its sessions end one after the other, and its users log in elsewhere.
     Drain(DrainArgs),
     /// Say where a user is: node, sm, c2s, resources. Any node of the mesh knows.
@@ -106,6 +108,15 @@ struct StatusArgs {
 }
 
 #[derive(Args, Debug)]
+struct UpgradeArgs {
+    #[command(flatten)]
+    file: FileArgs,
+    /// The node's admin socket; without this, what the configuration says.
+    #[arg(long, value_name = "PATH")]
+    admin: Option<PathBuf>,
+}
+
+#[derive(Args, Debug)]
 struct DrainArgs {
     #[command(flatten)]
     drain: jidmesh::operate::drain::Args,
@@ -136,6 +147,7 @@ fn main() -> ExitCode {
         Some(Command::Check(args)) => check(&args),
         Some(Command::Status(args)) if args.closed => ask(args.node, jidmesh::operate::closed::main),
         Some(Command::Status(args)) => ask(args.node, jidmesh::operate::status::main),
+        Some(Command::Upgrade(args)) => upgrade(args),
         Some(Command::Drain(args)) => ask(args.node, |admin, _| jidmesh::operate::drain::main(admin, &args.drain)),
         Some(Command::Trace(args)) => ask(args.node, |admin, json| {
             jidmesh::operate::trace::main(admin, &args.trace, json)
@@ -244,6 +256,19 @@ fn ask(args: NodeArgs, command: impl FnOnce(&Path, bool) -> ExitCode) -> ExitCod
         },
     };
     command(&admin.unwrap_or_else(|| PathBuf::from(ADMIN_DEFAULT)), args.json)
+}
+
+fn upgrade(UpgradeArgs { file, admin }: UpgradeArgs) -> ExitCode {
+    let config = file.config.clone();
+    let (json, node) = (false, file);
+    ask(
+        NodeArgs {
+            file: node,
+            admin,
+            json,
+        },
+        |admin, _| jidmesh::operate::upgrade::main(admin, config.as_deref()),
+    )
 }
 
 /// Man pages and completions below `folder`, where distributions have them below /usr/share.

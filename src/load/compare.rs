@@ -4,7 +4,7 @@
 use super::rows::{self, KEYS, Row, Stage, Who};
 use super::server::{Folder, Kind, Server};
 use super::table::{self, Comparison, Side};
-use super::{How, report};
+use super::{How, report, svg};
 use std::path::PathBuf;
 
 /// `jidmesh load compare`
@@ -34,6 +34,9 @@ pub(super) struct CompareArgs {
     /// Users who are logged in, in the rows that have users.
     #[arg(long, default_value_t = 1_000_000)]
     sessions: usize,
+    /// Writes one picture of what a frame costs each router to this file.
+    #[arg(long, value_name = "FILE")]
+    svg: Option<PathBuf>,
     #[command(flatten)]
     how: How,
 }
@@ -49,6 +52,9 @@ pub(super) fn run(args: &CompareArgs) -> Result<String, String> {
         if args.rows.is_empty() || args.rows.iter().any(|key| key == row.key) {
             results.push(measure(&row, args, &folder)?);
         }
+    }
+    if let Some(file) = &args.svg {
+        std::fs::write(file, svg::figure(&results)).map_err(|e| format!("{}: {e}", file.display()))?;
     }
     report::comparisons(&results, &args.how, table::markdown)
 }

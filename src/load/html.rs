@@ -4,7 +4,7 @@ use super::table::{Comparison, Side, Spread, number};
 use std::fmt::Write;
 
 /// A colour for each router, in turn; readable by the colour-blind.
-const COLOURS: [&str; 4] = ["#0072b2", "#d55e00", "#009e73", "#777777"];
+pub(super) const COLOURS: [&str; 4] = ["#0072b2", "#d55e00", "#009e73", "#777777"];
 /// Size of a plot, and of the room for its words.
 const WIDTH: f64 = 620.0;
 const LABEL: f64 = 150.0;
@@ -175,7 +175,7 @@ fn details(sides: &[Side]) -> String {
     out
 }
 
-fn escape(text: &str) -> String {
+pub(super) fn escape(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
 }
 

@@ -33,6 +33,7 @@ mod rng;
 mod rows;
 mod server;
 mod stamp;
+mod svg;
 mod table;
 pub mod tune;
 mod worker;

@@ -4,6 +4,7 @@
 use super::Lane;
 use super::codec::{Reader, put_text, put_varint, varint_bytes};
 use super::error::{MeshError, Reason};
+use serde::{Deserialize, Serialize};
 
 /// Longest text of a [`Frame::Bye`], bytes.
 const BYE_TEXT_BYTES_MAX: usize = 256;
@@ -67,7 +68,7 @@ pub enum Frame<'a> {
 }
 
 /// The state of one direction of a lane, told by its receiver.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Credit {
     /// All bytes of the stream before this offset have arrived, and none of them waits for the control lane.
     pub received: u64,
@@ -76,7 +77,7 @@ pub struct Credit {
 }
 
 /// Streams that were given up by their receiver. Without any: nothing of epoch 0.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Former {
     /// The last epoch in which something may have come.
     pub epoch: u64,

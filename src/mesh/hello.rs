@@ -6,6 +6,7 @@ use super::error::MeshError;
 use crate::config::{Mesh, Peer};
 use crate::jid::ClusterKey;
 use ring::digest::{SHA256, digest};
+use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::ops::RangeInclusive;
 
@@ -17,7 +18,7 @@ pub const NAME_BYTES_MAX: usize = crate::jid::PART_BYTES_MAX;
 pub const ADDRESSES_MAX: usize = 8;
 
 /// Where a node can be dialled.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Address {
     /// DNS name or IP address.
     pub host: String,

@@ -410,7 +410,7 @@ pub(super) enum Over {
 }
 
 /// How far a peer is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum PeerState {
     /// It is not there.
     Gone,

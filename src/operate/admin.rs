@@ -68,6 +68,9 @@ pub struct TakeOver {
     pub version: u32,
     /// What it will call itself: its questions to components come from this name.
     pub own: String,
+    /// Its node and cluster, with `<mesh>`.
+    #[serde(default)]
+    pub mesh: Option<String>,
     /// Its process, for the log.
     pub pid: u32,
 }

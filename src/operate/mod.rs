@@ -16,6 +16,7 @@ pub mod log;
 pub mod metrics;
 pub mod status;
 pub mod trace;
+pub mod upgrade;
 
 pub use gather::{NodeStatus, Reports};
 

@@ -159,7 +159,7 @@ impl Process {
         let admin = given.admin.or_else(|| config.admin.clone());
         let admin = admin.unwrap_or_else(|| PathBuf::from(ADMIN_DEFAULT));
         let mut taken = match given.takeover {
-            true => Some(takeover::take(&admin, &config.id, shards)?),
+            true => Some(takeover::take(&admin, &config, shards)?),
             false => None,
         };
         let started = taken.as_ref().map_or(started, |taken| taken.started);
@@ -171,7 +171,8 @@ impl Process {
         let doors = doors(&listeners, &peer_listeners)?;
         let mut seed = [0u8; 32];
         getrandom::fill(&mut seed).map_err(|error| format!("no random numbers: {error}"))?;
-        let mesh = config.mesh.as_ref().map(identity).transpose()?;
+        let life = taken.as_ref().and_then(Taken::incarnation);
+        let mesh = config.mesh.as_ref().map(|mesh| identity(mesh, life)).transpose()?;
         let incarnation = mesh.as_ref().map(|(local, _)| local.hello.incarnation);
         let config = Arc::new(config);
         let setup = Setup {
@@ -200,6 +201,7 @@ impl Process {
             control: running.control(),
             journal: Arc::new(log.clone()),
             own: config.id.clone(),
+            mesh: config.mesh.as_ref().map(takeover::who),
             hindered: hindered(&config),
             listeners: doors,
             started,
@@ -403,11 +405,8 @@ fn succeed(taken: Taken, running: Running, log: &LogSender) -> Result<Running, S
 
 /// Why this node can't be taken over at all.
 fn hindered(config: &Config) -> Option<&'static str> {
-    match (&config.mesh, &config.uplink) {
-        (Some(_), _) => Some("a node with <mesh> can't hand over yet: restart it instead"),
-        (None, Some(_)) => Some("a node in attached mode can't hand over: restart it instead"),
-        (None, None) => None,
-    }
+    let attached = config.uplink.as_ref();
+    attached.map(|_| "a node in attached mode can't hand over: restart it instead")
 }
 
 /// Listens at these addresses: with the sockets that were taken over, and new ones for those that are missing.
@@ -439,11 +438,13 @@ fn listed(addresses: &[SocketAddr]) -> String {
     addresses.join(", ")
 }
 
-/// Who this node is in its mesh, and the wall clock at the process's start, milliseconds since 1970.
-fn identity(mesh: &Mesh) -> Result<(Arc<Local>, u64), String> {
-    let mut incarnation = [0u8; 8];
-    getrandom::fill(&mut incarnation).map_err(|error| format!("no random numbers: {error}"))?;
-    let local = Local::new(mesh, u64::from_le_bytes(incarnation).max(1), policies(mesh));
+/// Who this node is in its mesh, and the wall clock at the process's start, milliseconds since 1970. `life`: the
+/// incarnation of the process that was taken over.
+fn identity(mesh: &Mesh, life: Option<u64>) -> Result<(Arc<Local>, u64), String> {
+    let mut drawn = [0u8; 8];
+    getrandom::fill(&mut drawn).map_err(|error| format!("no random numbers: {error}"))?;
+    let incarnation = life.unwrap_or(u64::from_le_bytes(drawn)).max(1);
+    let local = Local::new(mesh, incarnation, policies(mesh));
     let since = SystemTime::now().duration_since(UNIX_EPOCH);
     let now_ms = since.map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(0));
     Ok((Arc::new(local), now_ms))

@@ -49,6 +49,8 @@ pub(super) struct Machine {
     pub(super) links: BTreeMap<(ShardId, u32, u32), usize>,
     /// When its router was started: where its clock begins.
     pub(super) origin: Micros,
+    /// Its incarnation, in a mesh.
+    incarnation: u64,
     /// How often its router was started before.
     pub(super) life: u32,
     /// Its router runs.
@@ -77,11 +79,26 @@ fn identity(mesh: &Mesh, incarnation: u64) -> Arc<Local> {
 impl Machine {
     /// The router of a node, started now.
     pub(super) fn new(plan: &Plan, node: usize, now: Micros, rng: &mut Rng) -> Machine {
+        Machine::of_life(plan, node, now, rng, None)
+    }
+
+    /// Another process that shall go on in this one's place.
+    pub(super) fn successor(&self, plan: &Plan, node: usize, now: Micros, rng: &mut Rng) -> Machine {
+        Machine {
+            origin: self.origin,
+            life: self.life,
+            ..Machine::of_life(plan, node, now, rng, Some(self.incarnation))
+        }
+    }
+
+    fn of_life(plan: &Plan, node: usize, now: Micros, rng: &mut Rng, life: Option<u64>) -> Machine {
         let config = Arc::new(config(plan, node));
         let mut seed = [0; 32];
         rng.fill_bytes(&mut seed);
         let count = usize::from(plan.shards);
-        let identity = config.mesh.as_ref().map(|mesh| identity(mesh, rng.next_u64().max(1)));
+        let mesh = config.mesh.as_ref();
+        let incarnation = mesh.map_or(0, |_| life.unwrap_or_else(|| rng.next_u64().max(1)));
+        let identity = mesh.map(|mesh| identity(mesh, incarnation));
         // Clocks are a little wrong.
         let skew_ms = identity.as_ref().map_or(0, |_| rng.below(SKEW_MS));
         let shards = (0..plan.shards)
@@ -97,6 +114,7 @@ impl Machine {
             shards,
             links: BTreeMap::new(),
             origin: if now > 1 { now } else { 0 },
+            incarnation,
             life: 0,
             running: true,
             frozen_until: vec![0; count],

@@ -400,8 +400,8 @@ impl World {
         self.note(|| format!("FAULT {fault:?} part {part}"));
         self.summary.faults += 1;
         if fault == Fault::FreezeShard {
-            let shard = self.rng.index(usize::from(self.plan.shards));
             let node = self.parts[part].node;
+            let shard = self.rng.index(self.machines[node].shards.len());
             self.machines[node].frozen_until[shard] = self.now + self.rng.between(1_000, 900_000);
             return;
         }

@@ -1,6 +1,5 @@
 //! A router gives way to another process, which may have more shards or fewer.
 
-use super::lanes::Machine;
 use super::link::{Conn, Far, Fate};
 use super::world::{Event, World};
 use crate::node::api::{CloseCause, LinkId, Micros};
@@ -31,9 +30,7 @@ impl World {
         self.note(|| format!("node {node}: another process takes over"));
         self.summary.take_overs += 1;
         self.plan.shards = self.rng.between(1, 4) as ShardId;
-        let mut machine = Machine::new(&self.plan, node, self.now, &mut self.rng);
-        let old = &self.machines[node];
-        (machine.origin, machine.life) = (old.origin, old.life);
+        let machine = self.machines[node].successor(&self.plan, node, self.now, &mut self.rng);
         self.machines[node] = machine;
         let image = match Image::new(shares, self.plan.shards) {
             Ok(image) => image,
@@ -98,7 +95,7 @@ impl World {
         left.sort_unstable();
         for conn in left {
             // Its router knows nothing of it.
-            if matches!(self.conns[conn].far, Far::Part(_)) {
+            if self.conns[conn].far != Far::Nobody {
                 self.cut(conn);
             }
             let it = &mut self.conns[conn];

@@ -25,7 +25,7 @@ impl Clock {
 }
 
 /// A session as other nodes need to know it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RowSession {
     /// Resource, prepared.
     pub resource: Box<str>,
@@ -34,7 +34,7 @@ pub struct RowSession {
 }
 
 /// A user whom another node serves.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Row {
     /// That node.
     pub peer: PeerId,

@@ -1,5 +1,6 @@
 //! By which way a shard last sent something for a user to another node.
 //!
+//! (By a hash that outlives the process, if the next one hashes alike; else its first moments know no ways.)
 //! When that way changes, what was sent by the old one must arrive first (`node/cluster/turn.rs`). So the last way of
 //! each user is remembered for longer than anything can be under way.
 
@@ -71,6 +72,17 @@ impl Ways {
             self.since_us = now;
         }
         self.new.insert(user, peer);
+    }
+
+    /// All that are remembered.
+    pub fn iter(&self) -> impl Iterator<Item = (u64, PeerId)> {
+        self.old.iter().chain(&self.new).map(|(user, peer)| (*user, *peer))
+    }
+
+    /// Those that one shard of a former process remembered, whose slices were other ones.
+    pub fn restore(&mut self, ways: &[(u64, PeerId)]) {
+        let room = USERS_MAX.saturating_sub(self.new.len());
+        self.new.extend(ways.iter().rev().take(room).rev().copied());
     }
 
     /// Everything that went by the old way has arrived.

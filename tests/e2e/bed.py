@@ -216,10 +216,10 @@ class Stack:
             raise BedError("the new router ended with status %s:\n%s" % (new.child.returncode, new.log()))
         assert old.child.returncode == 0, old.log()
         self.processes["router"] = new
-        wait_for("the new router answers", self._answers, limit_s)
+        wait_for("the new router answers", self.answers, limit_s)
         return new
 
-    def _answers(self):
+    def answers(self):
         try:
             return self.status() and self.metrics()
         except OSError:

@@ -201,6 +201,10 @@ def test_a_c2s_that_is_gone_for_good_ends_its_sessions(bare_machine):
         await bob.gets("message", body="for later")
 
     run(play())
+    # Another process can't go on with the lines to the stock router: it is told so, and this one goes on.
+    with pytest.raises(bed.BedError, match="in attached mode can't hand over"):
+        stack.take_over()
+    assert stack.router.alive() and stack.answers()
 
 
 def test_services_and_s2s_of_the_stock_router(bare_machine):

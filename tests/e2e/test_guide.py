@@ -31,6 +31,11 @@ start_jidmesh() {
 	for try in $(seq 400); do jidmesh status >/dev/null 2>&1 && return; sleep 0.05; done
 	cat /units/jidmesh.log; exit 1
 }
+reload_jidmesh() {
+	. /etc/default/jidmesh
+	(NOTIFY_SOCKET=/units/notify as /usr/sbin/jidmesh upgrade -c $CONFIG) >/units/reload.log 2>&1 || { cat /units/reload.log; exit 1; }
+	sed -n 's/^process \([0-9]*\) has taken over .*/\1/p' /units/reload.log >/units/jidmesh.pid
+}
 start_jabberd() {
 	[ -f /etc/systemd/system/jabberd-router.service.d/jidmesh.conf ] || begin router as /usr/sbin/jabberd2-router -c /etc/jabberd2/router.xml
 	for name in sm c2s s2s; do begin $name as /usr/sbin/jabberd2-$name -c /etc/jabberd2/$name.xml; done
@@ -45,6 +50,7 @@ case "$verb $*" in
 "start jabberd") stop_jabberd; start_jabberd ;;
 "enable --now jidmesh") start_jidmesh ;;
 "disable --now jidmesh") end jidmesh ;;
+"reload jidmesh") reload_jidmesh ;;
 "restart jidmesh") end jidmesh; start_jidmesh ;;
 "kill --kill-who=main --signal=HUP jidmesh") kill -HUP $(cat /units/jidmesh.pid) ;;
 *) echo "the test does not know: systemctl $verb $*"; exit 9 ;;

@@ -8,8 +8,10 @@ import subprocess
 import pytest
 
 import bed
+from client import settle
 from frames import COMP
 from native import Foreign, Native
+from prosody import pem_file
 from talk import Talk, not_disturbed, run
 from test_grace import couple
 
@@ -91,6 +93,28 @@ def test_half_a_frame_and_a_full_queue_go_along(machine):
         assert b"#7#" in c.frame().raw
 
 
+@pytest.mark.only("jidmesh")
+def test_components_under_tls_come_back_within_their_grace(machine, tmp_path):
+    pem = pem_file(str(tmp_path))
+    stack = machine(pemfile=pem, component_pemfile=pem)
+
+    async def play():
+        alice, bob = await couple(stack)
+        await settle([alice, bob])
+        # Their keys can't be handed over: to the components it is a connection that breaks.
+        await asyncio.to_thread(stack.take_over)
+        talk = Talk(alice, bob, rate=20)
+        await asyncio.to_thread(bed.wait_for, "both are back", lambda: stack.metric("jidmesh_links_returned_total") == 2, 15)
+        await talk.stop()
+        # What c2s wrote into the broken connection before it noticed is lost.
+        talk.say(50)
+        await bob.until(lambda: talk.sent - 1 in talk.received(), "the last message", 10)
+        not_disturbed(alice, bob)
+        assert not alice.find("presence", type="unavailable") and not bob.find("presence", type="unavailable")
+
+    run(play())
+
+
 @pytest.mark.only("jidmesh-2-shards")
 def test_who_cannot_take_over_is_told_so_and_the_old_one_goes_on(machine):
     stack = machine(sms=(), c2ss=())
@@ -118,7 +142,7 @@ def test_who_cannot_take_over_is_told_so_and_the_old_one_goes_on(machine):
 
 
 def asking(stack, **changed):
-    ask = dict(cmd="takeover", version=1, own="router", pid=1)
+    ask = dict(cmd="takeover", version=2, own="router", pid=1)
     taker = socket.socket(socket.AF_UNIX)
     taker.settimeout(5)
     taker.connect(stack.folder + "/admin.sock")

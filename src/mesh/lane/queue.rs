@@ -1,5 +1,7 @@
 //! A queue of bytes in chunks: grows without copying what it holds, and gives its memory back.
 
+use crate::table::image;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::collections::VecDeque;
 
 /// Bytes in a chunk.
@@ -8,7 +10,7 @@ const CHUNK_BYTES: usize = 64 * 1024;
 const SPARE_MAX: usize = 4;
 
 /// Bytes between two offsets of a stream.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct ByteQueue {
     chunks: VecDeque<Vec<u8>>,
     spare: Vec<Vec<u8>>,
@@ -77,6 +79,24 @@ impl ByteQueue {
                 self.skipped = 0;
             }
         }
+    }
+}
+
+/// In an image: its bytes.
+impl Serialize for ByteQueue {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        let mut all = Vec::with_capacity(self.len);
+        self.copy(0, self.len, &mut all);
+        image::bytes::serialize(&all, to)
+    }
+}
+
+impl<'de> Deserialize<'de> for ByteQueue {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<ByteQueue, D::Error> {
+        let all: Vec<u8> = image::bytes::deserialize(from)?;
+        let mut queue = ByteQueue::default();
+        queue.push(&all);
+        Ok(queue)
     }
 }
 

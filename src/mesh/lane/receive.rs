@@ -4,15 +4,18 @@ use super::super::codec::peek_varint;
 use super::super::error::MeshError;
 use super::super::frame::Credit;
 use super::{MESSAGE_BYTES_MAX, WINDOW_BYTES};
+use crate::table::image;
+use serde::{Deserialize, Serialize};
 use std::ops::Range;
 
 /// A buffer that a large message blew up is given back beyond so many bytes.
 const BUFFER_BYTES_KEPT: usize = 256 * 1024;
 
 /// One direction of a lane, at its end.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Receiver {
     /// The bytes of the stream from offset `received - (buffer.len() - head)` to `received`.
+    #[serde(with = "image::bytes")]
     buffer: Vec<u8>,
     head: usize,
     received: u64,
@@ -33,7 +36,7 @@ pub(crate) struct Receiver {
     news: bool,
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 struct Next {
     head_bytes: usize,
     body_bytes: usize,

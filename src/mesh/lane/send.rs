@@ -6,6 +6,7 @@ use super::super::error::MeshError;
 use super::super::frame::{Credit, put_data_head};
 use super::queue::ByteQueue;
 use super::{INITIAL_CREDIT_BYTES, MESSAGE_BYTES_MAX};
+use serde::{Deserialize, Serialize};
 
 /// The lane's queue is full, or the message beyond [`MESSAGE_BYTES_MAX`]: nothing was queued.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -14,7 +15,7 @@ pub struct Full;
 /// One direction of a lane, at its source.
 ///
 /// `base <= acked <= sent <= reached <= base + queue.len()`, and `base` is always the start of a message.
-#[derive(Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Sender {
     queue: ByteQueue,
     bytes_max: usize,
@@ -58,6 +59,14 @@ impl Sender {
         }
     }
 
+    /// The same in another process, over connections to come. `bytes_max`: as that one is configured.
+    pub(crate) fn restored(mut self, now: Micros, bytes_max: usize) -> Sender {
+        self.bytes_max = bytes_max;
+        (self.alive_at, self.progress_at) = (now, now);
+        self.interrupt();
+        self
+    }
+
     /// Queues one message, whose bytes are `parts` one after another. It is not given out before the peer has given out
     /// `after` messages of the control lane; `after` never falls.
     pub(crate) fn send(&mut self, after: u64, parts: &[&[u8]]) -> Result<(), Full> {
@@ -75,6 +84,11 @@ impl Sender {
         self.after = after;
         self.messages += 1;
         Ok(())
+    }
+
+    /// The most it keeps, bytes.
+    pub(crate) fn bytes_max(&self) -> usize {
+        self.bytes_max
     }
 
     /// Messages sent so far on this stream.

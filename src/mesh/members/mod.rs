@@ -20,6 +20,9 @@
 //! along that the other is dead; a member that a connection reaches is not dead for that, but has time to hear of it.
 
 mod identity;
+mod image;
+
+pub use self::image::MembersImage;
 
 use self::identity::{Bytes, Id};
 use super::hello::Address;
@@ -173,7 +176,7 @@ impl Members {
             addresses: addresses.into(),
         };
         Members {
-            foca: Foca::new(id, settings(), SmallRng::seed_from_u64(seed), Bytes::default()),
+            foca: foca_of(id, seed),
             world: World {
                 now: 0,
                 timers: BTreeMap::new(),
@@ -477,6 +480,10 @@ impl Runtime<Id> for &mut World {
         self.timers
             .insert((self.now.saturating_add(after), self.timers_made), event);
     }
+}
+
+fn foca_of(id: Id, seed: u64) -> Foca<Id, Bytes, SmallRng, NoCustomBroadcast> {
+    Foca::new(id, settings(), SmallRng::seed_from_u64(seed), Bytes::default())
 }
 
 fn settings() -> Config {

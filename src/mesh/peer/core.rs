@@ -2,8 +2,10 @@
 //!
 //! * [`lines`]: its connections come and go. [`decide`]: which of them serves a lane.
 //! * [`streams`]: what goes over it. [`reach`]: whether the peer is reached, and when to dial it.
+//! * [`image`]: another process goes on with it.
 
 mod decide;
+pub(super) mod image;
 mod lines;
 mod reach;
 mod streams;
@@ -21,6 +23,7 @@ use crate::mesh::peer::event::{LaneStatus, Loss, PeerCounters, PeerEvent, PeerSt
 use crate::mesh::peer::line::{LineState, Phase, Reach};
 use crate::mesh::{Lane, Level, LinkId, Micros};
 use rand_chacha::ChaCha20Rng;
+use serde::{Deserialize, Serialize};
 use std::collections::VecDeque;
 use std::sync::Arc;
 
@@ -64,7 +67,7 @@ pub(super) struct Core {
     policies: Option<u64>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 enum Told {
     Nothing,
     Up,

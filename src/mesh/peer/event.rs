@@ -5,6 +5,7 @@ use super::super::hello::Address;
 use super::super::lane::send::Unacknowledged;
 use super::super::{Lane, Level, LinkId, Micros};
 use super::DialId;
+use serde::{Deserialize, Serialize};
 
 /// What a [`Peer`](super::Peer) asks for and reports. Taken with [`Peer::poll`](super::Peer::poll) after every call.
 #[derive(Debug)]
@@ -59,7 +60,7 @@ pub enum PeerEvent {
 }
 
 /// How a peer was lost.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Loss {
     /// Its machine answers, and the process is not there: it may be restarting.
     Process,
@@ -123,7 +124,7 @@ pub struct LaneStatus {
 }
 
 /// What a peer counted; all of it only grows.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PeerCounters {
     /// Messages queued.
     pub messages_sent: u64,

@@ -9,6 +9,7 @@ mod dial;
 mod event;
 mod line;
 
+pub use self::core::image::PeerImage;
 pub use dial::{DIAL_US_MAX, DialFailure, DialId, PAUSE_US_MAX};
 pub use event::{AnewCause, LaneStatus, Loss, PeerCounters, PeerEvent, PeerStatus};
 pub use line::{HEARTBEAT_US, Reach, STALL_US};
@@ -76,6 +77,25 @@ impl Peer {
         };
         peer.settle(now);
         peer
+    }
+
+    /// What another process of this node needs to go on with it ([`Peer::restored`]). Nothing may be left to be taken with
+    /// [`Peer::poll`].
+    pub fn image(&self) -> PeerImage {
+        debug_assert!(self.core.events.is_empty(), "what it has to tell would be lost");
+        self.core.image()
+    }
+
+    /// A peer of a former process of this node, which had the same incarnation. It does nothing before the first
+    /// [`Peer::tick`].
+    pub fn restored(now: Micros, local: &Arc<Local>, image: PeerImage, bytes_max: u64, rng: ChaCha20Rng) -> Peer {
+        Peer {
+            core: Core::restored(now, local, image, bytes_max, rng),
+            lines: Vec::new(),
+            due: None,
+            scratch: Scratch::default(),
+            plaintext: Vec::with_capacity(PLAINTEXT_BYTES_MAX),
+        }
     }
 
     /// The peer's name.

@@ -2,7 +2,7 @@
 
 use super::super::conn::{Conn, Local, Scratch};
 use super::super::hello::Address;
-use super::super::peer::{DIAL_US_MAX, DialFailure, DialId, Peer, PeerEvent, Reach};
+use super::super::peer::{DIAL_US_MAX, DialFailure, DialId, Peer, PeerEvent, PeerImage, Reach};
 use super::super::{CloseCause, Lane, LinkId, Micros};
 use super::{local, rng};
 use rand_chacha::ChaCha20Rng;
@@ -141,6 +141,26 @@ impl Net {
         old.local = local(&name(node), incarnation);
         old.peers.clear();
         old.alive = true;
+    }
+
+    /// Another process goes on in the place of the old one.
+    pub(crate) fn take_over(&mut self, node: usize) {
+        self.settle(node);
+        let peers = self.nodes[node].peers.values();
+        let images: Vec<String> = peers
+            .map(|peer| serde_json::to_string(&peer.image()).unwrap())
+            .collect();
+        self.kill(node);
+        let now = self.now;
+        let node = &mut self.nodes[node];
+        for image in images {
+            let image: PeerImage = serde_json::from_str(&image).unwrap();
+            let (name, seed) = (image.name().to_owned(), node.rng.next_u64());
+            let mut peer = Peer::restored(now, &node.local, image, PEER_BYTES_MAX, rng(seed));
+            peer.tick(now);
+            node.peers.insert(name, peer);
+        }
+        node.alive = true;
     }
 
     /// The process ends; its machine answers.

@@ -172,6 +172,28 @@ fn reset_every_200_ms_under_load() {
     assert!(losses(&net, 0).is_empty() && ups(&net, 0) == 1, "nobody noticed");
 }
 
+#[test]
+fn another_process_takes_over_every_200_ms_under_load() {
+    for seed in 0..2 {
+        let mut net = load_with(60 + seed, 7_000, |net, step| {
+            net.delay_us = 1_000 + 4_000 * seed;
+            net.nodes[1].lazy = step % 900 > 700;
+            if step % 401 == 399 {
+                net.take_over(step % 2);
+            }
+        });
+        for node in 0..2 {
+            let mut events = net.nodes[node].events.iter();
+            let anew = events.any(|(_, event)| matches!(event, PeerEvent::Anew { .. }));
+            assert!(
+                !anew && alarms(&net, node).is_empty(),
+                "seed {seed}: it is the same node"
+            );
+            assert!(net.peer(node, 1 - node).is_up());
+        }
+    }
+}
+
 /// As a firewall does it: one side is reset, and the other learns it when it next says something.
 #[test]
 fn half_resets_of_slow_nodes_under_load() {

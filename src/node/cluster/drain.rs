@@ -51,7 +51,7 @@ pub enum DrainAsk {
 }
 
 /// Whether a node drains, as the others know it.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(super) struct Draining {
     on: bool,
     /// When that changed last.
@@ -78,13 +78,15 @@ impl Draining {
 }
 
 /// This shard's part of the drain of its node.
-#[derive(Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Drain {
     order: DrainOrder,
     began: Micros,
     /// What is to be ended in this round.
+    #[serde(skip)]
     left: VecDeque<(SeatId, u32, Token)>,
     /// How many those were in the beginning, by shard: so they share the rate, and are done at the same time.
+    #[serde(skip)]
     shares: Vec<u64>,
     round: u32,
     next_round: Micros,
@@ -108,6 +110,29 @@ impl Drain {
             ended: 0,
             withdrawn: false,
         }
+    }
+
+    /// For another process of this node: a round that is not done begins once more there, at once.
+    pub(super) fn share(&self) -> Drain {
+        let repeats = u32::from(!self.left.is_empty());
+        Drain {
+            left: VecDeque::new(),
+            round: self.round.saturating_sub(repeats),
+            next_round: 0,
+            ..self.clone()
+        }
+    }
+
+    /// One shard's part of what others of a former process had.
+    pub(super) fn of_shares(former: &[&Drain], shard: ShardId, shards: ShardId) -> Option<Drain> {
+        let first = (*former.first()?).clone();
+        let ended = former.iter().map(|drain| drain.ended).sum();
+        Some(Drain {
+            shares: vec![0; usize::from(shards)],
+            round: former.iter().map(|drain| drain.round).min().unwrap_or(0),
+            ended: if shard == 0 { ended } else { 0 },
+            ..first
+        })
     }
 
     /// How many sessions may be ended now. One second is not saved up for the next.

@@ -13,9 +13,11 @@ use crate::node::api::{Level, Micros};
 use crate::node::counters::Counter;
 use crate::node::lane::{Message, Verb};
 use crate::node::{SELF, Shard};
+use crate::table::image::bytes;
 use crate::table::rows::Clock;
 use crate::table::{PeerId, SeatId, SeatKind, ShardId};
 use crate::wire::header::{self, Frame, PayloadKind, Route};
+use serde::{Deserialize, Serialize};
 
 /// How long the owner of a domain may take to answer, microseconds; and how often it (or its successor) is asked before
 /// this node's own s2s takes what waits.
@@ -31,22 +33,33 @@ const EXITS_MAX: usize = 65_536;
 /// The exits of one shard's slice of the foreign domains.
 #[derive(Debug, Default)]
 pub(super) struct Exits {
-    known: TableMap<Box<str>, Exit>,
-    asked: TableMap<Box<str>, Asked>,
+    pub(super) known: TableMap<Box<str>, Exit>,
+    pub(super) asked: TableMap<Box<str>, Asked>,
 }
 
-#[derive(Clone, Copy, Debug)]
-struct Exit {
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub(super) struct Exit {
     site: Site,
     clock: Clock,
     used: Micros,
 }
 
-#[derive(Debug)]
-struct Asked {
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct Asked {
     until: Micros,
     tries: u8,
-    held: Vec<(SeatId, Box<[u8]>)>,
+    held: Vec<HeldFrame>,
+}
+
+/// What waits, and its sender.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct HeldFrame(SeatId, #[serde(with = "bytes")] Box<[u8]>);
+
+impl Asked {
+    /// Bytes that wait.
+    pub(super) fn held_bytes(&self) -> usize {
+        self.held.iter().map(|HeldFrame(_, frame)| frame.len()).sum()
+    }
 }
 
 impl Shard {
@@ -131,7 +144,7 @@ impl Shard {
             .as_mut()
             .and_then(|cluster| cluster.exits.asked.get_mut(domain));
         if let Some(asked) = asked {
-            asked.held.push((source, frame.into()));
+            asked.held.push(HeldFrame(source, frame.into()));
         }
     }
 
@@ -140,7 +153,7 @@ impl Shard {
             .cluster
             .as_mut()
             .and_then(|cluster| cluster.exits.asked.remove(domain));
-        for (source, frame) in asked.into_iter().flat_map(|asked| asked.held) {
+        for HeldFrame(source, frame) in asked.into_iter().flat_map(|asked| asked.held) {
             self.held_bytes -= frame.len();
             self.outside(now, domain, source, &frame);
         }
@@ -397,7 +410,7 @@ impl Shard {
                 self.take_exit(now, &domain, Clock::default());
                 self.release_for_exit(now, &domain);
             } else if let Some(asked) = self.cluster.as_mut().and_then(|c| c.exits.asked.remove(&domain)) {
-                for (source, frame) in asked.held {
+                for HeldFrame(source, frame) in asked.held {
                     self.held_bytes -= frame.len();
                     self.bounce(now, source, &frame, "404");
                 }

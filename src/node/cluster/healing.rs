@@ -38,18 +38,18 @@ const TELLING_MAX: usize = 4_096;
 const SAME_MAX: usize = 256;
 
 /// A probe to be sent: from whom, to whom (bare JIDs).
-type Pair = (Box<str>, Box<str>);
+pub(super) type Pair = (Box<str>, Box<str>);
 
 /// The notes of one shard's slice.
 #[derive(Debug, Default)]
 pub(super) struct Healing {
-    by_absent: TableMap<Box<str>, Vec<Pair>>,
-    notes: usize,
+    pub(super) by_absent: TableMap<Box<str>, Vec<Pair>>,
+    pub(super) notes: usize,
     /// Full JIDs whose contacts are being told.
-    telling: VecDeque<(Micros, Box<str>)>,
+    pub(super) telling: VecDeque<(Micros, Box<str>)>,
     /// Full JIDs that gave way to a newer claim, and their bare ones.
-    moved: VecDeque<(Micros, Box<str>)>,
-    due: VecDeque<(Micros, Pair)>,
+    pub(super) moved: VecDeque<(Micros, Box<str>)>,
+    pub(super) due: VecDeque<(Micros, Pair)>,
 }
 
 impl Shard {

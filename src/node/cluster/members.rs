@@ -81,7 +81,7 @@ impl Shard {
         }
     }
 
-    fn with_members(&mut self, now: Micros, step: impl FnOnce(&mut Members)) {
+    pub(super) fn with_members(&mut self, now: Micros, step: impl FnOnce(&mut Members)) {
         if let Some(members) = self.members() {
             step(members);
         }

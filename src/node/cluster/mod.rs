@@ -25,6 +25,7 @@ mod dawn;
 mod drain;
 mod exits;
 mod healing;
+pub(super) mod image;
 mod inquiry;
 mod links;
 mod members;
@@ -56,6 +57,7 @@ use super::api::Micros;
 use super::placement;
 use crate::config::Mesh;
 use crate::jid::{self, ClusterKey, TableMap};
+use crate::mesh::members::MembersImage;
 use crate::table::rows::{Clock, Row, Rows};
 use crate::table::ways::Ways;
 use crate::table::{PeerId, SeatId, ShardId};
@@ -119,6 +121,10 @@ pub(super) struct Cluster {
     own_draining: drain::Draining,
     drain: Option<drain::Drain>,
     alone: alone::Alone,
+    /// Another process of this node began what goes on here: users may be at other shards than then.
+    redealt: bool,
+    /// What membership goes on with.
+    resuming: Option<MembersImage>,
 }
 
 /// Where a user is served.
@@ -161,6 +167,8 @@ impl Cluster {
             own_draining: drain::Draining::default(),
             drain: None,
             alone: alone::Alone::default(),
+            redealt: false,
+            resuming: None,
         }
     }
 

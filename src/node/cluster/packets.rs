@@ -203,11 +203,7 @@ impl Shard {
                 let marker = Marker { origin, shard, serial };
                 self.marker_again(now, bare, hops, marker);
             }
-            Packet::MarkerDone { shard, serial } => {
-                if shard < self.shards {
-                    self.tell(now, shard, Message::MarkerDone { serial });
-                }
-            }
+            Packet::MarkerDone { shard, serial } => self.tell_marker_done(now, shard, serial),
             Packet::ExitAsk { domain } => {
                 let (shard, domain) = (self.exit_shard(domain), domain.into());
                 self.tell(now, shard, Message::ExitAsked { peer, domain });
@@ -439,8 +435,7 @@ impl Shard {
     /// Sends word to a marker's origin that it has arrived.
     pub(in crate::node) fn marker_arrived(&mut self, now: Micros, marker: Marker) {
         match marker.origin {
-            None if marker.shard == self.id => self.marker_done(now, marker.serial),
-            None => self.tell(now, marker.shard, Message::MarkerDone { serial: marker.serial }),
+            None => self.tell_marker_done(now, marker.shard, marker.serial),
             Some(peer) => {
                 let home = self.home_of(peer);
                 self.tell(now, home, Message::MarkerDoneAbroad { peer, marker });

@@ -10,10 +10,11 @@ use crate::node::api::{Level, Micros};
 use crate::node::lane::{Message, PeerState};
 use crate::table::rows::{Clock, RowSession};
 use crate::table::{PeerId, ShardId};
+use serde::{Deserialize, Serialize};
 use smallvec::SmallVec;
 
 /// A peer as every shard knows it.
-#[derive(Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct PeerView {
     pub(super) name: Box<str>,
     pub(super) state: PeerState,

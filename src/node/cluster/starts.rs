@@ -134,7 +134,7 @@ impl Shard {
         if path.is_local()
             && let Some(cluster) = &mut self.cluster
         {
-            cluster.ways.note(now, jid::table_hash(bare), peer);
+            cluster.ways.note(now, jid::lasting_hash(bare), peer);
         }
         self.cross_to_user(now, peer, bare, source, path, frame);
     }
@@ -189,29 +189,34 @@ impl Shard {
                 .retain(|start| start.path.is_local() || !matches!(start.stage, Stage::Asked(_)));
             sent
         });
-        if let Some(cluster) = &mut self.cluster {
-            if stamp != Clock::default() {
-                // So that whatever follows goes there, before that node has said a word.
-                let sessions = cluster
-                    .rows
-                    .get(bare)
-                    .filter(|row| row.peer == to)
-                    .map(|row| row.sessions.clone())
-                    .unwrap_or_default();
-                let row = Row {
-                    peer: to,
-                    clock: stamp,
-                    sessions,
-                };
-                cluster.rows.set(bare, row);
-            }
-            cluster.asked.push_back((now + ASK_US, bare.into()));
+        if let Some(cluster) = self.cluster.as_mut().filter(|_| stamp != Clock::default()) {
+            // So that whatever follows goes there, before that node has said a word.
+            let sessions = cluster
+                .rows
+                .get(bare)
+                .filter(|row| row.peer == to)
+                .map(|row| row.sessions.clone())
+                .unwrap_or_default();
+            let row = Row {
+                peer: to,
+                clock: stamp,
+                sessions,
+            };
+            cluster.rows.set(bare, row);
         }
-        self.wake_by(now + crate::node::TICK_US);
+        self.watch_asked(now, bare);
         for start in starts {
             let path = Path { stamp, ..start.path };
             self.cross_to_user(now, to, bare, start.c2s, path, &start.frame);
         }
+    }
+
+    /// If another node does not answer in time, somebody else is asked.
+    pub(super) fn watch_asked(&mut self, now: Micros, bare: &str) {
+        if let Some(cluster) = &mut self.cluster {
+            cluster.asked.push_back((now + ASK_US, bare.into()));
+        }
+        self.wake_by(now + crate::node::TICK_US);
     }
 
     /// What waits for a user whom another node serves, apart from his starts.

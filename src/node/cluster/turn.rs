@@ -8,9 +8,10 @@ use crate::jid;
 use crate::node::Shard;
 use crate::node::api::{Level, Micros};
 use crate::node::counters::Counter;
-use crate::table::SeatId;
+use crate::node::lane::Message;
 use crate::table::users::{Held, Marker, Turn, Waiting};
 use crate::table::ways::{HOPS_MAX, Path};
+use crate::table::{SeatId, ShardId};
 use std::collections::VecDeque;
 
 /// The longest that frames wait for a marker, microseconds. Then they go on: late is worse than out of order.
@@ -19,7 +20,7 @@ const TURN_US: Micros = 5_000_000;
 impl Cluster {
     /// Nothing that this node sent for a user lately went to another one.
     pub(in crate::node) fn is_settled(&self, bare: &str) -> bool {
-        self.ways.last(jid::table_hash(bare)).is_none()
+        self.ways.last(jid::lasting_hash(bare)).is_none()
     }
 }
 
@@ -47,7 +48,7 @@ impl Shard {
             self.keep_for_turn(now, bare, source, path, frame);
             return true;
         }
-        match cluster.ways.last(jid::table_hash(bare)) {
+        match cluster.ways.last(jid::lasting_hash(bare)) {
             Some(old) if way != Place::At(old) => {
                 let marker = self.begin_turn(now, bare);
                 // Before the marker goes: it may be back at once, and let go what waits.
@@ -63,8 +64,10 @@ impl Shard {
         let (shard, until) = (self.id, now + TURN_US);
         let serial = self.cluster.as_mut().map_or(0, |cluster| {
             cluster.serial += 1;
-            cluster.turning.push_back((until, bare.into(), cluster.serial));
-            cluster.serial
+            // Another process of this node may have its users at other shards.
+            let serial = cluster.serial << ShardId::BITS | u64::from(shard);
+            cluster.turning.push_back((until, bare.into(), serial));
+            serial
         });
         self.users.change(bare, |user| {
             user.flux().turn = Some(Turn {
@@ -123,6 +126,15 @@ impl Shard {
         }
     }
 
+    /// All that went by the old way has arrived: to the shard whose user waits for it.
+    pub(super) fn tell_marker_done(&mut self, now: Micros, shard: ShardId, serial: u64) {
+        if self.cluster.as_ref().is_some_and(|cluster| cluster.redealt) {
+            self.tell_all(now, &Message::MarkerDone { serial });
+        } else if shard < self.shards {
+            self.tell(now, shard, Message::MarkerDone { serial });
+        }
+    }
+
     /// All that went by the old way has arrived.
     pub(in crate::node) fn marker_done(&mut self, now: Micros, serial: u64) {
         let Some(cluster) = &mut self.cluster else { return };
@@ -140,7 +152,7 @@ impl Shard {
             return;
         }
         if let Some(cluster) = &mut self.cluster {
-            cluster.ways.forget(jid::table_hash(bare));
+            cluster.ways.forget(jid::lasting_hash(bare));
         }
         let frames = self
             .users

@@ -21,6 +21,9 @@
 //! | sessions that their sm may not have ended | as they are; behind each goes another fence |
 //! | untrue farewells, messages given back lately | as they are: their hashes are lasting ones |
 //! | counters | as they are, by name |
+//! | with `<mesh>`: this life of the node, its clock, other nodes' rows, exits, what a healing will need | as they are |
+//! | peers, the seats that stand for their components | as they are, and their numbers; both directions of their lanes with all that is not acknowledged or not handled ([`cluster::image`](super::cluster)). A way that is turning is turned on |
+//! | connections to other nodes | not at all: both sides dial, and go on where they were |
 //! | courses, what operators asked | not at all |
 //!
 //! The clock goes on: the new process counts its microseconds from where the old one's began. Shards may be more or fewer
@@ -37,6 +40,7 @@
 mod restore;
 mod take;
 
+use super::cluster::image::ClusterShare;
 use super::counters::Counter;
 use super::lane::SessionKey;
 use super::orphans::Orphan;
@@ -46,13 +50,13 @@ use crate::table::link::{LinkId, Micros};
 use crate::table::names::Names;
 use crate::table::registrar::Registrar;
 use crate::table::users::User;
-use crate::table::{SeatId, ShardId};
+use crate::table::{PeerId, SeatId, ShardId};
 use serde::{Deserialize, Serialize};
 use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;
 
 /// Of the form and of the meaning of its fields.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
 /// A link as the process that is handing over knew it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -104,6 +108,9 @@ pub struct Share {
     held_at_loss: Vec<(SeatId, Vec<SessionKey>)>,
     /// By metric name and labels.
     counters: Vec<(String, u64)>,
+    /// With `<mesh>`.
+    #[serde(default)]
+    cluster: Option<ClusterShare>,
 }
 
 impl Share {
@@ -155,26 +162,31 @@ impl Image {
     /// # Errors
     /// They are not of one node; nothing was changed.
     pub fn new(shares: Vec<Share>, shards: ShardId) -> Result<Image, &'static str> {
-        let mut seats: Vec<SeatId> = shares
-            .iter()
-            .flat_map(|share| share.seats.iter().map(|(seat, _)| *seat))
+        let shards = shards.max(1);
+        let all = shares.iter().flat_map(|share| &share.seats);
+        let mut seats: Vec<(SeatId, Option<PeerId>)> = all
+            .map(|(seat, state)| (*seat, state.abroad.map(|(peer, _)| peer)))
             .collect();
         seats.sort_unstable();
-        let distinct = seats.windows(2).all(|pair| pair[0] != pair[1]);
-        if !distinct
-            || shares
-                .iter()
-                .filter(|share| share.names.is_some() && share.registrar.is_some())
-                .count()
-                != 1
-        {
+        let distinct = seats.windows(2).all(|pair| pair[0].0 != pair[1].0);
+        let first = shares
+            .iter()
+            .filter(|share| share.names.is_some() && share.registrar.is_some());
+        let meshed = shares.iter().filter(|share| share.cluster.is_some()).count();
+        if !distinct || first.count() != 1 || !(meshed == 0 || meshed == shares.len()) {
             return Err("its shares do not belong together");
         }
-        let homes = seats.into_iter().zip((0..shards.max(1)).cycle()).collect();
+        // What stands for another node's component is at that node's home.
+        let (own, abroad): (Vec<_>, Vec<_>) = seats.into_iter().partition(|(_, peer)| peer.is_none());
+        let own = own.into_iter().zip((0..shards).cycle());
+        let homes = own.map(|((seat, _), home)| (seat, home));
+        let abroad = abroad
+            .into_iter()
+            .filter_map(|(seat, peer)| Some((seat, peer?.0 % shards)));
         Ok(Image {
+            homes: homes.chain(abroad).collect(),
             shares,
-            shards: shards.max(1),
-            homes,
+            shards,
         })
     }
 
@@ -186,6 +198,15 @@ impl Image {
     fn names(&self) -> Option<(&Names, &Registrar)> {
         let share = self.shares.iter().find(|share| share.names.is_some())?;
         share.names.as_ref().zip(share.registrar.as_ref())
+    }
+
+    pub(in crate::node) fn clusters(&self) -> impl Iterator<Item = &ClusterShare> {
+        self.shares.iter().filter_map(|share| share.cluster.as_ref())
+    }
+
+    /// The life of the node, with `<mesh>`: who goes on with it is the same node to its peers.
+    pub fn incarnation(&self) -> Option<u64> {
+        self.clusters().find_map(ClusterShare::incarnation)
     }
 
     /// Sessions in it.

@@ -9,8 +9,7 @@ use crate::node::link::Stage;
 use crate::node::seat::Life;
 use crate::table::fence::Fences;
 use crate::table::link::{LinkId, Micros};
-use crate::table::rows::Clock;
-use crate::table::users::{Recall, Stage as StartStage, User, Wait};
+use crate::table::users::{Recall, User, Wait};
 use crate::table::{SeatId, SeatKind};
 use crate::wire::scan::Scanner;
 use std::collections::HashMap;
@@ -21,7 +20,9 @@ impl Shard {
     pub fn restore(&mut self, now: Micros, image: &Image) -> Vec<(Former, LinkId)> {
         debug_assert_eq!(image.shards, self.shards);
         let max = |of: fn(&super::Share) -> u64| image.shares.iter().map(of).max().unwrap_or(0);
+        self.note_time(now);
         self.restore_names(image);
+        self.restore_cluster(now, image);
         self.questions = max(|share| share.questions);
         self.surrogates_go_on_from(image.shares.iter().map(|share| share.surrogates).max().unwrap_or(0));
         for share in &image.shares {
@@ -40,7 +41,7 @@ impl Shard {
             }
             for (bare, user) in &share.users {
                 if self.owner(bare) == self.id {
-                    self.restore_user(bare, user.clone());
+                    self.restore_user(now, bare, user.clone());
                 }
             }
         }
@@ -85,7 +86,11 @@ impl Shard {
         for seat in seats {
             let (home, live) = (image.home(seat), live(seat));
             self.names.change_seat(seat, |view| {
-                (view.home, view.live, view.redirects) = (home, live, live && view.redirects)
+                view.home = home;
+                if view.peer.is_none() {
+                    // Of another node's component that node says it.
+                    (view.live, view.redirects) = (live, live && view.redirects);
+                }
             });
         }
         if self.registrar.is_some() {
@@ -93,7 +98,7 @@ impl Shard {
         }
     }
 
-    fn restore_user(&mut self, bare: &str, mut user: User) {
+    fn restore_user(&mut self, now: Micros, bare: &str, mut user: User) {
         for session in user
             .sessions
             .iter_mut()
@@ -102,14 +107,6 @@ impl Shard {
             session.recall = Recall::No;
         }
         if let Some(flux) = &mut user.flux {
-            for start in &mut flux.starts {
-                if matches!(start.stage, StartStage::Asked(_)) {
-                    start.stage = StartStage::Waiting;
-                }
-            }
-            if let Some(turn) = flux.turn.take() {
-                flux.held.extend(turn.frames);
-            }
             flux.wait = flux.wait.filter(|(wait, _)| *wait == Wait::Ended);
             self.held_bytes += flux.held.iter().map(|held| held.what.byte_len()).sum::<usize>();
             match flux.wait {
@@ -117,9 +114,7 @@ impl Shard {
                 None => self.resuming.push(bare.into()),
             }
         }
-        if self.cluster.is_none() {
-            user.claim = Clock::default();
-        }
+        self.restore_user_abroad(now, bare, &user);
         self.users.change(bare, |place| *place = user);
     }
 
@@ -158,6 +153,7 @@ impl Shard {
 
     /// What was restored goes on: this process is the node now.
     pub fn resume(&mut self, now: Micros) {
+        self.resume_cluster(now);
         for slot in 0..self.links.len() {
             let id = LinkId {
                 slot: u32::try_from(slot).unwrap_or(u32::MAX),

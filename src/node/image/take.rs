@@ -13,12 +13,18 @@ use crate::wire::scan::Scanner;
 use std::collections::HashMap;
 
 impl Shard {
-    /// What another process can't take over yet, and what is soon over: links without a seat, what is left of lost components.
+    /// What another process can't take over yet, and what is soon over: links whose other side has yet to say who it is,
+    /// what is left of lost components.
     pub fn unsettled(&self) -> usize {
         let unseated = |link: &&Link| {
             matches!(
                 link.stage,
-                Stage::Negotiating(_) | Stage::Unseated | Stage::Contending { .. } | Stage::Arriving | Stage::Leaving
+                Stage::Negotiating(_)
+                    | Stage::Unseated
+                    | Stage::Contending { .. }
+                    | Stage::Arriving
+                    | Stage::Leaving
+                    | Stage::Stranger(..)
             )
         };
         self.links.iter().filter(unseated).count() + self.winding_up()
@@ -46,8 +52,8 @@ impl Shard {
         if self.winding_up() > 0 {
             return Err("what waited for a lost component is on its way back: try again");
         }
-        let own = self.seats.iter().filter(|(_, seat)| seat.abroad.is_none());
-        let mut seats: Vec<(SeatId, Seat)> = own.map(|(id, seat)| (id, seat.clone())).collect();
+        let cluster = self.cluster_share()?;
+        let mut seats: Vec<(SeatId, Seat)> = self.seats.iter().map(|(id, seat)| (id, seat.clone())).collect();
         let mut links = Vec::new();
         for (id, seat) in &mut seats {
             let Some((link, state)) = seat.link.and_then(|link| Some((link, self.link(link)?))) else {
@@ -83,6 +89,7 @@ impl Shard {
                 .map(|counter| (counter_key(*counter), self.counters.get(*counter)))
                 .filter(|(_, value)| *value > 0)
                 .collect(),
+            cluster,
         })
     }
 

@@ -26,6 +26,8 @@ pub(crate) struct Giver {
     pub(crate) journal: Arc<dyn Journal>,
     /// The name of jidmesh itself, which its questions come from.
     pub(crate) own: String,
+    /// Its node and cluster, with `<mesh>`.
+    pub(crate) mesh: Option<String>,
     /// Why it can't be taken over at all.
     pub(crate) hindered: Option<&'static str>,
     pub(crate) listeners: Vec<(TcpListener, Entrance)>,
@@ -100,6 +102,13 @@ impl Giver {
             return Some(format!(
                 "it calls itself {}, and this process is {}: is <id> another one?",
                 ask.own, self.own
+            ));
+        }
+        if ask.mesh != self.mesh {
+            let name = |mesh: &Option<String>| mesh.clone().unwrap_or_else(|| "a machine without <mesh>".into());
+            let (theirs, ours) = (name(&ask.mesh), name(&self.mesh));
+            return Some(format!(
+                "it would be {theirs}, and this process is {ours}: restart instead"
             ));
         }
         self.hindered.map(str::to_owned)

@@ -3,6 +3,7 @@
 use super::channel::{read_body, read_line, receive_descriptors};
 use super::shard::{GivenLink, Step};
 use super::{ANSWER_MS, BUILD_MS, Baggage, Former, MINE};
+use crate::config::{Config, Mesh};
 use crate::node::image::{Image, VERSION};
 use crate::operate::admin::{Request, TakeOver};
 use crate::shell::control::Control;
@@ -32,14 +33,15 @@ pub(crate) struct Taken {
 }
 
 /// Asks the process behind the admin socket for all it has, for so many shards.
-pub(crate) fn take(admin: &Path, own: &str, shards: ShardId) -> Result<Taken, String> {
+pub(crate) fn take(admin: &Path, config: &Config, shards: ShardId) -> Result<Taken, String> {
     let at = admin.display();
     let cannot = |what: &str| format!("cannot take over at {at}: {what}");
     let stream =
         UnixStream::connect(admin).map_err(|error| cannot(&format!("{error}; is a jidmesh running there?")))?;
     let ask = Request::Takeover(TakeOver {
         version: VERSION,
-        own: own.to_owned(),
+        own: config.id.clone(),
+        mesh: config.mesh.as_ref().map(who),
         pid: std::process::id(),
     });
     let mut line = serde_json::to_string(&ask).map_err(|error| error.to_string())?;
@@ -89,7 +91,17 @@ pub(crate) fn take(admin: &Path, own: &str, shards: ShardId) -> Result<Taken, St
     })
 }
 
+/// Which node of which cluster; another one can't go on with its lanes.
+pub(crate) fn who(mesh: &Mesh) -> String {
+    format!("{} of the cluster {}", mesh.node, mesh.cluster)
+}
+
 impl Taken {
+    /// The life of the node, with `<mesh>`.
+    pub(crate) fn incarnation(&self) -> Option<u64> {
+        self.image.incarnation()
+    }
+
     /// The sockets that listen at these addresses already; those that are missing are yet to be made.
     pub(crate) fn listeners(&mut self, addresses: &[SocketAddr], at: Entrance) -> (Vec<TcpListener>, Vec<SocketAddr>) {
         let (mut found, mut missing) = (Vec::new(), Vec::new());
