@@ -93,7 +93,10 @@ impl Config {
             Some(mesh) => describe_mesh(mesh),
         };
         let uplink = match &self.uplink {
-            Some(uplink) => format!("attached to the router at {}, as {}", uplink.addr, uplink.user),
+            Some(uplink) => {
+                let tls = uplink.certificate.as_ref().map_or("", |_| ", with TLS");
+                format!("attached to the router at {}, as {}{tls}", uplink.addr, uplink.user)
+            }
             None => "none: takes the router's place".to_owned(),
         };
         lines.push(("uplink", uplink));

@@ -375,4 +375,6 @@ pub struct Uplink {
     pub user: String,
     /// Its secret.
     pub pass: Secret,
+    /// The certificate that it must show: the connections are encrypted, or there are none.
+    pub certificate: Option<PathBuf>,
 }
