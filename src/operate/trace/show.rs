@@ -49,13 +49,13 @@ impl Story {
         self.waiting.extend(share.events);
         // Stable: the steps of one shard within a microsecond stay in their order.
         self.waiting.sort_by_key(|event| event.at_us);
-        let probe_ended = self.waiting.iter().any(|event| event.hop == "end");
         let now_us = now.duration_since(UNIX_EPOCH).unwrap_or_default().as_micros();
         let due_us = u64::try_from(now_us).unwrap_or(u64::MAX).saturating_sub(LATE_US);
-        let due = match over || probe_ended {
+        let due = match over {
             true => self.waiting.len(),
             false => self.waiting.partition_point(|event| event.at_us <= due_us),
         };
+        let probe_ended = self.waiting[..due].iter().any(|event| event.hop == "end");
         for event in self.waiting.drain(..due).collect::<Vec<_>>() {
             self.tell(&event, &mut out);
         }
