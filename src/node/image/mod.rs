@@ -31,7 +31,7 @@
 //!
 //! # Its form
 //!
-//! JSON, since a version must read what another one wrote: a field may be added (with a default) or left out, and an
+//! MessagePack ([`table::image`](crate::table::image)), since a version must read what another one wrote: a field may be added (with a default) or left out, and an
 //! unknown one is skipped. Whatever else changes counts [`VERSION`] up, and processes of different versions do not hand
 //! over.
 //!
@@ -57,7 +57,7 @@ use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;
 
 /// Of the form and of the meaning of its fields.
-pub const VERSION: u32 = 2;
+pub const VERSION: u32 = 3;
 
 /// A link as the process that is handing over knew it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
