@@ -18,6 +18,7 @@ impl Shard {
     pub(super) fn greet(&mut self, seat: SeatId, fresh: bool) {
         let Some(state) = self.seats.get_mut(seat) else { return };
         state.greeted = true;
+        state.outlived = fresh;
         if state.is_foreign() {
             return;
         }
@@ -116,8 +117,13 @@ impl Shard {
                 {
                     state.names.push(name.clone());
                 }
-                if new && !self.is_id_abroad(&name, seat) {
-                    self.advertise(&name, seat, false, Listeners::All);
+                match new.then(|| self.is_id_abroad(&name, seat)) {
+                    Some(false) => self.advertise(&name, seat, false, Listeners::All),
+                    // The end of what its former holder had, and no more.
+                    Some(true) if self.may_be_news_of_c2s(seat, &name) => {
+                        self.advertise(&name, seat, true, Listeners::OutlivedSm);
+                    }
+                    Some(true) | None => {}
                 }
                 if multi == Multi::To {
                     self.sm_available(now, seat);
@@ -147,6 +153,12 @@ impl Shard {
         }
     }
 
+    /// It is another node's c2s, for all that is known, and nothing was told of it before.
+    fn may_be_news_of_c2s(&self, seat: SeatId, name: &str) -> bool {
+        let kind = self.names.seat(seat).map(|view| view.kind);
+        matches!(kind, Some(SeatKind::C2s | SeatKind::Native)) && !self.parted.iter().any(|known| **known == *name)
+    }
+
     /// Tells this shard's native components, all but the one it comes from.
     fn advertise(&mut self, name: &str, from: SeatId, unavailable: bool, to: Listeners) {
         let listeners: Vec<SeatId> = self
@@ -154,6 +166,7 @@ impl Shard {
             .iter()
             .filter(|(id, seat)| *id != from && seat.greeted && !seat.is_foreign())
             .filter(|(_, seat)| to == Listeners::All || seat.kind == SeatKind::Sm)
+            .filter(|(_, seat)| to != Listeners::OutlivedSm || seat.outlived)
             .filter(|(_, seat)| unavailable || !self.is_withdrawn(name, seat.kind))
             .map(|(id, _)| id)
             .collect();
@@ -183,4 +196,6 @@ enum Listeners {
     All,
     /// The end of a c2s of another node is sm's affair alone.
     Sm,
+    /// Of these those that may have been here before this node's process.
+    OutlivedSm,
 }

@@ -3,6 +3,7 @@
 use super::api::{Action, Micros};
 use super::counters::Counter;
 use super::forward::client;
+use super::grace::session_payload;
 use super::lane::{Message, Over, SessionKey};
 use super::observe::{is_request, session_of, token};
 use super::trace::{QueuedAt, Step};
@@ -84,8 +85,7 @@ impl Shard {
     fn learn(&mut self, now: Micros, c2s: SeatId, sm: SeatId, frame: &[u8], route: &Route<'_>) -> bool {
         let Some(payload) = &route.payload else { return true };
         if payload.kind == PayloadKind::Session {
-            self.session_control(now, c2s, sm, payload);
-            return true;
+            return self.session_control(now, c2s, sm, payload);
         }
         if !payload.failed {
             self.is_delivered_again(now, frame, payload);
@@ -133,7 +133,9 @@ impl Shard {
         !of_domain && payload.from.is_none()
     }
 
-    fn session_control(&mut self, now: Micros, c2s: SeatId, sm: SeatId, payload: &Payload<'_>) {
+    /// True when it is for the c2s. One JID started twice within a second at two sm, which cannot reach one another, gets
+    /// one sm-side id at both: c2s follows the first that answers, and must not hear of the other.
+    fn session_control(&mut self, now: Micros, c2s: SeatId, sm: SeatId, payload: &Payload<'_>) -> bool {
         let action = payload.action.map(|action| action.0).unwrap_or_default();
         let target = payload.target.and_then(|target| target.unescape());
         let bare = target.as_deref().and_then(jid::bare_key);
@@ -142,14 +144,21 @@ impl Shard {
         match (action, payload.failed) {
             (b"started", false) => {
                 let (Some(key), Some(bare), Some(target)) = (key, bare, target.as_deref()) else {
-                    return;
+                    return true;
                 };
+                if !self.serves(sm, &key) {
+                    self.end_at(now, sm, key);
+                    return false;
+                }
                 self.session_started(now, sm, key, &bare, target, request);
             }
             // An `end` that failed: sm knows nothing of the session.
             (b"ended" | b"replaced", _) | (b"end", true) => {
-                // Its sm knows best: one JID started twice within a second at two sm gets one sm-side id at both.
-                if let Some(key) = key.filter(|key| self.serves(sm, key)) {
+                if key.is_some_and(|key| !self.serves(sm, &key)) {
+                    self.count(Counter::DropGone);
+                    return false;
+                }
+                if let Some(key) = key {
                     let why = if action == b"end" { Over::Unknown } else { Over::Ended };
                     self.forget_client(now, key, why);
                     if let Some(state) = self.seats.get_mut(c2s) {
@@ -159,7 +168,7 @@ impl Shard {
             }
             (b"start" | b"create" | b"started" | b"created", _) => {
                 let (Some(bare), Some(request)) = (bare, request) else {
-                    return;
+                    return true;
                 };
                 if payload.failed {
                     self.count(Counter::StartsRefused);
@@ -176,6 +185,19 @@ impl Shard {
             }
             _ => {}
         }
+        true
+    }
+
+    /// A session that c2s does not follow is over, as c2s itself would say of one it does not know.
+    fn end_at(&mut self, now: Micros, sm: SeatId, key: SessionKey) {
+        let id = |seat| self.names.seat(seat).map(|view| view.id.clone());
+        let (Some(to), Some(from)) = (id(sm), id(key.c2s)) else {
+            return;
+        };
+        let payload = session_payload("end", key.number, key.token.as_str(), None, None);
+        let mut frame = Vec::new();
+        edit::route(&mut frame, &to, &from, &payload);
+        self.hand(now, sm, key.c2s, &frame);
     }
 
     /// The session is not known to be another sm's.

@@ -103,7 +103,9 @@ impl Shard {
             return self.bounce(now, c2s, frame, "503");
         };
         let target = payload.target.and_then(|target| target.unescape());
-        if path.stamp != Clock::default() {
+        let placed = path.stamp != Clock::default();
+        // Of two claims to a user that with the newest start is to win.
+        if placed || self.users.get(bare).is_some_and(|user| user.claim != Clock::default()) {
             self.claim_user(now, bare, path.stamp);
         }
         let start = Start {
@@ -115,7 +117,6 @@ impl Shard {
             path,
             wish: self.wished_sm(route, path),
         };
-        let placed = path.stamp != Clock::default();
         self.users.change(bare, |user| {
             let flux = user.flux();
             match flux.starts.iter_mut().find(|known| known.c2s == c2s && known.id == id) {

@@ -64,6 +64,9 @@ pub(super) struct Seat {
     pub(super) throttled: bool,
     /// Its first bind is answered: adverts may follow.
     pub(super) greeted: bool,
+    /// It may hold sessions of c2s that a former life of this node knew, and this one has yet to hear of.
+    #[serde(skip)]
+    pub(super) outlived: bool,
     pub(super) clients: Clients,
     /// Sessions whose clients have sent nothing yet: (registered at, number, sm-side id), oldest first.
     pub(super) unproven: VecDeque<(Micros, u32, Token)>,
@@ -111,6 +114,7 @@ impl Seat {
             redirects: ToldTo::default(),
             throttled: false,
             greeted: false,
+            outlived: false,
             clients: Clients::default(),
             unproven: VecDeque::new(),
             dismissed: VecDeque::new(),

@@ -54,6 +54,8 @@ pub(super) struct Book {
     pub(super) lost_change: bool,
     /// Users for whom a node went on without the answer of an sm that was too slow.
     pub(super) impatient: BTreeSet<String>,
+    /// An s2s was given up: what waited for it came back to its senders.
+    pub(super) exit_lost: bool,
     /// Sessions that c2s left behind.
     pub(super) ghosts: u64,
     /// When presence about one user was last sent to another.
@@ -61,6 +63,8 @@ pub(super) struct Book {
     pub(super) now: Micros,
     /// An sm is silent until then, for longer than a fence is waited for.
     silent_until: Micros,
+    /// What goes by a node that has just died finds another way only when that is known.
+    detour_until: Micros,
     /// What is under way until then may come twice: nodes may believe each other dead that are not.
     doubt_until: Micros,
 }
@@ -81,7 +85,7 @@ impl Book {
             from: from.into(),
             to: to.into(),
             doubtful: self.now < self.doubt_until,
-            unordered: self.now < self.silent_until,
+            unordered: self.now < self.silent_until.max(self.detour_until),
             ..Message::default()
         });
         self.messages.len() - 1
@@ -163,7 +167,8 @@ impl Book {
     /// A message of a sender whose session is over, that never reached his sm, or that nobody can get: there is none left
     /// to be told.
     pub(super) fn is_nobodys(&self, message: &Message) -> bool {
-        (message.said_by.is_some() || message.to == NOBODY) && self.over.contains(&message.said_in)
+        let comes_back = message.to == NOBODY || self.exit_lost && message.to.contains("@ext");
+        (message.said_by.is_some() || comes_back) && self.over.contains(&message.said_in)
     }
 
     /// Nobody is there who could store, deliver or return what `which` says of under-way messages.
@@ -192,6 +197,20 @@ impl Book {
         for message in &mut self.messages {
             message.unordered |= message.delivered.is_empty();
         }
+    }
+
+    /// A node is dead, which the others know by then. What is under way there goes another way, behind what a sender who
+    /// has moved meanwhile sends from elsewhere.
+    pub(super) fn detour(&mut self, until: Micros) {
+        self.detour_until = self.detour_until.max(until);
+    }
+
+    /// A node goes on with a user without the answer that would have kept the order: what is under way to him may come
+    /// behind what is newer.
+    pub(super) fn goes_on(&mut self, user: &str) {
+        let under_way = |message: &&mut Message| message.delivered.is_empty() && bare(&message.to) == user;
+        let under_way = self.messages.iter_mut().filter(under_way);
+        under_way.for_each(|message| message.unordered = true);
     }
 
     /// An sm was silent for too long, and may still have what it was given before.

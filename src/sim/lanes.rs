@@ -238,10 +238,15 @@ impl World {
                 }
             }
             Action::Log(line) => {
-                // It says so when it goes on without an sm's answer: late is worse than out of order. What that sm still
-                // has for this user may be stored then though he is online elsewhere.
-                if let Some((bare, _)) = line.text.split_once(": no answer from the sm") {
-                    self.book.impatient.insert(bare.to_owned());
+                // It says so when it goes on without an answer: late is worse than out of order. What an sm that did not
+                // answer still has for this user may be stored then though he is online elsewhere.
+                if let Some((bare, what)) = line.text.split_once(": ")
+                    && what.ends_with("going on without")
+                {
+                    self.book.goes_on(bare);
+                    if what.starts_with("no answer from the sm") {
+                        self.book.impatient.insert(bare.to_owned());
+                    }
                 }
                 if line.level == Level::Error || self.trace.is_some() {
                     self.note(|| match node {

@@ -3,6 +3,7 @@
 use super::lanes::Machine;
 use super::link::{Far, Fate};
 use super::people::State;
+use super::text::node_name;
 use super::world::{Event, World};
 use crate::node::api::Micros;
 use crate::table::ShardId;
@@ -10,8 +11,11 @@ use crate::table::ShardId;
 /// After a disturbance two nodes may need so long until both know the same: the promise is 5 s and a connect.
 pub(super) const SETTLE_US: Micros = 10_000_000;
 
-/// A node that is silent for less is believed dead by nobody.
-const DEATH_US: Micros = 3_000_000;
+/// So long after a healing all nodes are ready with each other: 5 s, and a dial that was on its way times out.
+const HEALED_US: Micros = 6_500_000;
+
+/// A node that is silent for less is believed out of reach by nobody. For longer, and the others go on without asking it.
+const LOST_US: Micros = 1_000_000;
 
 /// The network.
 #[derive(Debug, Default)]
@@ -45,8 +49,36 @@ impl World {
 
     /// Whether one node has been able to talk to the other for long enough that both know the same.
     pub(super) fn reaches(&self, one: usize, other: usize) -> bool {
-        let calm = |from: usize, to: usize| self.net.disturbed_until[from * self.net.nodes + to] + SETTLE_US < self.now;
+        self.is_calm_between(one, other, SETTLE_US)
+    }
+
+    fn is_calm_between(&self, one: usize, other: usize, long: Micros) -> bool {
+        let calm = |from: usize, to: usize| self.net.disturbed_until[from * self.net.nodes + to] + long < self.now;
         one == other || (calm(one, other) && calm(other, one))
+    }
+
+    /// P5: a while after a disturbance, if there was no other, each node has told each other what it has.
+    pub(super) fn check_healed(&mut self) {
+        let nodes = self.plan.nodes;
+        let pairs = || (0..nodes).flat_map(|one| (0..nodes).map(move |other| (one, other)));
+        let all_up = self.machines.iter().all(|machine| machine.running);
+        if !all_up || !pairs().all(|(one, other)| self.is_calm_between(one, other, HEALED_US)) {
+            return;
+        }
+        let torn = pairs().filter(|(one, other)| one != other).find_map(|(one, other)| {
+            let name = node_name(other);
+            let reports = self.machines[one].shards.iter().map(|shard| shard.report());
+            let members = reports.filter_map(|report| report.mesh).flat_map(|mesh| mesh.members);
+            let state = members.filter(|member| member.name == name).map(|member| member.state);
+            let not_ready: Vec<&str> = state.filter(|state| *state != "ready").collect();
+            (!not_ready.is_empty()).then_some((one, other, not_ready))
+        });
+        if let Some((one, other, states)) = torn {
+            let late_ms = HEALED_US / 1_000;
+            self.fail(format!(
+                "P5: {late_ms} ms after all was right again, node {other} is {states:?} to node {one}"
+            ));
+        }
     }
 
     /// Whether all nodes have been able to talk to each other for long enough.
@@ -61,7 +93,8 @@ impl World {
     pub(super) fn disturb(&mut self, from: usize, to: usize, until: Micros) {
         let it = &mut self.net.disturbed_until[from * self.net.nodes + to];
         *it = (*it).max(until);
-        if until > self.now + DEATH_US {
+        self.at(until + HEALED_US + 1, Event::Healthy);
+        if until > self.now + LOST_US {
             self.book.doubt(until + SETTLE_US);
         }
     }
@@ -127,6 +160,7 @@ impl World {
         }
         self.machines[node].links.clear();
         self.disturb_all(node, self.now + away);
+        self.book.detour(self.now + SETTLE_US);
         for it in &self.clients {
             // Nobody can know of a start that only the dead router had.
             if let State::Waits { id } = &it.state

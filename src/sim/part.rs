@@ -177,15 +177,21 @@ impl World {
 
     /// It was away for so long that what was meant for it, or what it would have been told, went nowhere.
     fn was_given_up(&mut self, part: usize) {
-        let others = self.parts.iter().any(|part| part.is_sm() && self.is_linked(part));
+        let node = self.parts[part].node;
+        let linked = |part: &&Part| part.is_sm() && self.is_linked(part);
+        let others = self.parts.iter().any(|part| linked(&part));
+        let near = self.parts.iter().any(|part| part.node == node && linked(&part));
         match &self.parts[part].body {
             Body::Sm(_) if !others => self.book.nobody_there(|_| true),
+            // What waited for it went to other nodes, which may have held this one for dead: a sender there is told nothing.
+            Body::Sm(_) if !near => self.book.nobody_there(|message| message.doubtful),
             Body::Peer(_) => {
                 let own = peer_jid(self.plan.nodes, self.parts[part].node);
                 self.book
                     .nobody_there(|message| message.from == own || message.to == own);
             }
-            Body::S2s(_) if self.nobody_outside(part) => {
+            Body::S2s(_) if !self.nobody_outside(part) => self.book.exit_lost = true,
+            Body::S2s(_) => {
                 // An error to somebody outside is nobody's when there is no way to him.
                 let outside = |jid: &str| jid.contains("@ext");
                 self.book

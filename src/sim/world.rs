@@ -59,6 +59,8 @@ pub(super) enum Event {
     Accept(usize, u32),
     /// The network may let more through than before.
     Healed,
+    /// Some time ago the last disturbance was over, perhaps.
+    Healthy,
     /// A router starts (its life).
     Boot(usize, u32),
     /// A router gives way to another process, when its links allow it until then.
@@ -243,6 +245,7 @@ impl World {
             Event::Dialed(conn, target) => self.dialed(conn, target),
             Event::Accept(conn, life) => self.accept(conn, life),
             Event::Healed => self.healed(),
+            Event::Healthy => self.check_healed(),
             Event::Boot(node, life) => self.boot(node, life),
             Event::TakeOver(node, until) => self.take_over(node, until),
             Event::Outside(part) => self.s2s_acts(part),

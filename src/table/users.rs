@@ -123,6 +123,8 @@ pub struct Marker {
 pub struct Turn {
     /// The marker that follows it.
     pub serial: u64,
+    /// The node to which it went.
+    pub old: PeerId,
     /// Until when at the most, microseconds.
     pub until: u64,
     /// What waits, in order of arrival.

@@ -16,7 +16,8 @@ pub struct Path {
     pub hops: u8,
     /// Of a session's `start`: the directory owner's word that the receiver serves the user. 0: not placed yet.
     pub stamp: Clock,
-    /// It was under way to a node that died: it goes before what was sent since.
+    /// It was under way to a node that died, or came too late to one that served the user before: it goes before what was
+    /// sent since.
     pub again: bool,
 }
 

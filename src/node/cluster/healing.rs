@@ -12,7 +12,7 @@ use crate::jid::{self, TableMap};
 use crate::node::Shard;
 use crate::node::api::Micros;
 use crate::node::counters::Counter;
-use crate::node::lane::Message;
+use crate::node::lane::{Message, PeerState};
 use crate::table::names::Multi;
 use crate::wire::NS_CLIENT;
 use crate::wire::edit;
@@ -53,9 +53,10 @@ pub(super) struct Healing {
 }
 
 impl Shard {
-    /// A node that was here is out of reach, or has not told all it has since it is back.
+    /// A node that was here is out of reach (which it is before it counts as gone), or has not told all it has since it is
+    /// back.
     fn is_torn(&self) -> bool {
-        let gone = |view: &PeerView| !view.is_ready() && view.ready_since > 0;
+        let gone = |view: &PeerView| view.state != PeerState::Ready && view.ready_since > 0;
         self.cluster
             .as_ref()
             .is_some_and(|cluster| cluster.peers.iter().any(gone))

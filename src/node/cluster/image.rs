@@ -207,17 +207,18 @@ impl Shard {
         }
     }
 
-    /// How many slots of this shard's range were ever used, and those of them that are free: wherever that was known.
+    /// How many of this shard's slots were ever used, and those of them that are free: wherever that was known.
     fn slots_of(&self, shares: &[&ClusterShare]) -> (u16, VecDeque<SeatId>) {
-        let span = (u16::MAX - SeatId::REMOTE_SLOTS) / self.shards;
-        let first = usize::from(SeatId::REMOTE_SLOTS + self.id * span);
-        let range = first..first + usize::from(span);
+        let (first, shards) = (usize::from(SeatId::REMOTE_SLOTS), usize::from(self.shards));
+        // As `seat_up` takes them.
+        let number = |seat: &SeatId| seat.slot().checked_sub(first);
+        let is_own = |seat: &SeatId| number(seat).is_some_and(|number| number % shards == usize::from(self.id));
         let free = shares.iter().flat_map(|share| &share.slots_free).copied();
-        let free: VecDeque<SeatId> = free.filter(|seat| range.contains(&seat.slot())).collect();
-        let taken = self.names.seats().map(|(seat, _)| seat);
-        let taken = taken.filter(|seat| range.contains(&seat.slot()));
-        let last = taken.chain(free.iter().copied()).map(SeatId::slot).max();
-        let used = last.map_or(0, |last| last + 1 - first);
+        let free: VecDeque<SeatId> = free.filter(is_own).collect();
+        let taken = self.names.seats().map(|(seat, _)| seat).filter(is_own);
+        let last = taken.chain(free.iter().copied()).filter_map(|seat| number(&seat)).max();
+        let used = last.map_or(0, |last| last / shards + 1);
+        let span = (u16::MAX - SeatId::REMOTE_SLOTS) / self.shards;
         (u16::try_from(used).unwrap_or(span), free)
     }
 

@@ -396,8 +396,11 @@ impl Shard {
             return self.stir(far);
         };
         if let Err(error) = conn.received_early(bytes, &mut links.scratch) {
-            let text = format!("mesh: refused through {}: {error}", self.peer_name(far));
-            self.log(Level::Warning, None, text);
+            let (name, why) = (self.peer_name(far).to_owned(), error.to_string());
+            if self.refusal_is_news(now, &name, &why) {
+                let text = format!("mesh: refused {name} by way of another node: {why}");
+                self.log(Level::Warning, None, text);
+            }
             return self.close_tunnel(now, link);
         }
         if !conn.is_established() {

@@ -121,7 +121,8 @@ impl Shard {
                 SeatId::new(slot, last.generation().wrapping_add(1))
             })
         } else {
-            let slot = SeatId::REMOTE_SLOTS + self.id * span + cluster.slots_used;
+            // Those of all shards together without a gap: tables by seat have room for each up to the last.
+            let slot = SeatId::REMOTE_SLOTS + cluster.slots_used * self.shards + self.id;
             cluster.slots_used += 1;
             Some(SeatId::new(slot, 0))
         };

@@ -131,11 +131,16 @@ impl Shard {
         if self.waits_for_turn(now, bare, Place::At(peer), source, path, frame) {
             return;
         }
-        if path.is_local()
-            && let Some(cluster) = &mut self.cluster
-        {
+        let Some(cluster) = &mut self.cluster else { return };
+        // The node that it comes from does not know yet that the user is not served here any more.
+        let late = !path.is_local() && cluster.rows.get(bare).is_none();
+        if late || path.is_local() {
             cluster.ways.note(now, jid::lasting_hash(bare), peer);
         }
+        let path = Path {
+            again: path.again || late,
+            ..path
+        };
         self.cross_to_user(now, peer, bare, source, path, frame);
     }
 
@@ -169,7 +174,9 @@ impl Shard {
                 }
                 return false;
             }
-            Place::At(_) | Place::Here => (peer, self.cluster.as_mut().map_or(Clock::default(), |c| c.stamp(now))),
+            // Whom a node serves it goes on serving. It may just have given him back: then it does not keep the start, and
+            // that comes back behind everything else that came too late.
+            Place::At(_) | Place::Here => (peer, Clock::default()),
         };
         self.send_starts(now, bare, to, stamp);
         false

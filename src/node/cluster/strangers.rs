@@ -79,13 +79,15 @@ impl Shard {
     }
 
     fn stranger_refused(&mut self, now: Micros, remote: SocketAddr, why: &str) {
-        self.count(Counter::PeerRefused);
-        if self
-            .links()
-            .is_some_and(|links| links.refusals.is_news(now, remote.ip(), why))
-        {
+        if self.refusal_is_news(now, &remote.ip().to_string(), why) {
             self.log(Level::Warning, Some(remote), format!("mesh: refused: {why}"));
         }
+    }
+
+    /// Counts a refusal. True when the log is to hear of it.
+    pub(super) fn refusal_is_news(&mut self, now: Micros, from: &str, why: &str) -> bool {
+        self.count(Counter::PeerRefused);
+        self.links().is_some_and(|links| links.refusals.is_news(now, from, why))
     }
 
     /// Closes a link whose other side is not who it should be. An address that was dialled is tried again after

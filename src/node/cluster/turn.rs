@@ -2,16 +2,20 @@
 //!
 //! A marker goes down the old way, behind everything that was sent by it, travels as frames for that user do, and comes
 //! to an end where he is served. Until word of that comes back, this shard keeps what its node's own components send him.
+//!
+//! What comes to a node that has just given a user back goes on from there to his directory owner. If this node serves him
+//! again before that has come back (`again`), the way has changed in the same sense, and what comes from other nodes
+//! meanwhile is kept too.
 
 use super::{Cluster, Place};
 use crate::jid;
 use crate::node::Shard;
 use crate::node::api::{Level, Micros};
 use crate::node::counters::Counter;
-use crate::node::lane::Message;
+use crate::node::lane::{Message, PeerState};
 use crate::table::users::{Held, Marker, Turn, Waiting};
 use crate::table::ways::{HOPS_MAX, Path};
-use crate::table::{SeatId, ShardId};
+use crate::table::{PeerId, SeatId, ShardId};
 use std::collections::VecDeque;
 
 /// The longest that frames wait for a marker, microseconds. Then they go on: late is worse than out of order.
@@ -25,7 +29,7 @@ impl Cluster {
 }
 
 impl Shard {
-    /// A frame of this node's own for a user goes by `way`. True when it has to wait for what went by another way.
+    /// A frame for a user goes by `way`. True when it has to wait for what went by another way.
     pub(in crate::node) fn waits_for_turn(
         &mut self,
         now: Micros,
@@ -35,22 +39,17 @@ impl Shard {
         path: Path,
         frame: &[u8],
     ) -> bool {
-        if !path.is_local() || path.again {
+        if path.again || (!path.is_local() && !self.may_overtake(way, source)) {
             return false;
         }
         let Some(cluster) = &self.cluster else { return false };
-        let turning = self
-            .users
-            .get(bare)
-            .and_then(|user| user.flux.as_ref())
-            .is_some_and(|flux| flux.turn.is_some());
-        if turning {
+        if self.is_turning(bare) {
             self.keep_for_turn(now, bare, source, path, frame);
             return true;
         }
         match cluster.ways.last(jid::lasting_hash(bare)) {
             Some(old) if way != Place::At(old) => {
-                let marker = self.begin_turn(now, bare);
+                let marker = self.begin_turn(now, bare, old);
                 // Before the marker goes: it may be back at once, and let go what waits.
                 self.keep_for_turn(now, bare, source, path, frame);
                 self.cross_marker(now, old, bare, HOPS_MAX, marker);
@@ -60,7 +59,19 @@ impl Shard {
         }
     }
 
-    fn begin_turn(&mut self, now: Micros, bare: &str) -> Marker {
+    /// Whether a frame that has crossed from another node may overtake others on their way back: it stays here, and is
+    /// not itself one of this node's own.
+    fn may_overtake(&self, way: Place, source: SeatId) -> bool {
+        let own = self.names.seat(source).is_some_and(|view| view.peer.is_none());
+        way == Place::Here && !own
+    }
+
+    fn is_turning(&self, bare: &str) -> bool {
+        let flux = self.users.get(bare).and_then(|user| user.flux.as_ref());
+        flux.is_some_and(|flux| flux.turn.is_some())
+    }
+
+    fn begin_turn(&mut self, now: Micros, bare: &str, old: PeerId) -> Marker {
         let (shard, until) = (self.id, now + TURN_US);
         let serial = self.cluster.as_mut().map_or(0, |cluster| {
             cluster.serial += 1;
@@ -72,6 +83,7 @@ impl Shard {
         self.users.change(bare, |user| {
             user.flux().turn = Some(Turn {
                 serial,
+                old,
                 until,
                 frames: VecDeque::new(),
             });
@@ -96,6 +108,10 @@ impl Shard {
             path,
             what: Waiting::Frame(frame.into()),
         };
+        self.keep_behind(bare, held);
+    }
+
+    fn keep_behind(&mut self, bare: &str, held: Held) {
         self.users.change(bare, |user| {
             let turn = user.flux().turn.as_mut();
             turn.expect("only a user whose way turns has frames kept")
@@ -109,13 +125,17 @@ impl Shard {
         if marker.origin.is_none() {
             return self.marker_arrived(now, marker);
         }
+        let held = Held {
+            source: crate::node::SELF,
+            path: Path { hops, ..Path::LOCAL },
+            what: Waiting::Marker(marker),
+        };
         let leaves = matches!(self.place(bare), Place::At(_));
+        if !leaves && self.is_turning(bare) {
+            self.held_bytes += held.what.byte_len();
+            return self.keep_behind(bare, held);
+        }
         if self.users.get(bare).is_some_and(|user| user.holds()) || (leaves && self.wait_for_fences(now, bare, None)) {
-            let held = Held {
-                source: crate::node::SELF,
-                path: Path { hops, ..Path::LOCAL },
-                what: Waiting::Marker(marker),
-            };
             self.held_bytes += held.what.byte_len();
             self.users.change(bare, |user| user.flux().held.push_back(held));
             return;
@@ -161,10 +181,24 @@ impl Shard {
             .unwrap_or_default();
         for Held { source, path, what } in frames {
             self.held_bytes -= what.byte_len();
-            if let Waiting::Frame(frame) = what {
-                self.for_user(now, source, &frame, path);
+            match what {
+                Waiting::Frame(frame) => self.for_user(now, source, &frame, path),
+                Waiting::Marker(marker) => self.marker_for(now, bare, path.hops, marker),
             }
         }
+    }
+
+    /// Nothing gets through to the node of the old way. It comes back or is given up, and either way what went there goes
+    /// first; but nobody waits for it longer than for a lost process.
+    fn may_still_arrive(&self, now: Micros, bare: &str) -> bool {
+        let turn = self.users.get(bare).and_then(|user| user.flux.as_ref()?.turn.as_ref());
+        let Some((turn, cluster)) = turn.zip(self.cluster.as_ref()) else {
+            return false;
+        };
+        let stalled = cluster
+            .peer(turn.old)
+            .is_some_and(|view| view.state == PeerState::Stalled);
+        stalled && now < turn.until + self.config.grace_ms * 1_000
     }
 
     /// Lets go what waited too long for a marker. True when somebody still waits.
@@ -176,15 +210,19 @@ impl Shard {
         {
             late.extend(cluster.turning.pop_front());
         }
-        let waits = !cluster.turning.is_empty();
+        let mut waits = !cluster.turning.is_empty();
         for (_, bare, serial) in late {
+            if self.may_still_arrive(now, &bare)
+                && let Some(cluster) = &mut self.cluster
+            {
+                cluster.turning.push_back((now + TURN_US, bare, serial));
+                waits = true;
+                continue;
+            }
             self.log(
                 Level::Warning,
                 None,
-                format!(
-                    "{bare}: what was sent by another way has not arrived for {} s, going on without",
-                    TURN_US / 1_000_000
-                ),
+                format!("{bare}: what was sent by another way has not arrived, going on without"),
             );
             self.end_turn(now, &bare, serial);
         }

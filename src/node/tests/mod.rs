@@ -19,5 +19,6 @@ mod relay;
 mod reload;
 mod remains;
 mod trace;
+mod turns;
 mod uplink;
 mod world;

@@ -480,3 +480,39 @@ fn a_start_redirected_to_an_sm_that_is_lost_is_placed_elsewhere() {
         assert_eq!(site.got("target='juliet@example.net/balcony'"), Some(1));
     }
 }
+
+#[test]
+fn c2s_hears_nothing_of_a_second_sm_that_started_a_session_under_the_same_id() {
+    for shards in [1, 2] {
+        let mut world = World::new(shards);
+        let sms = [
+            world.component(&["sm1", "*example.net"]),
+            world.component(&["sm2", "*example.net"]),
+        ];
+        let c2s = world.component(&["c2s"]);
+        sms.into_iter().for_each(|sm| drop(world.take(sm)));
+        world.send(
+            c2s,
+            &route("c2s", "example.net", &start(9, "juliet@example.net/balcony", "id9")),
+        );
+        let first = usize::from(!world.take(sms[0]).contains("action='start'"));
+        let (name, other) = (format!("sm{}", 1 + first), format!("sm{}", 2 - first));
+        world.send(
+            sms[first],
+            &route(&name, "c2s", &started(9, "juliet@example.net/balcony", "id9", TOKEN)),
+        );
+        assert!(world.take(c2s).contains("action='started'"));
+        let second = sms[1 - first];
+        world.send(
+            second,
+            &route(&other, "c2s", &started(9, "juliet@example.net/balcony", "id9", TOKEN)),
+        );
+        assert!(world.take(second).contains("action='end'"));
+        world.send(second, &route(&other, "c2s", &control("ended", 9, TOKEN)));
+        assert_eq!(world.take(c2s), "");
+        assert_eq!(world.sessions(), 1);
+        world.send(sms[first], &route(&name, "c2s", &control("ended", 9, TOKEN)));
+        assert!(world.take(c2s).contains("action='ended'"));
+        assert_eq!(world.sessions(), 0);
+    }
+}

@@ -102,6 +102,30 @@ fn promises_hold_in_every_simulated_run() {
     assert!(sum(|s| s.delivered) > 0, "nothing was played");
 }
 
+/// What of several nodes is played with the unit tests: as much as fits into 20 s. Seeds that do not hold yet are
+/// left out by name (`tests/README.md`).
+const MESH_SEEDS: [(usize, u64); 2] = [(2, 12), (3, 4)];
+const MESH_OPEN: [(usize, u64); 0] = [];
+
+#[test]
+fn promises_hold_between_nodes() {
+    let seeds = MESH_SEEDS
+        .iter()
+        .flat_map(|(nodes, last)| (1..=*last).map(|seed| (*nodes, seed)));
+    let plays: Vec<(usize, u64)> = seeds.filter(|play| !MESH_OPEN.contains(play)).collect();
+    std::thread::scope(|scope| {
+        for share in 0..THREADS as usize {
+            let plays = plays.iter().skip(share).step_by(THREADS as usize);
+            scope.spawn(move || {
+                for (nodes, seed) in plays {
+                    let played = run(*seed, *nodes, false);
+                    assert!(played.is_ok(), "{nodes} nodes: {}", played.unwrap_err());
+                }
+            });
+        }
+    });
+}
+
 #[test]
 fn a_seed_plays_the_same_twice() {
     for (seed, nodes) in [(3, 1), (4, 1), (3, 3)] {
