@@ -37,6 +37,8 @@ enum Command {
     Where(WhereArgs),
     /// Send a probe between every two nodes of the mesh, and print the round trips; fails if one does not come back.
     Selftest(NodeArgs),
+    /// Watch a node: rates, links, queues, the other nodes, and what is dropped why. `q` ends it.
+    Top(TopArgs),
     /// Follow the stanzas of a user through shards and nodes: each step, and the time between them.
     Trace(TraceArgs),
     /// Measure a router: this one, or a stock jabberd2-router.
@@ -125,6 +127,14 @@ struct DrainArgs {
 }
 
 #[derive(Args, Debug)]
+struct TopArgs {
+    #[command(flatten)]
+    top: jidmesh::operate::top::Args,
+    #[command(flatten)]
+    node: NodeArgs,
+}
+
+#[derive(Args, Debug)]
 struct TraceArgs {
     #[command(flatten)]
     trace: jidmesh::operate::trace::Args,
@@ -149,6 +159,7 @@ fn main() -> ExitCode {
         Some(Command::Status(args)) => ask(args.node, jidmesh::operate::status::main),
         Some(Command::Upgrade(args)) => upgrade(args),
         Some(Command::Drain(args)) => ask(args.node, |admin, _| jidmesh::operate::drain::main(admin, &args.drain)),
+        Some(Command::Top(args)) => ask(args.node, |admin, _| jidmesh::operate::top::main(admin, &args.top)),
         Some(Command::Trace(args)) => ask(args.node, |admin, json| {
             jidmesh::operate::trace::main(admin, &args.trace, json)
         }),

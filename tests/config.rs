@@ -265,7 +265,9 @@ fn own_sections() {
     assert_eq!(config.tuning.shards, Shards::Count(3));
     assert_eq!(config.tuning.profile, "two-cores");
     assert_eq!(config.admin, Some(PathBuf::from("/run/x.sock")));
-    assert_eq!(config.metrics, Some(addr("127.0.0.1:9")));
+    assert_eq!((config.metrics, config.page), (Some(addr("127.0.0.1:9")), false));
+    assert!(good("<metrics><ip>::1</ip><page/></metrics>").page);
+    assert!(good("<metrics><ip>10.0.0.1</ip><page anywhere='yes'/></metrics>").page);
     assert_eq!((config.auth_ms, config.default_secret_allowed), (4_000, true));
     assert_eq!(
         good("<tuning><shards>2</shards></tuning>").tuning.shards,
@@ -399,6 +401,8 @@ fn every_error_has_its_line_and_says_what_is_right() {
             "there jidmesh itself listens",
         ),
         ("<metrics><ip>x</ip></metrics>", 2, "IP address"),
+        ("<metrics><ip>10.0.0.1</ip><page/></metrics>", 2, "loopback"),
+        ("<metrics><ip>::</ip><page anywhere='no'/></metrics>", 2, "loopback"),
         ("<tuning shards='0'/>", 2, "auto, or a number"),
         ("<default-secret allow='maybe'/>", 2, "yes, no"),
         ("<mesh/>", 2, "without <secret>"),

@@ -104,7 +104,12 @@ impl Config {
     }
 
     fn for_the_operator(&self) -> Vec<Line> {
-        let metrics = self.metrics.map(|addr| format!("http://{addr}/metrics"));
+        let page = if self.page {
+            "; the page for browsers there, too"
+        } else {
+            ""
+        };
+        let metrics = self.metrics.map(|addr| format!("http://{addr}/metrics{page}"));
         let admin = format!("{ADMIN_DEFAULT}, if it can be made");
         vec![
             ("admin socket", path_or(&self.admin, &admin)),

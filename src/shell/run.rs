@@ -383,6 +383,7 @@ fn serve_operator(
         started,
         admin: Some(admin),
         metrics: config.metrics,
+        page: config.page,
         patience,
     };
     operate::serve(params, source, log.clone())
