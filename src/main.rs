@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use clap::{Args, CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
-use jidmesh::config::{ADMIN_DEFAULT, Config, Loaded, Problem};
+use jidmesh::config::{ADMIN_DEFAULT, Config, Loaded, Machine, Problem, Severity};
 use jidmesh::shell::Given;
 
 /// Routes the packets of jabberd2's components, in the place of jabberd2-router.
@@ -25,8 +25,8 @@ enum Command {
     Demo(jidmesh::demo::Args),
     /// Run a node until SIGTERM; SIGHUP reads the configuration again.
     Run(RunArgs),
-    /// Read everything, say what was understood, print a digest to compare machines.
-    Check(FileArgs),
+    /// Read everything, say what was understood, print a digest to compare machines; or compare several machines.
+    Check(CheckArgs),
     /// Show what a running node does, or which links it lost.
     Status(StatusArgs),
     /// Start the program that is installed now in the place of the jidmesh that runs; no component notices.
@@ -37,6 +37,8 @@ enum Command {
     Where(WhereArgs),
     /// Send a probe between every two nodes of the mesh, and print the round trips; fails if one does not come back.
     Selftest(NodeArgs),
+    /// Watch a node: rates, links, queues, the other nodes, and what is dropped why. `q` ends it.
+    Top(TopArgs),
     /// Follow the stanzas of a user through shards and nodes: each step, and the time between them.
     Trace(TraceArgs),
     /// Measure a router: this one, or a stock jabberd2-router.
@@ -58,6 +60,16 @@ struct FileArgs {
     /// The configuration file (Debian's: /etc/jabberd2/router.xml); without it, settings for loopback only.
     #[arg(short, long, value_name = "FILE")]
     config: Option<PathBuf>,
+}
+
+#[derive(Args, Debug)]
+struct CheckArgs {
+    #[command(flatten)]
+    file: FileArgs,
+    /// The machines of one mesh: the configuration file of each, or a folder of its name that holds the files of
+    /// `/etc/jabberd2`.
+    #[arg(conflicts_with = "config")]
+    machines: Vec<PathBuf>,
 }
 
 #[derive(Args, Debug)]
@@ -115,6 +127,14 @@ struct DrainArgs {
 }
 
 #[derive(Args, Debug)]
+struct TopArgs {
+    #[command(flatten)]
+    top: jidmesh::operate::top::Args,
+    #[command(flatten)]
+    node: NodeArgs,
+}
+
+#[derive(Args, Debug)]
 struct TraceArgs {
     #[command(flatten)]
     trace: jidmesh::operate::trace::Args,
@@ -139,6 +159,7 @@ fn main() -> ExitCode {
         Some(Command::Status(args)) => ask(args.node, jidmesh::operate::status::main),
         Some(Command::Upgrade(args)) => upgrade(args),
         Some(Command::Drain(args)) => ask(args.node, |admin, _| jidmesh::operate::drain::main(admin, &args.drain)),
+        Some(Command::Top(args)) => ask(args.node, |admin, _| jidmesh::operate::top::main(admin, &args.top)),
         Some(Command::Trace(args)) => ask(args.node, |admin, json| {
             jidmesh::operate::trace::main(admin, &args.trace, json)
         }),
@@ -181,8 +202,11 @@ fn run(args: &RunArgs) -> ExitCode {
     }
 }
 
-fn check(args: &FileArgs) -> ExitCode {
-    let path = args.config.clone();
+fn check(args: &CheckArgs) -> ExitCode {
+    if !args.machines.is_empty() {
+        return compare(&args.machines);
+    }
+    let path = args.file.config.clone();
     match load(path.as_deref()) {
         Ok(loaded) => {
             complain(&loaded.warnings);
@@ -194,6 +218,34 @@ fn check(args: &FileArgs) -> ExitCode {
             ExitCode::SUCCESS
         }
         Err(problems) => refuse(&problems),
+    }
+}
+
+/// Looks at each machine, and at all of them side by side.
+fn compare(paths: &[PathBuf]) -> ExitCode {
+    let mut machines = Vec::new();
+    for path in paths {
+        match Machine::load(path) {
+            Ok(machine) => {
+                let (config, warnings) = (&machine.loaded.config, &machine.loaded.warnings);
+                complain(warnings);
+                let mode = if config.uplink.is_some() { "attached" } else { "router" };
+                let node = config.mesh.as_ref().map_or("no mesh", |mesh| &mesh.node);
+                let (file, warnings) = (machine.path.display(), count(warnings.len(), "warning"));
+                println!("{file}: {node}, {mode} mode, digest {}, {warnings}", config.digest());
+                machines.push(machine);
+            }
+            Err(problems) => return refuse(&problems),
+        }
+    }
+    let problems = Machine::compare(&machines);
+    complain(&problems);
+    let (errors, rest): (Vec<_>, Vec<_>) = problems.iter().partition(|problem| problem.severity == Severity::Error);
+    let (errors, rest) = (count(errors.len(), "error"), count(rest.len(), "warning"));
+    println!("side by side: {errors}, {rest}");
+    match problems.iter().any(|problem| problem.severity == Severity::Error) {
+        true => ExitCode::FAILURE,
+        false => ExitCode::SUCCESS,
     }
 }
 

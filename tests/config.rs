@@ -259,12 +259,15 @@ fn own_sections() {
         addr: addr("[::1]:5347"),
         user: "jabberd".to_owned(),
         pass: Secret("pw".to_owned()),
+        certificate: None,
     };
     assert_eq!(config.uplink, Some(uplink));
     assert_eq!(config.tuning.shards, Shards::Count(3));
     assert_eq!(config.tuning.profile, "two-cores");
     assert_eq!(config.admin, Some(PathBuf::from("/run/x.sock")));
-    assert_eq!(config.metrics, Some(addr("127.0.0.1:9")));
+    assert_eq!((config.metrics, config.page), (Some(addr("127.0.0.1:9")), false));
+    assert!(good("<metrics><ip>::1</ip><page/></metrics>").page);
+    assert!(good("<metrics><ip>10.0.0.1</ip><page anywhere='yes'/></metrics>").page);
     assert_eq!((config.auth_ms, config.default_secret_allowed), (4_000, true));
     assert_eq!(
         good("<tuning><shards>2</shards></tuning>").tuning.shards,
@@ -398,6 +401,8 @@ fn every_error_has_its_line_and_says_what_is_right() {
             "there jidmesh itself listens",
         ),
         ("<metrics><ip>x</ip></metrics>", 2, "IP address"),
+        ("<metrics><ip>10.0.0.1</ip><page/></metrics>", 2, "loopback"),
+        ("<metrics><ip>::</ip><page anywhere='no'/></metrics>", 2, "loopback"),
         ("<tuning shards='0'/>", 2, "auto, or a number"),
         ("<default-secret allow='maybe'/>", 2, "yes, no"),
         ("<mesh/>", 2, "without <secret>"),
@@ -528,7 +533,8 @@ fn what_the_components_files_say_must_fit() {
         let loaded = Config::parse(Path::new("/etc/jabberd2/jidmesh.xml"), "box.example.net", &read).unwrap();
         lines(&loaded.warnings)
     };
-    let (sm, c2s) = ("<sm><router><port>5346</port></router></sm>", "<c2s><router/></c2s>");
+    let sm = "<sm><router><port>5346</port><pass>s3</pass></router></sm>";
+    let c2s = "<c2s><router/></c2s>";
     let s2s = "<s2s><router><port>5347</port></router><local><secret>x</secret></local></s2s>";
     let right = stock.replace("'log'", "'bind'");
     assert_eq!(warnings(&right, sm, c2s, s2s), Vec::<String>::new());
@@ -536,13 +542,16 @@ fn what_the_components_files_say_must_fit() {
         stock,
         "<sm>\n<router/></sm>",
         "<c2s><router>\n<port>5346</port></router></c2s>",
-        "<s2s>\n<local/></s2s>",
+        "<s2s>\n<id>c2s</id><router><user>s2s</user></router><local/></s2s>",
     );
-    assert_eq!(all.len(), 4, "{all:?}");
+    assert_eq!(all.len(), 7, "{all:?}");
     let says = |place: &str, text: &str| {
         let found = all.iter().any(|line| line.contains(place) && line.contains(text));
         assert!(found, "{place} {text}: {all:?}");
     };
+    says("s2s.xml:2", "'c2s' is a name of c2s too");
+    says("s2s.xml:2", "may not bind 'c2s'");
+    says("s2s.xml:2", "<acl type='default-route'><user>s2s</user></acl>");
     says("s2s.xml:2", "all s2s of a mesh must have the same");
     says("router.xml:2", "<acl type='bind'><user>mesh</user></acl>");
     says("sm.xml:2", "right is 5346");
@@ -741,5 +750,97 @@ proptest! {
             prop_assert_eq!(loaded.config.digest().len(), 16);
             loaded.config.describe();
         }
+    }
+}
+
+/// In router mode all three log in here.
+#[test]
+fn components_must_be_able_to_log_in_and_bind() {
+    let users = "<users><user><name>jabberd</name><secret>s3</secret></user><user><name>sm</name><secret>x</secret></user></users>";
+    let sm = "<sm>\n<router><user>sm</user><pass>x</pass></router>\n<local><id>example.net</id></local></sm>";
+    let c2s = "<c2s>\n<router>\n<pass>wrong</pass></router></c2s>";
+    let s2s = "<s2s>\n<router>\n<user>nobody</user></router></s2s>";
+    let router = "<router><aci><acl type='all'><user>jabberd</user></acl></aci></router>";
+    let files = [
+        (MAIN, router),
+        ("/etc/jabberd2/router-users.xml", users),
+        ("/etc/jabberd2/sm.xml", sm),
+        ("/etc/jabberd2/c2s.xml", c2s),
+        ("/etc/jabberd2/s2s.xml", s2s),
+    ];
+    let told = lines(&parse(&files).unwrap().warnings);
+    let right = [
+        ("sm.xml:3", "may not bind 'example.net'"),
+        ("c2s.xml:3", "password of 'jabberd' is another"),
+        ("s2s.xml:3", "logs in as 'nobody', who is not in the users file"),
+        ("s2s.xml:1", "may not bind 's2s'"),
+        ("s2s.xml:1", "may not be the default route"),
+    ];
+    assert_eq!(told.len(), right.len(), "{told:?}");
+    for (place, text) in right {
+        let found = told.iter().any(|line| line.contains(place) && line.contains(text));
+        assert!(found, "{place} {text}: {told:?}");
+    }
+}
+
+#[test]
+fn machines_side_by_side() {
+    let folder = tempfile::tempdir().unwrap();
+    let machine = |name: &str, mesh: &str, s2s: &str| {
+        let place = folder.path().join(name);
+        std::fs::create_dir(&place).unwrap();
+        let write = |file: &str, text: &str| std::fs::write(place.join(file), text).unwrap();
+        let router = format!(
+            "<router><local><users>users.xml</users></local><aci><acl type='all'><user>jabberd</user></acl></aci>\
+             <mesh>{mesh}</mesh></router>"
+        );
+        write("router.xml", &router);
+        write(
+            "users.xml",
+            "<users><user><name>jabberd</name><secret>secret</secret></user></users>",
+        );
+        write("s2s.xml", s2s);
+        Machine::load(&place).unwrap()
+    };
+    let s2s = |id: &str, secret: &str| format!("<s2s>\n<id>{id}</id>\n<local><secret>{secret}</secret></local></s2s>");
+    let (first, second) = ("0123456789abcdef-1", "0123456789abcdef-2");
+    let secret = |text: &str| format!("<secret>{text}</secret>");
+    let a = machine("a.example.net", &secret(first), &s2s("s2s", "dialback"));
+    let b = machine(
+        "b.example.net",
+        &(secret(first) + &secret(second)),
+        &s2s("s2s", "dialback"),
+    );
+    assert_eq!(a.loaded.config.mesh.as_ref().unwrap().node, "a.example.net");
+    assert!(Machine::compare(&[a, b]).is_empty(), "stock ids may repeat");
+    let told = |machines: &[Machine]| lines(&Machine::compare(machines));
+    let c = machine(
+        "c",
+        &format!("<node>d.example.net</node>{}<cluster>other</cluster>", secret(second)),
+        &s2s("s2s.example.net", "dialback"),
+    );
+    let d = machine(
+        "d",
+        &format!(
+            "<node>d.example.net</node><domain placement='spread'>example.net</domain>{}",
+            secret(first)
+        ),
+        &s2s("s2s.example.net", "another"),
+    );
+    let all = told(&[c, d]);
+    let right = [
+        ("error", "node 'd.example.net' as in"),
+        ("error", "they will not talk to each other"),
+        ("error", "<mesh><secret> does not open"),
+        ("warning", "<mesh><domain> or <exits> differ"),
+        ("s2s.xml:3: warning", "<local><secret> differs from"),
+        ("s2s.xml:2: warning", "ids may repeat only without a dot"),
+    ];
+    assert_eq!(all.len(), right.len(), "{all:?}");
+    for (place, text) in right {
+        assert!(
+            all.iter().any(|line| line.contains(place) && line.contains(text)),
+            "{text}: {all:?}"
+        );
     }
 }

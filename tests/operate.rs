@@ -1,6 +1,8 @@
 //! Metrics page, admin socket and `status` as an operator, a scraper and a vandal meet them.
 #![allow(clippy::unwrap_used)]
 
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
 use jidmesh::node::cluster::{Answer, DrainAsk, Question};
 use jidmesh::node::counters::Counter;
 use jidmesh::node::report::{
@@ -9,6 +11,7 @@ use jidmesh::node::report::{
 };
 use jidmesh::operate::log::{self, LogSender, LogTarget};
 use jidmesh::operate::{ServeParams, Serving, Shards, closed, drain, serve, status};
+use ring::digest::{SHA256, digest};
 use std::collections::HashSet;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -28,6 +31,7 @@ struct Bed {
     asked: Arc<AtomicUsize>,
     answering: Arc<AtomicUsize>,
     syncing: Arc<AtomicBool>,
+    page: bool,
     serving: Option<Serving>,
 }
 
@@ -100,6 +104,11 @@ fn session(resource: &str) -> WhereSession {
 
 impl Bed {
     fn new() -> Bed {
+        Bed::with(false)
+    }
+
+    /// `page`: with the page for browsers, which looks at the shards by itself.
+    fn with(page: bool) -> Bed {
         let folder = tempfile::tempdir().unwrap();
         let log = log::start(LogTarget::File(folder.path().join("log")), "test");
         let mut bed = Bed {
@@ -108,6 +117,7 @@ impl Bed {
             asked: Arc::default(),
             answering: Arc::new(2.into()),
             syncing: Arc::default(),
+            page,
             serving: None,
         };
         bed.serving = Some(bed.serve());
@@ -127,6 +137,7 @@ impl Bed {
             started: Instant::now(),
             admin: Some(self.socket()),
             metrics: Some("127.0.0.1:0".parse().unwrap()),
+            page: self.page,
             patience: Duration::ZERO,
         };
         serve(params, source, self.log.clone())
@@ -309,6 +320,81 @@ fn probes_and_bad_requests_have_their_answers() {
     }
     let head = bed.http("HEAD /metrics HTTP/1.1\r\n\r\n");
     assert!(head.starts_with("HTTP/1.1 200") && head.ends_with("\r\n\r\n"), "{head}");
+}
+
+#[test]
+fn the_page_stands_alone_and_answers_nobody_elses_name() {
+    assert!(
+        Bed::new()
+            .http("GET / HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
+            .starts_with("HTTP/1.1 404")
+    );
+    let bed = Bed::with(true);
+    let get = |target: &str, host: &str| bed.http(&format!("GET {target} HTTP/1.1\r\nHost: {host}\r\n\r\n"));
+    let answer = get("/", "127.0.0.1:9347");
+    let (head, page) = answer.split_once("\r\n\r\n").unwrap();
+    assert!(
+        head.starts_with("HTTP/1.1 200 OK") && head.contains("text/html"),
+        "{head}"
+    );
+    // The policy allows this script and this style, and nothing else; nothing in the page is from elsewhere.
+    for (tag, directive) in [("script", "script-src"), ("style", "style-src")] {
+        let text = page.split_once(&format!("<{tag}>")).unwrap().1;
+        let text = text.split_once(&format!("</{tag}>")).unwrap().0;
+        let hash = BASE64_STANDARD.encode(digest(&SHA256, text.as_bytes()));
+        assert!(head.contains(&format!("{directive} 'sha256-{hash}'; ")), "{head}");
+    }
+    assert!(head.contains("Content-Security-Policy: default-src 'none'; ") && head.contains("frame-ancestors 'none'"));
+    let elsewhere = page.replace("http://www.w3.org/2000/svg", "");
+    assert!(!elsewhere.contains("//www") && !elsewhere.contains("http:") && !elsewhere.contains("https:"));
+    for word in [" src=", " onclick", " style=", "innerHTML", "eval(", "<link", "@import"] {
+        assert!(!page.contains(word), "{word}");
+    }
+    let body = |answer: String| answer.split_once("\r\n\r\n").unwrap().1.to_owned();
+    let status: serde_json::Value = serde_json::from_str(&body(get("/page/status", "localhost"))).unwrap();
+    assert_eq!(
+        (&status["node"], &status["sessions"]),
+        (&"a.\"test\"".into(), &10.into())
+    );
+    let history: serde_json::Value = serde_json::from_str(&body(get("/page/history", "[::1]:9347"))).unwrap();
+    assert!(
+        history.as_array().unwrap().len() <= 1 || history[0]["sessions"] == 10,
+        "{history}"
+    );
+    for (request, expected) in [
+        (
+            "GET / HTTP/1.1\r\nHost: rebound.evil.test\r\n\r\n",
+            "421 Misdirected Request",
+        ),
+        (
+            "GET /page/status HTTP/1.1\r\nHost: rebound.evil.test:9347\r\n\r\n",
+            "421 Misdirected Request",
+        ),
+        ("GET / HTTP/1.1\r\n\r\n", "400 Bad Request"),
+        (
+            "GET / HTTP/1.1\r\nHost: 127.0.0.1\r\nHost: evil.test\r\n\r\n",
+            "400 Bad Request",
+        ),
+        (
+            "POST /page/status HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n",
+            "405 Method Not Allowed",
+        ),
+        (
+            "GET /page/../admin HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n",
+            "404 Not Found",
+        ),
+        (
+            "GET /page/status\u{0} HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n",
+            "404 Not Found",
+        ),
+    ] {
+        let answer = bed.http(request);
+        assert!(
+            answer.starts_with(&format!("HTTP/1.1 {expected}")),
+            "{request}: {answer}"
+        );
+        assert!(!answer.contains("<script"), "{request}");
+    }
 }
 
 #[test]
@@ -614,6 +700,7 @@ fn a_port_in_use_is_a_warning() {
         started: Instant::now(),
         admin: None,
         metrics: Some(bed.metrics()),
+        page: false,
         patience: Duration::ZERO,
     };
     let nobody = Played {

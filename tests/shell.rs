@@ -122,6 +122,7 @@ impl Server {
             },
             io,
             tls: tls_server(&secured).unwrap(),
+            tls_client: None,
             journal: Arc::new(Stderr),
             still: false,
             started: Instant::now(),

@@ -93,7 +93,10 @@ impl Config {
             Some(mesh) => describe_mesh(mesh),
         };
         let uplink = match &self.uplink {
-            Some(uplink) => format!("attached to the router at {}, as {}", uplink.addr, uplink.user),
+            Some(uplink) => {
+                let tls = uplink.certificate.as_ref().map_or("", |_| ", with TLS");
+                format!("attached to the router at {}, as {}{tls}", uplink.addr, uplink.user)
+            }
             None => "none: takes the router's place".to_owned(),
         };
         lines.push(("uplink", uplink));
@@ -101,7 +104,12 @@ impl Config {
     }
 
     fn for_the_operator(&self) -> Vec<Line> {
-        let metrics = self.metrics.map(|addr| format!("http://{addr}/metrics"));
+        let page = if self.page {
+            "; the page for browsers there, too"
+        } else {
+            ""
+        };
+        let metrics = self.metrics.map(|addr| format!("http://{addr}/metrics{page}"));
         let admin = format!("{ADMIN_DEFAULT}, if it can be made");
         vec![
             ("admin socket", path_or(&self.admin, &admin)),

@@ -27,7 +27,7 @@ impl Config {
             ("<pidfile>", self.pidfile != now.pidfile),
             ("<log>", self.log != now.log),
             ("<admin>", self.admin != now.admin),
-            ("<metrics>", self.metrics != now.metrics),
+            ("<metrics>", (self.metrics, self.page) != (now.metrics, now.page)),
             ("<uplink>", self.uplink != now.uplink),
             ("<tuning>", self.tuning != now.tuning),
         ]
@@ -45,6 +45,7 @@ impl Config {
         self.log.clone_from(&started.log);
         self.admin.clone_from(&started.admin);
         self.metrics = started.metrics;
+        self.page = started.page;
         self.uplink.clone_from(&started.uplink);
         self.tuning.clone_from(&started.tuning);
         match (&mut self.mesh, &started.mesh) {

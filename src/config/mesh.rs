@@ -228,7 +228,7 @@ fn exit_pins(cx: &mut Cx<'_>, mesh: &Node) -> Vec<(String, String)> {
 
 pub(super) fn uplink(cx: &mut Cx<'_>, root: &Node, own: &[SocketAddr]) -> Option<Uplink> {
     let node = cx.one(root, "uplink")?;
-    cx.known(node, &["ip", "port", "user", "pass"], &[]);
+    cx.known(node, &["ip", "port", "user", "pass", "certificate"], &[]);
     let addr = cx.addresses(node, "127.0.0.1", PORT_DEFAULT).first().copied();
     match (addr, cx.text_of(node, "user"), cx.text_of(node, "pass")) {
         (Some(addr), Some(user), Some(pass)) => {
@@ -241,7 +241,12 @@ pub(super) fn uplink(cx: &mut Cx<'_>, root: &Node, own: &[SocketAddr]) -> Option
                 cx.error(node.line, text);
             }
             let pass = Secret(pass);
-            Some(Uplink { addr, user, pass })
+            Some(Uplink {
+                addr,
+                user,
+                pass,
+                certificate: cx.path_of(node, "certificate"),
+            })
         }
         _ => {
             let right = "<user>jabberd</user><pass>...</pass>";

@@ -8,6 +8,8 @@
 mod access;
 mod acl;
 pub mod ciphers;
+mod compare;
+mod components;
 mod describe;
 mod difference;
 mod digest;
@@ -26,6 +28,7 @@ mod tuning;
 
 pub use access::{Access, Network, Order};
 pub use acl::Acl;
+pub use compare::Machine;
 pub use filter::{Filter, Rule};
 pub use glob::Glob;
 pub use model::*;

@@ -83,6 +83,8 @@ pub struct Config {
     pub admin: Option<PathBuf>,
     /// `<metrics>`: where metrics are served over HTTP.
     pub metrics: Option<SocketAddr>,
+    /// `<metrics><page/>`: the page for browsers is served there, too.
+    pub page: bool,
     /// `<io><limits><frame>`: longest frame, bytes.
     pub frame_bytes_max: usize,
     /// `<auth-time>`: how long a handshake may take, milliseconds.
@@ -174,6 +176,7 @@ impl Default for Config {
             tuning: Tuning::default(),
             admin: None,
             metrics: None,
+            page: false,
             frame_bytes_max: FRAME_BYTES_DEFAULT,
             auth_ms: AUTH_MS_DEFAULT,
             default_secret_allowed: false,
@@ -372,4 +375,6 @@ pub struct Uplink {
     pub user: String,
     /// Its secret.
     pub pass: Secret,
+    /// The certificate that it must show: the connections are encrypted, or there are none.
+    pub certificate: Option<PathBuf>,
 }

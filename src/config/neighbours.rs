@@ -1,105 +1,156 @@
 //! What the files of jabberd2's components beside this one say, where it does not fit: warnings only, and none about a
 //! file that is not there or cannot be read.
 
-use std::path::{Path, PathBuf};
-
-use super::Problem;
-use super::model::{Config, PORT_DEFAULT, Uplink};
+use super::components::{Component, Neighbour, first};
+use super::model::{Config, Uplink};
 use super::read::Cx;
-use super::tree::{self, Node};
-
-/// A file beside the configuration.
-struct Neighbour {
-    path: PathBuf,
-    root: Node,
-}
-
-impl Neighbour {
-    fn beside(cx: &Cx<'_>, name: &str, root: &str) -> Option<Neighbour> {
-        let path = cx.path.parent().unwrap_or(Path::new("")).join(name);
-        if path == cx.path {
-            return None;
-        }
-        let bytes = (cx.read)(&path).ok()?;
-        let root = tree::parse(&bytes).ok().filter(|tree| tree.name == root)?;
-        Some(Neighbour { path, root })
-    }
-
-    fn child(&self, name: &str) -> Option<&Node> {
-        self.root.children.iter().find(|child| child.name == name)
-    }
-
-    fn warning(&self, line: u32, text: String) -> Problem {
-        Problem::warning(&self.path, line, text)
-    }
-
-    /// The router's port that a component of this file connects to, and the line that says so.
-    fn router_port(&self) -> Option<(u16, u32)> {
-        let router = self.child("router")?;
-        match router.all("port").next() {
-            Some(port) => Some((port.text.trim().parse().ok()?, port.line)),
-            None => Some((PORT_DEFAULT, router.line)),
-        }
-    }
-}
+use super::tree::Node;
+use super::{Acl, Problem};
 
 /// Looks at them all.
 pub(super) fn check(cx: &mut Cx<'_>, config: &Config) {
+    let components = Component::beside(cx.path, cx.read);
     let mut problems = Vec::new();
     if config.mesh.is_some() {
-        problems.extend(dialback_secret(cx));
+        problems.extend(components.iter().filter_map(dialback_secret));
+    }
+    problems.extend(ids(&components));
+    for component in components.iter().filter(|c| config.uplink.is_none() || c.what == "sm") {
+        problems.extend(login(config, component));
+        problems.extend(rights(&config.acl, "this file's", component));
     }
     if let Some(uplink) = &config.uplink {
-        problems.extend(rights(cx, uplink));
-        problems.extend(ports(cx, config, uplink));
+        let stock = Neighbour::beside(cx.path, cx.read, "router.xml", "router");
+        let acl = stock.as_ref().map(|stock| acl_of(&stock.root));
+        if let (Some(stock), Some(acl)) = (&stock, &acl) {
+            problems.extend(uplink_rights(stock, acl, uplink));
+            for component in components.iter().filter(|component| component.what != "sm") {
+                problems.extend(rights(acl, "router.xml's", component));
+            }
+        }
+        problems.extend(
+            components
+                .iter()
+                .filter_map(|component| port(config, uplink, component)),
+        );
     }
     cx.problems.extend(problems);
 }
 
 /// Another machine's s2s may be asked to verify what this one's has said.
-fn dialback_secret(cx: &Cx<'_>) -> Option<Problem> {
-    let s2s = Neighbour::beside(cx, "s2s.xml", "s2s")?;
-    let local = s2s.child("local")?;
+fn dialback_secret(component: &Component) -> Option<Problem> {
     let text = "<local> without <secret>: s2s makes one up at each start, but all s2s of a mesh must have the same";
-    local
-        .all("secret")
-        .next()
-        .is_none()
-        .then(|| s2s.warning(local.line, text.to_owned()))
+    let line = component.secret.as_ref().err().filter(|_| component.what == "s2s")?;
+    Some(component.warning(*line, text.to_owned()))
+}
+
+/// The router knows components by their ids, and gives each name to one.
+fn ids(components: &[Component]) -> Vec<Problem> {
+    let mut problems = Vec::new();
+    for (at, component) in components.iter().enumerate() {
+        let id = &component.id;
+        let alike = components[..at]
+            .iter()
+            .find(|other| other.names().any(|name| name.text == id.text));
+        if let Some(other) = alike {
+            let text = format!(
+                "<id>: '{}' is a name of {} too; the router refuses the second who binds it",
+                id.text, other.what
+            );
+            problems.push(component.warning(id.line, text));
+        }
+    }
+    problems
+}
+
+/// Does the router know this component's user?
+fn login(config: &Config, component: &Component) -> Option<Problem> {
+    if !config.local.iter().any(|addr| component.connects_to(addr.port())) {
+        return None;
+    }
+    let (what, user) = (component.what, &component.user);
+    match config.users.get(&user.text) {
+        Some(secret) if *secret == component.pass.text => None,
+        Some(_) => {
+            let text = format!("<router>: the password of '{}' is another in the users file", user.text);
+            Some(component.warning(component.pass.line, text))
+        }
+        None => {
+            let text = format!(
+                "<router>: {what} logs in as '{}', who is not in the users file",
+                user.text
+            );
+            Some(component.warning(user.line, text))
+        }
+    }
+}
+
+/// May it bind what it binds? On a refusal of its id it ends; of a domain, it says nothing.
+fn rights(acl: &Acl, whose: &str, component: &Component) -> Vec<Problem> {
+    let user = &component.user.text;
+    let refused = component.names().filter(|name| !acl.may_bind(user, &name.text));
+    let mut problems: Vec<Problem> = refused
+        .map(|name| {
+            let text = format!(
+                "{} may not bind '{}': {whose} <aci> needs <acl type='bind'><user>{user}</user></acl>",
+                component.what, name.text
+            );
+            component.warning(name.line, text)
+        })
+        .collect();
+    if component.default_route && !acl.may_default(user) {
+        let text = format!(
+            "s2s may not be the default route: {whose} <aci> needs <acl type='default-route'><user>{user}</user></acl>"
+        );
+        problems.push(component.warning(component.id.line, text));
+    }
+    problems
 }
 
 /// May the uplink's user bind there what it has to?
-fn rights(cx: &Cx<'_>, uplink: &Uplink) -> Option<Problem> {
-    let router = Neighbour::beside(cx, "router.xml", "router")?;
-    let aci = router.child("aci");
-    let rights = aci.into_iter().flat_map(|aci| aci.all("acl"));
-    let mut binding = rights.filter(|acl| matches!(acl.attr("type"), Some("all" | "bind")));
+fn uplink_rights(router: &Neighbour, acl: &Acl, uplink: &Uplink) -> Option<Problem> {
     let user = &uplink.user;
-    if binding.any(|acl| acl.all("user").any(|name| name.text.trim() == user)) {
+    if acl.all.contains(user) || acl.bind.contains(user) {
         return None;
     }
-    let line = aci.map_or(router.root.line, |aci| aci.line);
+    let line = first(&router.root, "aci").map_or(router.root.line, |aci| aci.line);
     let text = format!(
         "user '{user}' of <uplink> may bind no names at this router; add <acl type='bind'><user>{user}</user></acl> to <aci>"
     );
-    Some(router.warning(line, text))
+    Some(Problem::warning(&router.path, line, text))
+}
+
+/// The rights that a router's file gives.
+fn acl_of(router: &Node) -> Acl {
+    let rights = router.all("aci").flat_map(|aci| aci.all("acl"));
+    let mut acl = Acl::default();
+    for right in rights {
+        let users = right.all("user").map(|user| user.text.trim().to_owned());
+        match right.attr("type") {
+            Some("all") => acl.all.extend(users),
+            Some("bind") => acl.bind.extend(users),
+            Some("default-route") => acl.default_route.extend(users),
+            _ => {}
+        }
+    }
+    acl
 }
 
 /// sm connects to jidmesh, c2s and s2s to the stock router.
-fn ports(cx: &Cx<'_>, config: &Config, uplink: &Uplink) -> Vec<Problem> {
+fn port(config: &Config, uplink: &Uplink, component: &Component) -> Option<Problem> {
     let own: Vec<u16> = config.local.iter().map(|addr| addr.port()).collect();
     let theirs = uplink.addr.port();
-    let wrong = |name: &str, file: &str, to_us: bool| {
-        let component = Neighbour::beside(cx, file, name)?;
-        let (port, line) = component.router_port()?;
-        let right = *own.first().filter(|_| to_us).unwrap_or(&theirs);
-        let fits = if to_us { own.contains(&port) } else { port == theirs };
-        let whose = if to_us { "jidmesh" } else { "the stock router" };
-        let text = format!("<router>: {name} connects to port {port}; in attached mode right is {right}, {whose}'s");
-        (!fits).then(|| component.warning(line, text))
+    let to_us = component.what == "sm";
+    let right = *own.first().filter(|_| to_us).unwrap_or(&theirs);
+    let fits = match to_us {
+        true => own.iter().any(|port| component.connects_to(*port)),
+        false => component.connects_to(theirs),
     };
-    let all = [("sm", true), ("c2s", false), ("s2s", false)];
-    all.into_iter()
-        .filter_map(|(name, to_us)| wrong(name, &format!("{name}.xml"), to_us))
-        .collect()
+    let (name, found) = (component.what, &component.port);
+    let whose = if to_us { "jidmesh" } else { "the stock router" };
+    let text = format!(
+        "<router>: {name} connects to port {}; in attached mode right is {right}, {whose}'s",
+        found.text
+    );
+    (!fits).then(|| component.warning(found.line, text))
 }

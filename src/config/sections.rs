@@ -413,8 +413,19 @@ fn own(cx: &mut Cx<'_>, root: &Node, config: &mut Config) {
         }
     }
     if let Some(node) = cx.one(root, "metrics") {
-        cx.known(node, &["ip", "port"], &[]);
+        cx.known(node, &["ip", "port", "page"], &[]);
         config.metrics = cx.addresses(node, "127.0.0.1", 9347).first().copied();
+        if let Some(page) = cx.one(node, "page") {
+            cx.known(page, &[], &["anywhere"]);
+            let anywhere = page.attr("anywhere").unwrap_or("no");
+            let anywhere = cx.choice(page, anywhere, &[("yes", true), ("no", false)]);
+            config.page = true;
+            if anywhere == Some(false) && config.metrics.is_some_and(|addr| !addr.ip().is_loopback()) {
+                let text = "<page>: whoever reaches <metrics><ip> would see it, and it asks for no password: right is a loopback \
+                            address, or <page anywhere='yes'/> where a firewall or proxy stands before it";
+                cx.error(page.line, text);
+            }
+        }
     }
     if let Some(node) = cx.one(root, "default-secret") {
         cx.known(node, &[], &["allow"]);

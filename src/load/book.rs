@@ -236,7 +236,7 @@ impl Book {
         };
         let bounced = route.as_ref().is_some_and(|route| route.error.is_some());
         if let (Some(sent), Some(came)) = (&sent_route, &route)
-            && (!equal(sent.to, came.to) || !equal(sent.from, came.from) || came.kind.is_some())
+            && (!equal(sent.to, came.to) || !same_sender(sent.from, came.from) || came.kind.is_some())
         {
             return altered("a route");
         }
@@ -261,6 +261,13 @@ fn small(count: usize) -> u16 {
 
 fn equal(a: Option<Value<'_>>, b: Option<Value<'_>>) -> bool {
     a.map(|value| value.0) == b.map(|value| value.0)
+}
+
+/// The same id, or the one under which another node of a mesh knows it: `id.node`.
+fn same_sender(sent: Option<Value<'_>>, came: Option<Value<'_>>) -> bool {
+    let abroad =
+        |sent: Value<'_>, came: Value<'_>| came.0.strip_prefix(sent.0).is_some_and(|rest| rest.starts_with(b"."));
+    equal(sent, came) || sent.zip(came).is_some_and(|(sent, came)| abroad(sent, came))
 }
 
 fn same_stanza(a: &Payload<'_>, b: &Payload<'_>) -> bool {
@@ -396,6 +403,8 @@ mod tests {
         assert_ne!(swapped, text);
         assert_eq!(book.front(swapped.as_bytes(), &mut 0), Front::Other);
         assert_eq!(book.same(swapped.as_bytes()).unwrap().unwrap().stamp, stamp);
+        let abroad = text.replace("from='a'", "from='a.n1.test'");
+        assert_eq!(book.same(abroad.as_bytes()).unwrap().unwrap().stamp, stamp);
         let unwrapped = text.split_once('>').unwrap().1.replace("</route>", "");
         assert_eq!(book.same(unwrapped.as_bytes()).unwrap().unwrap().stamp, stamp);
         for (old, new) in [
@@ -403,6 +412,7 @@ mod tests {
             ("u@a", "w@a"),
             ("v@b", "w@b"),
             ("to='b'", "to='c'"),
+            ("from='a'", "from='ab'"),
             ("bye", "by"),
         ] {
             assert!(book.same(text.replace(old, new).as_bytes()).is_err(), "{new}");

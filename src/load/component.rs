@@ -25,6 +25,8 @@ pub(crate) struct Router {
     pub(crate) pass: String,
     /// The secret of XEP-0114 components.
     pub(crate) secret: String,
+    /// Native components ask for redirects.
+    pub(crate) redirects: bool,
 }
 
 /// What a component binds.
@@ -71,7 +73,7 @@ impl Component {
             unread: Vec::new(),
         };
         let mut scanner = component.login(router)?;
-        for bind in component.binds() {
+        for bind in component.binds(router.redirects) {
             component.send(bind.as_bytes())?;
             component.bound(&mut scanner, &bind)?;
         }
@@ -111,8 +113,9 @@ impl Component {
         }
     }
 
-    fn binds(&self) -> Vec<String> {
-        let bind = |what: &str| format!("<bind xmlns='{NS_COMPONENT}' {what}/>");
+    fn binds(&self, redirects: bool) -> Vec<String> {
+        let option = if redirects { "<redirect/>" } else { "" };
+        let bind = |what: &str| format!("<bind xmlns='{NS_COMPONENT}' {what}>{option}</bind>");
         match &self.names {
             Names::Sm { id, domain } => vec![
                 bind(&format!("name='{id}'")),

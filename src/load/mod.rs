@@ -26,6 +26,7 @@ pub mod model;
 mod people;
 mod plan;
 mod poll;
+mod redirects;
 mod relay;
 mod report;
 mod rng;
@@ -146,6 +147,7 @@ impl<W: ClapArgs> Against<W> {
             user: self.user.clone(),
             pass: self.pass.clone(),
             secret: self.secret.clone(),
+            redirects: false,
         };
         self.router.iter().map(router).collect()
     }

@@ -107,6 +107,7 @@ fn users(sessions: usize, whole: bool) -> Scene {
         sm: 12,
         c2s: 4,
         whole,
+        redirects: false,
         sending: Sending::default(),
     })
 }

@@ -139,6 +139,7 @@ impl Server {
             user: USER.into(),
             pass: PASS.into(),
             secret: PASS.into(),
+            redirects: false,
         }
     }
 

@@ -20,6 +20,8 @@ pub enum Action<C = super::Cargo> {
     /// Negotiate TLS as the server, from the next byte read; what the brain sees stays plain text. The bytes still
     /// waiting for output go out unencrypted first.
     StartTls(LinkId),
+    /// The same as the client, on a link to the stock router.
+    StartTlsAsClient(LinkId),
     /// Stop reading this link until [`Action::Resume`].
     Pause(LinkId),
     /// Read this link again.

@@ -26,7 +26,7 @@ use crate::wire::header::{self, Payload, Route};
 use std::ops::Range;
 
 /// Courses of one link.
-const COURSES_MAX: usize = 8;
+const COURSES_MAX: usize = 16;
 
 /// Longest start tag that is kept, bytes.
 const HEAD_BYTES_MAX: usize = 512;

@@ -27,8 +27,14 @@ impl Shard {
     pub fn tls_started(&mut self, _now: Micros, id: LinkId) {
         if let Some(link) = self.link_mut(id) {
             link.tls = true;
-            if let Stage::Negotiating(accept) = &mut link.stage {
-                accept.tls_started();
+            match &mut link.stage {
+                Stage::Negotiating(accept) => accept.tls_started(),
+                Stage::Uplink(_, Some(login)) => {
+                    let mut out = Vec::new();
+                    login.tls_started(&mut out);
+                    self.send(id, |pending| pending.extend_from_slice(&out));
+                }
+                _ => {}
             }
         }
     }

@@ -99,7 +99,13 @@ impl Shard {
     /// The owner of a user: a frame for him comes from a component that may want to be told his sm.
     #[inline]
     pub(super) fn note_redirect(&mut self, now: Micros, source: SeatId, route: &Route<'_>, bare: &str) {
-        if self.names.seat(source).is_some_and(|view| view.redirects) {
+        let to_session = || {
+            route
+                .payload
+                .as_ref()
+                .is_some_and(|p| p.to.is_some_and(|to| to.0.contains(&b'/')))
+        };
+        if self.names.seat(source).is_some_and(|view| view.redirects) && to_session() {
             self.redirect(now, source, route, bare);
         }
     }
@@ -125,7 +131,7 @@ impl Shard {
             (Some(by), sm) if sm != Some(by) => {
                 self.count(Counter::RedirectsStale);
                 // Taken back already, or never given: it may not know.
-                if !told && !resource.is_empty() {
+                if !told {
                     self.post_redirect(now, component, bare, resource, None);
                 }
             }

@@ -120,7 +120,7 @@ pub(super) fn start<L: Listener>(
 }
 
 /// Gives way to the shards from now on: however many ask, and however often.
-fn step_back() {
+pub(super) fn step_back() {
     // SAFETY: takes and keeps no pointer. On Linux it concerns the calling thread and those that it starts; it cannot
     // fail, as nobody is forbidden to be nicer.
     unsafe { libc::nice(NICE) };

@@ -71,6 +71,11 @@ impl Session<'_> {
     }
 }
 
+/// Said of an answer that cannot be read.
+pub(super) fn not_as_expected(e: &serde_json::Error) -> String {
+    format!("the node answers, but not as this version expects ({e}): try --json")
+}
+
 /// Prints a text; whoever stops reading it half-way has seen enough.
 pub(super) fn print(text: &str) -> Result<(), String> {
     match writeln!(io::stdout().lock(), "{}", text.trim_end()) {

@@ -110,7 +110,7 @@ pub(super) fn shown<T: for<'a> Deserialize<'a>>(
     }
     T::deserialize(answer)
         .map(|report| text(&report))
-        .map_err(|e| format!("the node answers, but not as this version expects ({e}): try --json"))
+        .map_err(|e| client::not_as_expected(&e))
 }
 
 fn place_text(report: &WhereReport) -> String {

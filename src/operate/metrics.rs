@@ -1,12 +1,13 @@
 //! The metrics page in Prometheus' text format 0.0.4, and the smallest HTTP/1.1 server that can show it.
 //!
 //! `GET /metrics`; `GET /healthz`: the process lives; `GET /readyz`: every shard answers, and the other nodes have told
-//! what they have. A page is written once for all who ask within a fifth of a second, by threads that give way to the
+//! what they have; `GET /`: the page for browsers, if there shall be one (`web.rs`). The metrics page is written once for all who ask within a fifth of a second, by threads that give way to the
 //! shards.
 
 use super::accept::{self, Acceptor, Deadline, Stream};
 use super::gather::{NodeStatus, Reports};
 use super::log::LogSender;
+use super::web::Web;
 use crate::node::counters::gauge;
 use crate::node::report::{LaneReport, MemberReport, MeshReport, PeerLinkReport};
 use std::collections::BTreeMap;
@@ -25,12 +26,21 @@ pub const ANSWER_MS: u64 = 5_000;
 /// could destroy the answer on its way.
 const LINGER_MS: u64 = 200;
 
-pub(super) fn start(addr: SocketAddr, reports: Arc<Reports>, log: LogSender) -> io::Result<(Acceptor, SocketAddr)> {
+pub(super) fn start(
+    addr: SocketAddr,
+    page: bool,
+    reports: Arc<Reports>,
+    log: LogSender,
+) -> io::Result<(Acceptor, SocketAddr)> {
     let listener = TcpListener::bind(addr)?;
+    let web = match page {
+        true => Some(Web::start(reports.clone())?),
+        false => None,
+    };
     let bound = listener.local_addr()?;
     let serve = move |mut stream| {
         let answer = match read_head(&mut stream, Deadline::after(REQUEST_MS)) {
-            Ok(head) => answer(&head, &reports),
+            Ok(head) => answer(&head, &reports, web.as_ref()),
             Err(Refused::Close) => return,
             Err(Refused::With(status)) => Answer::error(status),
         };
@@ -72,25 +82,29 @@ fn read_head<S: Stream>(stream: &mut S, deadline: Deadline) -> Result<Vec<u8>, R
     }
 }
 
-struct Answer {
-    status: &'static str,
-    kind: &'static str,
-    body: String,
+/// What is sent back.
+pub(super) struct Answer {
+    pub(super) status: &'static str,
+    pub(super) kind: &'static str,
+    pub(super) body: String,
+    /// Further lines of the head, each with its end.
+    pub(super) headers: String,
     /// A HEAD request: the head alone.
-    head_only: bool,
+    pub(super) head_only: bool,
 }
 
 impl Answer {
-    fn text(status: &'static str, body: String) -> Answer {
+    pub(super) fn text(status: &'static str, body: String) -> Answer {
         Answer {
             status,
             kind: "text/plain; charset=utf-8",
             body,
+            headers: String::new(),
             head_only: false,
         }
     }
 
-    fn error(status: &'static str) -> Answer {
+    pub(super) fn error(status: &'static str) -> Answer {
         Answer::text(status, format!("{status}\n"))
     }
 
@@ -101,10 +115,11 @@ impl Answer {
             ""
         };
         let mut out = format!(
-            "HTTP/1.1 {}\r\nContent-Type: {}\r\nContent-Length: {}\r\nCache-Control: no-store\r\n{allow}Connection: close\r\n\r\n",
+            "HTTP/1.1 {}\r\nContent-Type: {}\r\nContent-Length: {}\r\nCache-Control: no-store\r\n{allow}{}Connection: close\r\n\r\n",
             self.status,
             self.kind,
-            self.body.len()
+            self.body.len(),
+            self.headers
         );
         if !self.head_only {
             out.push_str(&self.body);
@@ -114,7 +129,7 @@ impl Answer {
 }
 
 /// The answer to a request's head (RFC 9112, section 3: method, target, version).
-fn answer(head: &[u8], reports: &Reports) -> Answer {
+fn answer(head: &[u8], reports: &Reports, web: Option<&Web>) -> Answer {
     let line = head.split(|&b| b == b'\r').next().unwrap_or_default();
     let Ok(line) = std::str::from_utf8(line) else {
         return Answer::error("400 Bad Request");
@@ -133,14 +148,17 @@ fn answer(head: &[u8], reports: &Reports) -> Answer {
     if !matches!(method, "GET" | "HEAD") {
         return Answer::error("405 Method Not Allowed");
     }
-    let mut answer = match target.split('?').next() {
-        Some("/metrics") => Answer {
+    let target = target.split('?').next().unwrap_or_default();
+    let mut answer = match target {
+        "/metrics" => Answer {
             kind: "text/plain; version=0.0.4; charset=utf-8",
             ..Answer::text("200 OK", reports.get().page().to_owned())
         },
-        Some("/healthz") => Answer::text("200 OK", "ok\n".into()),
-        Some("/readyz") => ready(&reports.get().status),
-        _ => Answer::error("404 Not Found"),
+        "/healthz" => Answer::text("200 OK", "ok\n".into()),
+        "/readyz" => ready(&reports.get().status),
+        _ => web
+            .and_then(|web| web.answer(target, head, reports))
+            .unwrap_or_else(|| Answer::error("404 Not Found")),
     };
     answer.head_only = method == "HEAD";
     answer

@@ -15,8 +15,10 @@ pub mod inquire;
 pub mod log;
 pub mod metrics;
 pub mod status;
+pub mod top;
 pub mod trace;
 pub mod upgrade;
+mod web;
 
 pub use gather::{NodeStatus, Reports};
 
@@ -60,6 +62,8 @@ pub struct ServeParams {
     pub admin: Option<PathBuf>,
     /// Address of the metrics page; `None`: no metrics.
     pub metrics: Option<SocketAddr>,
+    /// The page for browsers is served there, too.
+    pub page: bool,
     /// So long another process may still listen at these places.
     pub patience: Duration,
 }
@@ -104,7 +108,7 @@ const RETRY: Duration = Duration::from_millis(20);
 /// Starts admin socket and metrics page, as far as they are configured. What cannot be started is a warning in
 /// the log and left out: routing goes on without it.
 pub fn serve(params: ServeParams, source: Source, log: LogSender) -> Serving {
-    let (admin, metrics, patience) = (params.admin.clone(), params.metrics, params.patience);
+    let (admin, metrics, page, patience) = (params.admin.clone(), params.metrics, params.page, params.patience);
     let reports = Arc::new(Reports::new(params, source, log.clone()));
     let mut serving = Serving {
         reports: reports.clone(),
@@ -125,7 +129,7 @@ pub fn serve(params: ServeParams, source: Source, log: LogSender) -> Serving {
         }
     }
     if let Some(addr) = metrics {
-        match patiently(patience, || metrics::start(addr, reports.clone(), log.clone())) {
+        match patiently(patience, || metrics::start(addr, page, reports.clone(), log.clone())) {
             Ok((acceptor, bound)) => {
                 serving.acceptors.push(acceptor);
                 serving.metrics = Some(bound);

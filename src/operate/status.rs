@@ -1,6 +1,6 @@
 //! `jidmesh status`: asks the admin socket and prints what an operator wants to know.
 
-mod mesh;
+pub(super) mod mesh;
 mod render;
 
 pub(super) use mesh::millis;
@@ -31,8 +31,7 @@ pub fn show(admin: &Path, json: bool) -> Result<String, String> {
     if json {
         return serde_json::to_string_pretty(&status).map_err(|e| e.to_string());
     }
-    let view = View::deserialize(&status)
-        .map_err(|e| format!("the node answers, but not as this version expects ({e}): try --json"))?;
+    let view = View::deserialize(&status).map_err(|e| client::not_as_expected(&e))?;
     Ok(render::tables(&view))
 }
 
@@ -45,87 +44,87 @@ pub fn ask(admin: &Path) -> Result<Value, String> {
 /// the versions of client and node may differ.
 #[derive(Deserialize, Default)]
 #[serde(default)]
-struct View {
-    node: String,
-    version: String,
-    pid: u32,
-    uptime_s: u64,
-    uptime_us: u64,
-    config_digest: String,
-    shards: u16,
-    shards_answered: u16,
-    health: String,
-    seats: Vec<Seat>,
-    names: Vec<Name>,
-    links_negotiating: u64,
-    users: u64,
-    sessions: u64,
-    sessions_available: u64,
-    starts_pending: u64,
-    queue_bytes: u64,
-    held_bytes: u64,
-    mesh: Option<mesh::Mesh>,
-    drain: Option<Drain>,
-    uplink: Option<Uplink>,
-    traces: u64,
-    counters: Vec<Counter>,
+pub(super) struct View {
+    pub(super) node: String,
+    pub(super) version: String,
+    pub(super) pid: u32,
+    pub(super) uptime_s: u64,
+    pub(super) uptime_us: u64,
+    pub(super) config_digest: String,
+    pub(super) shards: u16,
+    pub(super) shards_answered: u16,
+    pub(super) health: String,
+    pub(super) seats: Vec<Seat>,
+    pub(super) names: Vec<Name>,
+    pub(super) links_negotiating: u64,
+    pub(super) users: u64,
+    pub(super) sessions: u64,
+    pub(super) sessions_available: u64,
+    pub(super) starts_pending: u64,
+    pub(super) queue_bytes: u64,
+    pub(super) held_bytes: u64,
+    pub(super) mesh: Option<mesh::Mesh>,
+    pub(super) drain: Option<Drain>,
+    pub(super) uplink: Option<Uplink>,
+    pub(super) traces: u64,
+    pub(super) counters: Vec<Counter>,
 }
 
 #[derive(Deserialize, Default)]
 #[serde(default)]
-struct Drain {
-    rate_per_s: u32,
-    to: String,
-    began_us: u64,
-    ended: u64,
-    left: u64,
-    rounds_left: u32,
-    done: bool,
+pub(super) struct Drain {
+    pub(super) rate_per_s: u32,
+    pub(super) to: String,
+    pub(super) began_us: u64,
+    pub(super) ended: u64,
+    pub(super) left: u64,
+    pub(super) rounds_left: u32,
+    pub(super) done: bool,
 }
 
 #[derive(Deserialize, Default)]
 #[serde(default)]
-struct Seat {
-    id: String,
-    kind: String,
-    state: String,
-    remote: String,
-    user: String,
-    shard: u16,
-    tls: bool,
-    queue_bytes: u64,
-    frames_in: u64,
-    frames_out: u64,
-    sessions: u64,
-    returns: u64,
-    since_us: u64,
+pub(super) struct Seat {
+    pub(super) id: String,
+    pub(super) kind: String,
+    pub(super) state: String,
+    pub(super) remote: String,
+    pub(super) user: String,
+    pub(super) shard: u16,
+    pub(super) tls: bool,
+    pub(super) queue_bytes: u64,
+    pub(super) frames_in: u64,
+    pub(super) frames_out: u64,
+    pub(super) sessions: u64,
+    pub(super) returns: u64,
+    pub(super) since_us: u64,
 }
 
 #[derive(Deserialize, Default)]
 #[serde(default)]
-struct Uplink {
-    router: String,
-    lines: u64,
-    lines_up: u64,
-    queue_bytes: u64,
-    names: u64,
+pub(super) struct Uplink {
+    pub(super) router: String,
+    pub(super) lines: u64,
+    pub(super) lines_up: u64,
+    pub(super) queue_bytes: u64,
+    pub(super) names: u64,
 }
 
 #[derive(Deserialize, Default)]
 #[serde(default)]
-struct Name {
-    name: String,
-    holders: Vec<String>,
-    clustered: bool,
-    default_route: bool,
-    log_sink: bool,
-    alias_of: Option<String>,
+pub(super) struct Name {
+    pub(super) name: String,
+    pub(super) holders: Vec<String>,
+    pub(super) clustered: bool,
+    pub(super) default_route: bool,
+    pub(super) log_sink: bool,
+    pub(super) alias_of: Option<String>,
 }
 
 #[derive(Deserialize, Default)]
 #[serde(default)]
-struct Counter {
-    name: String,
-    labels: String,
-    value: u64,
+pub(super) struct Counter {
+    pub(super) name: String,
+    pub(super) labels: String,
+    pub(super) value: u64,
 }

@@ -145,8 +145,7 @@ fn follow(admin: &Path, args: &Args, json: bool) -> Result<bool, String> {
     let mut story = Story::new(json);
     loop {
         let answer: Value = session.ask(&Request::Trace(ask.clone()), "trace")?;
-        let share = TraceShare::deserialize(&answer)
-            .map_err(|e| format!("the node answers, but not as this version expects: {e}"))?;
+        let share = TraceShare::deserialize(&answer).map_err(|e| client::not_as_expected(&e))?;
         ask.tokens.clone_from(&share.tokens);
         let lost = args.probe && began.elapsed() > Duration::from_millis(PROBE_MS);
         let over = lost || began.elapsed() > Duration::from_secs(args.seconds);

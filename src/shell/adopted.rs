@@ -86,6 +86,7 @@ fn hubs(move_on: bool) -> (Hub<Recorder>, lanes::Lanes<Recorder>) {
     let context = Context {
         journal: Arc::new(Stderr),
         tls: None,
+        tls_client: None,
         cpus: sys::allowed_cpus().into(),
         started: Instant::now(),
     };

@@ -68,6 +68,7 @@ pub(crate) struct Hub<B: Brain> {
 pub(crate) struct Context {
     pub(crate) journal: Arc<dyn Journal>,
     pub(crate) tls: Option<Arc<rustls::ServerConfig>>,
+    pub(crate) tls_client: Option<Arc<rustls::ClientConfig>>,
     /// The CPUs of the process.
     pub(crate) cpus: Arc<[usize]>,
     pub(crate) started: Instant,

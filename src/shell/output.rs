@@ -30,7 +30,21 @@ impl<B: Brain> Hub<B> {
                     self.ops.push_back(Op::DiscardUnsent(id));
                     self.begin_close(id, CloseCause::Local);
                 }
-                Action::StartTls(id) => self.start_tls(id),
+                Action::StartTls(id) => {
+                    let none = || "no certificate is configured (<pemfile>)".to_owned();
+                    let made = self.context.tls.as_ref().ok_or_else(none).and_then(Tls::new);
+                    self.start_tls(id, made);
+                }
+                Action::StartTlsAsClient(id) => {
+                    let none = || "no <uplink><certificate> was read at the start".to_owned();
+                    let made = self
+                        .context
+                        .tls_client
+                        .as_ref()
+                        .ok_or_else(none)
+                        .and_then(Tls::new_client);
+                    self.start_tls(id, made);
+                }
                 Action::Pause(id) => self.set_paused(id, true),
                 Action::Resume(id) => self.set_paused(id, false),
                 Action::Move { link, to, cargo } => self.begin_move(link, to, cargo),
@@ -85,13 +99,9 @@ impl<B: Brain> Hub<B> {
         self.mark_dirty(id);
     }
 
-    fn start_tls(&mut self, id: LinkId) {
+    fn start_tls(&mut self, id: LinkId, made: Result<Tls, String>) {
         let Some(link) = self.links.get_mut(&id) else { return };
         let remote = link.remote;
-        let made = match &self.context.tls {
-            Some(config) => Tls::new(config),
-            None => Err("no certificate is configured (<pemfile>)".to_owned()),
-        };
         match made {
             Ok(tls) => {
                 link.tls = Some(tls);

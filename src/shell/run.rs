@@ -155,6 +155,7 @@ impl Process {
             log.send(line(Level::Warning, warning));
         }
         let tls = tls::server(&config)?;
+        let tls_client = tls::client(&config)?;
         let admin = given.admin.or_else(|| config.admin.clone());
         let admin = admin.unwrap_or_else(|| PathBuf::from(ADMIN_DEFAULT));
         let mut taken = match given.takeover {
@@ -182,6 +183,7 @@ impl Process {
             tuning: config.tuning.clone(),
             io: config.io.clone(),
             tls,
+            tls_client,
             journal: Arc::new(log.clone()),
             started,
             still: taken.is_some(),
@@ -381,6 +383,7 @@ fn serve_operator(
         started,
         admin: Some(admin),
         metrics: config.metrics,
+        page: config.page,
         patience,
     };
     operate::serve(params, source, log.clone())

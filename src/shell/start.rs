@@ -43,6 +43,8 @@ pub struct Setup {
     pub io: Io,
     /// For [`Action::StartTls`](crate::node::api::Action::StartTls).
     pub tls: Option<Arc<rustls::ServerConfig>>,
+    /// For [`Action::StartTlsAsClient`](crate::node::api::Action::StartTlsAsClient).
+    pub tls_client: Option<Arc<rustls::ClientConfig>>,
     /// Where log lines go.
     pub journal: Arc<dyn Journal>,
     /// Origin of the shards' clock.
@@ -92,6 +94,7 @@ pub fn start<B: Brain>(
         tuning,
         io,
         tls,
+        tls_client,
         journal,
         started,
         still,
@@ -107,6 +110,7 @@ pub fn start<B: Brain>(
     let context = Context {
         journal,
         tls,
+        tls_client,
         cpus: sys::allowed_cpus().into(),
         started,
     };

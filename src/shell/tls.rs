@@ -1,11 +1,15 @@
-//! TLS on the component port, as the server: plain text towards the brain, records towards the socket.
+//! TLS on the component port, as the server, and to the stock router, as the client: plain text towards the brain, records
+//! towards the socket.
 
 use crate::config::ciphers::{self, Suite};
 use crate::config::{Config, Secret, decrypt_key};
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::CryptoProvider;
 use rustls::crypto::ring::cipher_suite as suite;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
+use rustls::pki_types::{ServerName, UnixTime};
+use rustls::{CertificateError, ClientConfig, ClientConnection, Connection, DigitallySignedStruct, SignatureScheme};
 use rustls::{ServerConfig, ServerConnection, SupportedCipherSuite};
 use std::collections::VecDeque;
 use std::io::{Read, Write};
@@ -26,10 +30,7 @@ pub fn server(config: &Config) -> Result<Option<Arc<ServerConfig>>, String> {
 fn load_pem(path: &Path, password: Option<&str>, ciphers: Option<&str>) -> Result<Arc<ServerConfig>, String> {
     let name = path.display();
     let text = std::fs::read(path).map_err(|error| format!("cannot read {name}: {error}"))?;
-    let mut chain = Vec::new();
-    for certificate in CertificateDer::pem_slice_iter(&text) {
-        chain.push(certificate.map_err(|error| format!("bad certificate in {name}: {error}"))?);
-    }
+    let chain = certificates(path, &text)?;
     if chain.is_empty() {
         return Err(format!(
             "no certificate in {name}: it must hold the chain and the private key"
@@ -48,6 +49,88 @@ fn load_pem(path: &Path, password: Option<&str>, ciphers: Option<&str>) -> Resul
         .with_single_cert(chain, key)
         .map_err(|error| format!("certificate and key in {name} do not fit: {error}"))?;
     Ok(Arc::new(config))
+}
+
+fn certificates(path: &Path, text: &[u8]) -> Result<Vec<CertificateDer<'static>>, String> {
+    let good = |certificate: Result<_, _>| {
+        certificate.map_err(|error| format!("bad certificate in {}: {error}", path.display()))
+    };
+    CertificateDer::pem_slice_iter(text).map(good).collect()
+}
+
+/// The client's side, towards the stock router; `None`: the configuration wants none.
+///
+/// # Errors
+/// What is missing in which file.
+pub(super) fn client(config: &Config) -> Result<Option<Arc<ClientConfig>>, String> {
+    let path = config.uplink.as_ref().and_then(|uplink| uplink.certificate.as_ref());
+    let Some(path) = path else { return Ok(None) };
+    let name = path.display();
+    let text = std::fs::read(path).map_err(|error| format!("cannot read {name}: {error}"))?;
+    let certificates = certificates(path, &text)?;
+    if certificates.is_empty() {
+        return Err(format!("no certificate in {name}"));
+    }
+    let provider = Arc::new(provider(None));
+    let verifier = Pinned {
+        certificates,
+        provider: Arc::clone(&provider),
+    };
+    let config = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(|error| error.to_string())?
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(verifier))
+        .with_no_client_auth();
+    Ok(Some(Arc::new(config)))
+}
+
+/// The stock router shows the very certificate that the operator named. Routers have certificates that nobody signed, for
+/// names that nobody looks up: whose key it is is all that counts, and that it has the key.
+#[derive(Debug)]
+struct Pinned {
+    certificates: Vec<CertificateDer<'static>>,
+    provider: Arc<CryptoProvider>,
+}
+
+impl ServerCertVerifier for Pinned {
+    fn verify_server_cert(
+        &self,
+        shown: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        match self.certificates.iter().any(|certificate| certificate == shown) {
+            true => Ok(ServerCertVerified::assertion()),
+            false => Err(CertificateError::ApplicationVerificationFailure.into()),
+        }
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        let known = &self.provider.signature_verification_algorithms;
+        rustls::crypto::verify_tls12_signature(message, certificate, signature, known)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        let known = &self.provider.signature_verification_algorithms;
+        rustls::crypto::verify_tls13_signature(message, certificate, signature, known)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.provider.signature_verification_algorithms.supported_schemes()
+    }
 }
 
 /// The suites of TLS 1.3, and of those of TLS 1.2 what the list leaves.
@@ -92,7 +175,7 @@ const TLS12: [(Suite, SupportedCipherSuite); 6] = [
 
 /// One link's TLS.
 pub(crate) struct Tls {
-    connection: Box<ServerConnection>,
+    connection: Box<Connection>,
     /// Whether the brain knows that the handshake is done.
     pub(crate) announced: bool,
     /// Records in flight: (end in the sealed chunk, end in the plain one).
@@ -103,16 +186,25 @@ pub(crate) struct Tls {
 
 impl Tls {
     pub(crate) fn new(config: &Arc<ServerConfig>) -> Result<Tls, String> {
-        let mut connection = ServerConnection::new(Arc::clone(config)).map_err(|error| error.to_string())?;
+        let connection = ServerConnection::new(Arc::clone(config)).map_err(|error| error.to_string())?;
+        Ok(Tls::with(connection.into()))
+    }
+
+    pub(crate) fn new_client(config: &Arc<ClientConfig>) -> Result<Tls, String> {
+        let name = ServerName::try_from("jabberd-router").map_err(|error| error.to_string())?;
+        let connection = ClientConnection::new(Arc::clone(config), name).map_err(|error| error.to_string())?;
+        Ok(Tls::with(connection.into()))
+    }
+
+    fn with(mut connection: Connection) -> Tls {
         connection.set_buffer_limit(None);
-        let records = VecDeque::new();
-        Ok(Tls {
+        Tls {
             connection: Box::new(connection),
             announced: false,
-            records,
+            records: VecDeque::new(),
             sealed: 0,
             plain: 0,
-        })
+        }
     }
 
     pub(crate) fn handshaking(&self) -> bool {

@@ -256,7 +256,7 @@ impl World {
                 }
             }
             Action::Dial { link, host, port } => self.dial(node, shard, link, &host, port),
-            Action::StartTls(_) | Action::Answer { .. } | Action::Append { .. } => {}
+            Action::StartTls(_) | Action::StartTlsAsClient(_) | Action::Answer { .. } | Action::Append { .. } => {}
         }
     }
 

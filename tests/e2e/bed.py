@@ -119,7 +119,8 @@ class Stack:
 
     def __init__(self, folder, router="stock", shards=1, sms=("sm",), c2ss=("c2s",), s2s=None, domains=("example.net",), ip="127.0.0.1",
                  ports=None, pemfile=None, tls="", aliases=(), filter_rules=None, users=(), acls="", extra="", grace_s=GRACE_S, io="", check="",
-                 component_pemfile=None, wrap=None, place=HOME, outside_ip=None, s2s_pemfile=None, database=None):
+                 component_pemfile=None, wrap=None, place=HOME, outside_ip=None, s2s_pemfile=None, database=None,
+                 stock_pemfile=None):
         self.folder, self.kind, self.shards = os.path.join(folder, ip), router, shards
         self.sms, self.c2ss, self.s2s, self.domains, self.ip = list(sms), list(c2ss), s2s, list(domains), ip
         self.ports, self.component_pemfile, self.grace_s = ports or {}, component_pemfile, grace_s
@@ -128,7 +129,7 @@ class Stack:
         os.makedirs(self.folder)
         self.database = database or Sqlite(os.path.join(self.folder, "sqlite.db"))
         self.router_settings = dict(pemfile=pemfile, tls=tls, aliases=aliases, filtered=filter_rules is not None, acls=acls, io=io, check=check)
-        self.extra = extra
+        self.extra, self.stock_pemfile, self.uplink_certificate = extra, stock_pemfile, stock_pemfile
         self._write("users.xml", templates.users(users))
         if filter_rules is not None:
             self.write_filter(filter_rules)
@@ -259,9 +260,9 @@ class Stack:
             extra += "<tuning shards='%d'/><grace>%d</grace><admin>%s/admin.sock</admin><metrics><ip>%s</ip><port>%d</port></metrics>" % (
                 self.shards, self.grace_s, self.folder, self.ip, METRICS_PORT)
         if self.attached:
-            extra += templates.uplink(self.ip, self.ports.get("uplink", PORT), uplink_user or templates.USER)
+            extra += templates.uplink(self.ip, self.ports.get("uplink", PORT), uplink_user or templates.USER, self.uplink_certificate)
             self._write("users.xml", templates.users([(uplink_user, templates.PASSWORD)] if uplink_user else ()))
-            self._write("stock.xml", templates.router(self.ip, PORT, self.folder, acls=acls or ""))
+            self._write("stock.xml", templates.router(self.ip, PORT, self.folder, acls=acls or "", pemfile=self.stock_pemfile))
         self._write("router.xml", templates.router(self.ip, self.port, self.folder, extra=extra, **self.router_settings))
 
     def write_filter(self, rules):

@@ -65,8 +65,9 @@ def users(more=()):
     return "<users>%s</users>" % "".join("<user><name>%s</name><secret>%s</secret></user>" % pair for pair in everybody)
 
 
-def uplink(ip, port, user):
-    return "<uplink><ip>%s</ip><port>%d</port><user>%s</user><pass>%s</pass></uplink>" % (ip, port, user, PASSWORD)
+def uplink(ip, port, user, certificate=None):
+    pin = "<certificate>%s</certificate>" % certificate if certificate else ""
+    return "<uplink><ip>%s</ip><port>%d</port><user>%s</user><pass>%s</pass>%s</uplink>" % (ip, port, user, PASSWORD, pin)
 
 
 def mesh(node, secrets, peers, more=""):

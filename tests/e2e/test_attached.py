@@ -12,6 +12,7 @@ import bed
 from client import Client, settle
 from forwarder import Forwarder
 from native import Foreign
+from prosody import pem_file
 from talk import Talk, in_order_once, truth_of
 
 UPLINK_PORT = 7003
@@ -105,6 +106,61 @@ def test_clients_outlive_a_stock_router_that_is_killed_and_restarted(bare_machin
         for talk in talks:
             in_order_once(talk.received())
         assert not alice.closed and not bob.closed
+
+    run(play())
+
+
+def test_a_stock_router_that_is_stopped_in_order_leaves_nobody_behind(bare_machine):
+    """c2s may be told that the domain is gone, and close its clients. Whoever is closed logs in again; nothing is left of what he had."""
+    stack = bare_machine(router="attached", s2s="s2s")
+
+    async def still_there(client):
+        try:
+            await client.ping(limit_s=3)
+        except (AssertionError, OSError):
+            client.vanish()
+        return not client.closed
+
+    async def play():
+        couple_of = await couple(stack)
+        stack.processes["stock"].stop()
+        await asyncio.to_thread(stack.start_stock)
+        await asyncio.to_thread(wait_lines, stack)
+        await asyncio.to_thread(stack.wait_login)
+        alice, bob = [client if await still_there(client) else await Client(str(client.boundjid), label=client.label + " again").login()
+                      for client in couple_of]
+        for client, other in ((alice, bob), (bob, alice)):
+            client.chat(other.boundjid.full, "from " + client.boundjid.user)
+        await bob.gets("message", body="from alice")
+        await alice.gets("message", body="from bob")
+        await settle([alice, bob])
+        assert truth_of(alice, bob.boundjid.full) == truth_of(bob, alice.boundjid.full) == "available"
+        await asyncio.to_thread(bed.wait_for, "no session is left over", lambda: stack.metric("jidmesh_sessions") == 2, 20)
+
+    run(play())
+
+
+def test_the_lines_are_encrypted_when_a_certificate_is_named(bare_machine, tmp_path):
+    """By the certificate that the stock router has, and by no other."""
+    own, other = (tmp_path / name for name in ("own", "other"))
+    own.mkdir(), other.mkdir()
+    stack = bare_machine(start=False, router="attached", stock_pemfile=pem_file(str(own)))
+    right, stack.uplink_certificate = stack.uplink_certificate, pem_file(str(other))
+    stack.write_router()
+    stack.start_router()
+    bed.wait_for("the log says why", lambda: "invalid peer certificate" in stack.router.log())
+    assert stack.status()["uplink"]["lines_up"] == 0
+    stack.uplink_certificate = right
+    stack.write_router()
+    stack.router.restart()
+    for component in ("sm", "c2s"):
+        stack.start_component(component)
+    stack.wait_login()
+
+    async def play():
+        alice, bob = await couple(stack)
+        alice.chat(bob.boundjid.full, "sealed")
+        await bob.gets("message", body="sealed")
 
     run(play())
 

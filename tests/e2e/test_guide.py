@@ -15,7 +15,9 @@ REPOSITORY = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__f
 PAGES = ["first-machine", "second-machine", "watch", "change", "drain", "upgrade", "recover", "leave"]
 DOMAIN = "localhost.localdomain"
 # On a machine whose peer does not exist these say so.
-REFUSED = {"jidmesh selftest": "was never reached", "jidmesh drain --rate 20/s": "last node in service", "jidmesh drain --abort": "does not drain"}
+REFUSED = {"jidmesh selftest": "was never reached", "jidmesh drain --rate 20/s": "last node in service", "jidmesh drain --abort": "does not drain",
+           # The test has none.
+           "jidmesh top": "it needs a terminal"}
 pytestmark = [pytest.mark.jidmesh, pytest.mark.timeout(180)]
 
 # What systemd does for the units that the guide names, as far as the guide relies on it.

@@ -1,7 +1,11 @@
 """Many machines as their operator sees them: status, where, selftest, metrics, and a machine alone."""
 
+import fcntl
 import json
+import os
+import struct
 import subprocess
+import termios
 
 import pytest
 
@@ -66,6 +70,7 @@ def test_status_shows_members_and_what_is_missing(mesh):
     wait_for("both users' rows are at m1", lambda: sum(member["rows"] for member in machines["m1"].status()["mesh"]["members"]) >= 2)
     status, text = command(machines["m1"], "status")
     assert status == 0 and "2 of 2 other nodes ready" in text, text
+    check_top(machines["m1"])
     for node in NODES[1:]:
         assert " ready " in row(text, node + " ") and " equal " in row(text, node + " "), text
     page = machines["m1"].metrics()
@@ -77,6 +82,32 @@ def test_status_shows_members_and_what_is_missing(mesh):
     wait_for("m3 is gone for m1", lambda: states(machines["m1"])["m3.example.net"] == "gone", DEAD_LIMIT_S)
     assert "m3.example.net is gone" in machines["m1"].status()["health"]
     assert " gone " in row(command(machines["m1"], "status")[1], "m3.example.net ")
+
+
+def check_top(machine):
+    """`jidmesh top` in a terminal of 100 columns: what it draws, and that `q` ends it and gives the terminal back."""
+    near, far = os.openpty()
+    fcntl.ioctl(far, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 100, 0, 0))
+    before = termios.tcgetattr(far)
+    top = subprocess.Popen([bed.JIDMESH, "top", "--every", "1", "--admin", machine.folder + "/admin.sock"], stdin=far, stdout=far, stderr=far,
+                           env={**os.environ, "TERM": "xterm"})
+    os.set_blocking(near, False)
+    got = bytearray()
+
+    def drawn():
+        try:
+            got.extend(os.read(near, 65536))
+        except BlockingIOError:
+            pass
+        return all(word in got for word in (b"health", b"m3.example.net", b"SESSIONS", b"c2s"))
+
+    wait_for(lambda: "all is drawn: %r" % bytes(got), drawn, 20)
+    os.write(near, b"q")
+    assert top.wait(10) == 0 and termios.tcgetattr(far) == before
+    os.close(near)
+    os.close(far)
+    status, text = command(machine, "top")
+    assert status == 1 and "it needs a terminal" in text, text
 
 
 def test_where_answers_the_same_on_every_machine(mesh):

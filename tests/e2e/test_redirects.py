@@ -96,7 +96,9 @@ def test_each_frame_once_and_in_order_while_sessions_end_and_move(bare_machine, 
         await bob.gets("message", body="n%d" % (muse.sent - 1))
         without_a_gap(bob, said, muse)
         assert not muse.bounced
-        assert None in muse.told and {"sm1", "sm2"} <= set(muse.told), muse.told
+        assert None in muse.told, muse.told
+        # Each shard balances its own users, so with two of them Bob may stay where he was.
+        assert stack.shards > 1 or {"sm1", "sm2"} <= set(muse.told), muse.told
         assert stack.metric("jidmesh_redirected_frames_stale_total") > 0
 
     def without_a_gap(bob, most, muse):

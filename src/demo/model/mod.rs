@@ -75,6 +75,7 @@ fn connect(plan: &Plan, names: &Names) -> Result<Stream, String> {
         user: plan.user.clone(),
         pass: plan.pass.clone(),
         secret: String::new(),
+        redirects: false,
     };
     let end = Instant::now() + CONNECT_LIMIT;
     let component = loop {

@@ -39,7 +39,11 @@ pub(in crate::load) fn pipe(args: &PipeArgs, bytes: usize, routers: &[Router]) -
     let mut plan = empty(format!("pipe {bytes} B{}", text(args.pairs, &args.sending)), args.pairs);
     plan.write_bytes = args.sending.write_bytes();
     for pair in 0..args.pairs {
-        let there = frame(&mut plan.book, bytes, &Way::new(pair, false, args.foreign))?;
+        let way = Way {
+            abroad: routers.len() > 1,
+            ..Way::new(pair, false, args.foreign)
+        };
+        let there = frame(&mut plan.book, bytes, &way)?;
         plan.lanes.push(lane(pair, there));
     }
     args.sending.pace_all(&mut plan);
@@ -51,10 +55,16 @@ pub(in crate::load) fn ping(args: &PingArgs, bytes: usize, routers: &[Router]) -
     let links = connect(routers, names(args.pairs, false))?;
     let mut plan = empty(format!("round trip {bytes} B"), args.pairs);
     plan.spin = true;
+    let abroad = routers.len() > 1;
     for pair in 0..args.pairs {
-        let back = frame(&mut plan.book, bytes, &Way::new(pair, true, false))?;
+        let way = Way {
+            abroad,
+            ..Way::new(pair, true, false)
+        };
+        let back = frame(&mut plan.book, bytes, &way)?;
         let way = Way {
             then: back..back + 1,
+            abroad,
             ..Way::new(pair, false, false)
         };
         let there = frame(&mut plan.book, bytes, &way)?;
@@ -122,6 +132,8 @@ struct Way {
     pair: usize,
     back: bool,
     foreign: bool,
+    /// They are at different nodes: ids are known on their own node only, domains on all.
+    abroad: bool,
     then: std::ops::Range<u32>,
 }
 
@@ -131,6 +143,7 @@ impl Way {
             pair,
             back,
             foreign,
+            abroad: false,
             then: 0..0,
         }
     }
@@ -143,6 +156,9 @@ fn frame(book: &mut Book, bytes: usize, way: &Way) -> Result<u32, String> {
         std::mem::swap(&mut source, &mut dest);
     }
     let (from, to) = (format!("u@{source}.test"), format!("v@{dest}.test"));
+    if way.abroad {
+        dest += ".test";
+    }
     let (a, b) = (2 * way.pair, 2 * way.pair + 1);
     let (source_link, dest_link) = if way.back { (b, a) } else { (a, b) };
     let tail = |book: &mut Book, body: usize| {

@@ -7,6 +7,7 @@ use crate::load::link::Link;
 use crate::load::mix::{Bare, FAN_OUT, Mix, Shape};
 use crate::load::people::{DOMAIN, People};
 use crate::load::plan::{Lane, Pace, Plan, Reading};
+use crate::load::redirects::{self, Told};
 use crate::load::rng::{Rng, Zipf};
 
 /// Frames that are made before the run, all lanes together; then they come again.
@@ -36,8 +37,18 @@ pub(in crate::load) struct UsersArgs {
     /// the domain.
     #[arg(long)]
     pub(in crate::load) whole: bool,
+    /// Components ask for redirects, and follow them: what is for a full JID is addressed to his sm.
+    #[arg(long)]
+    pub(in crate::load) redirects: bool,
     #[command(flatten)]
     pub(in crate::load) sending: Sending,
+}
+
+impl UsersArgs {
+    /// The active ones are spread over the whole table.
+    fn stride(&self) -> usize {
+        self.sessions / self.active
+    }
 }
 
 /// Connects everything and logs everybody in.
@@ -49,10 +60,23 @@ pub(in crate::load) fn users(
     if args.active == 0 || args.active > args.sessions || args.sm == 0 || args.c2s == 0 {
         return Err("there must be an sm, a c2s, and not more active users than sessions, and one at least".into());
     }
-    let (mut links, c2s) = connect_all(args.sm, args.c2s, routers)?;
+    let asking = |router: &Router| Router {
+        redirects: args.redirects,
+        ..router.clone()
+    };
+    let routers: Vec<Router> = routers.iter().map(asking).collect();
+    let (mut links, c2s) = connect_all(args.sm, args.c2s, &routers)?;
     let mut people = People::new(args.sessions, &links, &c2s);
     people.log_in_all(&mut links, LOGINS_IN_FLIGHT, progress)?;
-    Ok((plan(args, &people, &links), links))
+    let mut told = Told::default();
+    if args.redirects {
+        let active: Vec<usize> = (0..args.active).map(|rank| rank * args.stride()).collect();
+        let mut senders: Vec<usize> = active.iter().map(|user| people.home(*user)).collect();
+        senders.sort_unstable();
+        senders.dedup();
+        told = redirects::learn(&mut links, &senders, &active)?;
+    }
+    Ok((plan(args, &people, &links, &told), links))
 }
 
 /// The sm first, so that they are there when the first user comes.
@@ -66,17 +90,17 @@ pub(super) fn connect_all(sm: usize, c2s: usize, routers: &[Router]) -> Result<(
     Ok((links, (sm..sm + c2s).collect()))
 }
 
-fn plan(args: &UsersArgs, people: &People, links: &[Link]) -> Plan {
+fn plan(args: &UsersArgs, people: &People, links: &[Link], told: &Told) -> Plan {
     let mut book = Book::default();
     let mix = Mix::new(&mut book);
     let mut script = Script {
         people,
         links,
+        told,
         mix,
         zipf: Zipf::new(args.active, args.skew),
         rng: Rng::new(1),
-        // The active ones are spread over the whole table.
-        stride: args.sessions / args.active,
+        stride: args.stride(),
         book,
     };
     // Who speaks at which link.
@@ -112,9 +136,14 @@ fn plan(args: &UsersArgs, people: &People, links: &[Link]) -> Plan {
         });
     }
     let kind = if args.whole { "client to client" } else { "user to user" };
+    let redirected = if args.redirects { ", redirected" } else { "" };
     let single = if args.sending.single { ", one frame a write" } else { "" };
     let mut plan = Plan {
-        name: format!("{kind}, {} sessions, {} links{single}", args.sessions, links.len()),
+        name: format!(
+            "{kind}, {} sessions, {} links{redirected}{single}",
+            args.sessions,
+            links.len()
+        ),
         book: script.book,
         lanes,
         groups: vec!["all".into()],
@@ -130,6 +159,7 @@ fn plan(args: &UsersArgs, people: &People, links: &[Link]) -> Plan {
 struct Script<'a> {
     people: &'a People,
     links: &'a [Link],
+    told: &'a Told,
     mix: Mix,
     zipf: Zipf,
     rng: Rng,
@@ -202,7 +232,7 @@ impl Script<'_> {
         })
     }
 
-    /// sm to the domain.
+    /// sm to the domain, or to whom a redirect names.
     fn leg_sm(
         &mut self,
         shape: &Shape,
@@ -213,8 +243,9 @@ impl Script<'_> {
         then: std::ops::Range<u32>,
     ) -> u32 {
         let (source, dest) = (self.people.home(from), self.people.home(to));
+        let sm = self.told.get(&(source, jid.to_owned())).map_or(DOMAIN, String::as_str);
         self.book.add(&Spec {
-            route: Some((&self.links[source].id, DOMAIN)),
+            route: Some((&self.links[source].id, sm)),
             element: shape.element,
             kind: shape.kind,
             from: Some(&People::full(from)),

@@ -12,6 +12,7 @@ fn attached() -> World {
             addr: "127.0.0.1:5346".parse().unwrap(),
             user: "mesh".into(),
             pass: Secret("x".into()),
+            certificate: None,
         });
     })
 }

@@ -325,6 +325,7 @@ impl World {
             Action::Pause(_)
             | Action::Resume(_)
             | Action::StartTls(_)
+            | Action::StartTlsAsClient(_)
             | Action::Append { .. }
             | Action::Dial { .. } => {}
         }

@@ -73,7 +73,7 @@ impl Shard {
             Connecting::Native {
                 user: uplink.user.clone(),
                 pass: pass.clone(),
-                starttls: false,
+                starttls: uplink.certificate.is_some(),
                 hostname: hostname.to_owned(),
             },
             self.limits,
@@ -107,7 +107,7 @@ impl Shard {
             ConnectStep::Need => link.stage = Stage::Uplink(at, Some(connect)),
             ConnectStep::StartTls => {
                 link.stage = Stage::Uplink(at, Some(connect));
-                self.actions.push(Action::StartTls(id));
+                self.actions.push(Action::StartTlsAsClient(id));
             }
             ConnectStep::Done(scanner) => {
                 link.scanner = Some(scanner);

@@ -8,51 +8,53 @@ use std::fmt::Write;
 /// What of [`MeshReport`](crate::node::report::MeshReport) is shown.
 #[derive(Deserialize, Default)]
 #[serde(default)]
-pub(super) struct Mesh {
-    cluster: String,
-    incarnation: String,
-    alone: bool,
-    members: Vec<Member>,
-    unreached: Vec<Unreached>,
+pub(in crate::operate) struct Mesh {
+    pub(in crate::operate) cluster: String,
+    pub(in crate::operate) incarnation: String,
+    pub(in crate::operate) alone: bool,
+    pub(in crate::operate) members: Vec<Member>,
+    pub(in crate::operate) unreached: Vec<Unreached>,
 }
 
 #[derive(Deserialize, Default)]
 #[serde(default)]
-struct Member {
-    name: String,
-    state: String,
-    rows: u64,
-    seats: u64,
-    link: Option<Link>,
+pub(in crate::operate) struct Member {
+    pub(in crate::operate) name: String,
+    pub(in crate::operate) state: String,
+    pub(in crate::operate) rows: u64,
+    pub(in crate::operate) seats: u64,
+    pub(in crate::operate) link: Option<Link>,
 }
 
 #[derive(Deserialize, Default)]
 #[serde(default)]
-struct Link {
-    shard: u16,
-    incarnation: Option<String>,
-    round_trip_us: Option<u64>,
-    has_told: bool,
-    was_told: bool,
-    lanes: Vec<Lane>,
+pub(in crate::operate) struct Link {
+    pub(in crate::operate) shard: u16,
+    pub(in crate::operate) incarnation: Option<String>,
+    pub(in crate::operate) round_trip_us: Option<u64>,
+    pub(in crate::operate) has_told: bool,
+    pub(in crate::operate) was_told: bool,
+    pub(in crate::operate) lanes: Vec<Lane>,
+    pub(in crate::operate) messages_sent: u64,
+    pub(in crate::operate) messages_received: u64,
 }
 
 #[derive(Deserialize, Default)]
 #[serde(default)]
-struct Lane {
-    served: bool,
-    relay: Option<String>,
-    queue_bytes: u64,
-    in_flight_bytes: u64,
-    credit_bytes: u64,
-    out_of_credit: bool,
+pub(in crate::operate) struct Lane {
+    pub(in crate::operate) served: bool,
+    pub(in crate::operate) relay: Option<String>,
+    pub(in crate::operate) queue_bytes: u64,
+    pub(in crate::operate) in_flight_bytes: u64,
+    pub(in crate::operate) credit_bytes: u64,
+    pub(in crate::operate) out_of_credit: bool,
 }
 
 #[derive(Deserialize, Default)]
 #[serde(default)]
-struct Unreached {
-    address: String,
-    why: String,
+pub(in crate::operate) struct Unreached {
+    pub(in crate::operate) address: String,
+    pub(in crate::operate) why: String,
 }
 
 /// Appends the mesh's lines and its table.
@@ -120,7 +122,7 @@ fn members(members: &[Member], out: &mut String) {
 }
 
 /// How far the two nodes know each other's rows: changes on their way count, what waits to be sent does.
-fn sync(member: &Member, link: &Link) -> String {
+pub(in crate::operate) fn sync(member: &Member, link: &Link) -> String {
     let behind = link.lanes.first().map_or(0, |control| control.queue_bytes);
     match (link.has_told, link.was_told) {
         _ if member.state == "gone" => "-".into(),
