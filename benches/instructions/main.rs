@@ -1,9 +1,9 @@
 //! Instructions per frame, which do not depend on the machine's mood, and times, which do.
 //!
 //! `cargo bench --bench instructions` counts every scenario under valgrind's callgrind and compares with
-//! `benches/instructions.txt`; a count that differs by more than [`TOLERANCE_PERCENT`] is a failure, in either direction: a
-//! gain is to be written down (`-- --write`), or the next loss hides in it. `-- --times` only takes times, without
-//! valgrind. A name or a part of one takes only those scenarios.
+//! `benches/instructions.txt`; a count that differs by more than [`TOLERANCE_PERCENT`] (`-- --tolerance=PERCENT`) is a
+//! failure, in either direction: a gain is to be written down (`-- --write`), or the next loss hides in it. `-- --times`
+//! only takes times, without valgrind. A name or a part of one takes only those scenarios.
 
 mod node;
 mod scenarios;
@@ -46,7 +46,15 @@ fn main() -> ExitCode {
         }
         return ExitCode::SUCCESS;
     }
-    match compare(&chosen, has("--write")) {
+    let tolerance = args.iter().find_map(|arg| arg.strip_prefix("--tolerance="));
+    let tolerance = match tolerance.map_or(Ok(TOLERANCE_PERCENT), str::parse) {
+        Ok(percent) => percent,
+        Err(error) => {
+            eprintln!("instructions: --tolerance wants a number: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    match compare(&chosen, tolerance, has("--write")) {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(why) => {
@@ -57,7 +65,7 @@ fn main() -> ExitCode {
 }
 
 /// Counts and prints; true if all are as written down. With `write` they are written down.
-fn compare(chosen: &[(&str, Make)], write: bool) -> Result<bool, String> {
+fn compare(chosen: &[(&str, Make)], tolerance: f64, write: bool) -> Result<bool, String> {
     let mut known = read_known()?;
     let mut right = true;
     println!(
@@ -68,7 +76,7 @@ fn compare(chosen: &[(&str, Make)], write: bool) -> Result<bool, String> {
         let now = count(name)?;
         let change = known.get(*name).map(|before| (now / before - 1.0) * 100.0);
         let verdict = match change {
-            Some(percent) if percent.abs() <= TOLERANCE_PERCENT => "",
+            Some(percent) if percent.abs() <= tolerance => "",
             _ if write => "written",
             Some(percent) if percent < 0.0 => "better than known: write it down with --write",
             _ => "WORSE",
