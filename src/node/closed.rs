@@ -22,6 +22,17 @@ impl ClosedLinks {
         self.0.push_back(Arc::new(report));
     }
 
+    /// For another process of this node.
+    pub(super) fn share(&self) -> Vec<ClosedReport> {
+        self.0.iter().map(|report| (**report).clone()).collect()
+    }
+
+    /// Those of all shards of a former process.
+    pub(super) fn restore(&mut self, mut former: Vec<ClosedReport>) {
+        former.sort_by_key(|report| report.closed_us);
+        former.into_iter().for_each(|report| self.push(report));
+    }
+
     /// All of them; shared, as a shard has no time to copy ten thousand.
     pub(super) fn all(&self) -> Vec<Arc<ClosedReport>> {
         self.0.iter().cloned().collect()

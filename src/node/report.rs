@@ -219,7 +219,7 @@ pub struct NameReport {
 }
 
 /// A link that is no more.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ClosedReport {
     /// When its socket was gone, microseconds of the monotonic clock.
     pub closed_us: u64,

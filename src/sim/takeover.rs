@@ -4,7 +4,7 @@ use super::link::{Conn, Far, Fate};
 use super::world::{Event, World};
 use crate::node::api::{CloseCause, LinkId, Micros};
 use crate::node::image::{Former, Image, Share};
-use crate::table::ShardId;
+use crate::table::{ShardId, image};
 use std::collections::HashMap;
 
 /// So long may links that are being authenticated put it off; then nothing is taken over.
@@ -61,12 +61,12 @@ impl World {
             .shards
             .iter()
             .map(|shard| shard.share(now, |_| (&[], 0)));
-        let texts: Result<Vec<String>, _> = shares
-            .map(|share| share.map(|share| serde_json::to_string(&share).expect("an image is text")))
+        let images: Result<Vec<Vec<u8>>, _> = shares
+            .map(|share| share.map(|share| image::write(&share).expect("an image is written")))
             .collect();
-        let read = |text: &String| serde_json::from_str(text).expect("an image is read");
-        match texts {
-            Ok(texts) => Some(texts.iter().map(read).collect()),
+        let read = |bytes: &Vec<u8>| image::read(bytes).expect("an image is read");
+        match images {
+            Ok(images) => Some(images.iter().map(read).collect()),
             Err(why) => {
                 // Its old process goes on.
                 self.note(|| format!("node {node}: no image: {why}"));

@@ -7,6 +7,7 @@ import asyncio
 import contextlib
 
 import pytest
+from slixmpp.xmlstream.xmlstream import NotConnectedError
 
 import bed
 from client import Client, settle
@@ -117,7 +118,7 @@ def test_a_stock_router_that_is_stopped_in_order_leaves_nobody_behind(bare_machi
     async def still_there(client):
         try:
             await client.ping(limit_s=3)
-        except (AssertionError, OSError):
+        except (AssertionError, NotConnectedError):
             client.vanish()
         return not client.closed
 

@@ -118,6 +118,7 @@ def test_components_under_tls_come_back_within_their_grace(machine, tmp_path):
 @pytest.mark.only("jidmesh-2-shards")
 def test_who_cannot_take_over_is_told_so_and_the_old_one_goes_on(machine):
     stack = machine(sms=(), c2ss=())
+    Native(name="gone.test").close()
     with Native(name="a.test") as a, Native(name="b.test") as b:
         a.drain(), b.drain()
         for ask, why in ((dict(version=0), "restart instead"), (dict(own="another"), "is <id> another one?")):
@@ -139,10 +140,13 @@ def test_who_cannot_take_over_is_told_so_and_the_old_one_goes_on(machine):
         a.route("b.test", message(3), frm="a.test")
         assert number_of(b.next_route()) == 3
     assert "could not take over" in stack.router.log()
+    # What the old one knew of the links that ended, the new one knows.
+    done = subprocess.run([bed.JIDMESH, "status", "--closed", "--admin", stack.folder + "/admin.sock"], stdout=subprocess.PIPE, text=True, check=True, timeout=10)
+    assert "gone.test" in done.stdout, done.stdout
 
 
 def asking(stack, **changed):
-    ask = dict(cmd="takeover", version=2, own="router", pid=1)
+    ask = dict(cmd="takeover", version=3, own="router", pid=1)
     taker = socket.socket(socket.AF_UNIX)
     taker.settimeout(5)
     taker.connect(stack.folder + "/admin.sock")

@@ -5,6 +5,7 @@ use super::super::hello::Address;
 use super::super::peer::{DIAL_US_MAX, DialFailure, DialId, Peer, PeerEvent, PeerImage, Reach};
 use super::super::{CloseCause, Lane, LinkId, Micros};
 use super::{local, rng};
+use crate::table::image;
 use rand_chacha::ChaCha20Rng;
 use rand_core::RngCore;
 use std::collections::{BTreeMap, VecDeque};
@@ -147,14 +148,12 @@ impl Net {
     pub(crate) fn take_over(&mut self, node: usize) {
         self.settle(node);
         let peers = self.nodes[node].peers.values();
-        let images: Vec<String> = peers
-            .map(|peer| serde_json::to_string(&peer.image()).unwrap())
-            .collect();
+        let images: Vec<Vec<u8>> = peers.map(|peer| image::write(&peer.image()).unwrap()).collect();
         self.kill(node);
         let now = self.now;
         let node = &mut self.nodes[node];
-        for image in images {
-            let image: PeerImage = serde_json::from_str(&image).unwrap();
+        for written in images {
+            let image: PeerImage = image::read(&written).unwrap();
             let (name, seed) = (image.name().to_owned(), node.rng.next_u64());
             let mut peer = Peer::restored(now, &node.local, image, PEER_BYTES_MAX, rng(seed));
             peer.tick(now);

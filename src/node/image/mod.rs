@@ -20,7 +20,7 @@
 //! | what a user waits for | `ended` as it is. A fence is not carried: everybody counts as touched, so whoever moves is fenced anew. A surrogate that has not been told to tell is one to start anew; when its sm answers, the old one is ended without a word |
 //! | sessions that their sm may not have ended | as they are; behind each goes another fence |
 //! | untrue farewells, messages given back lately | as they are: their hashes are lasting ones |
-//! | counters | as they are, by name |
+//! | counters, links that ended lately | as they are, at shard 0 |
 //! | with `<mesh>`: this life of the node, its clock, other nodes' rows, exits, what a healing will need | as they are |
 //! | peers, the seats that stand for their components | as they are, and their numbers; both directions of their lanes with all that is not acknowledged or not handled ([`cluster::image`](super::cluster)). A way that is turning is turned on |
 //! | connections to other nodes | not at all: both sides dial, and go on where they were |
@@ -31,7 +31,7 @@
 //!
 //! # Its form
 //!
-//! JSON, since a version must read what another one wrote: a field may be added (with a default) or left out, and an
+//! MessagePack ([`table::image`](crate::table::image)), since a version must read what another one wrote: a field may be added (with a default) or left out, and an
 //! unknown one is skipped. Whatever else changes counts [`VERSION`] up, and processes of different versions do not hand
 //! over.
 //!
@@ -44,6 +44,7 @@ use super::cluster::image::ClusterShare;
 use super::counters::Counter;
 use super::lane::SessionKey;
 use super::orphans::Orphan;
+use super::report::ClosedReport;
 use super::seat::Seat;
 use crate::table::image::bytes;
 use crate::table::link::{LinkId, Micros};
@@ -56,7 +57,7 @@ use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;
 
 /// Of the form and of the meaning of its fields.
-pub const VERSION: u32 = 2;
+pub const VERSION: u32 = 3;
 
 /// A link as the process that is handing over knew it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -108,6 +109,9 @@ pub struct Share {
     held_at_loss: Vec<(SeatId, Vec<SessionKey>)>,
     /// By metric name and labels.
     counters: Vec<(String, u64)>,
+    /// Links that ended lately.
+    #[serde(default)]
+    closed: Vec<ClosedReport>,
     /// With `<mesh>`.
     #[serde(default)]
     cluster: Option<ClusterShare>,

@@ -47,6 +47,8 @@ impl Shard {
         }
         if self.id == 0 {
             self.restore_counters(image);
+            let closed = image.shares.iter().flat_map(|share| &share.closed).cloned();
+            self.closed_links.restore(closed.collect());
         }
         let mut waiting: Vec<_> = self.waiting.drain(..).collect();
         waiting.sort();

@@ -89,6 +89,7 @@ impl Shard {
                 .map(|counter| (counter_key(*counter), self.counters.get(*counter)))
                 .filter(|(_, value)| *value > 0)
                 .collect(),
+            closed: self.closed_links.share(),
             cluster,
         })
     }

@@ -9,6 +9,7 @@ use crate::operate::admin::TakeOver;
 use crate::shell::control::Control;
 use crate::shell::driver::Entrance;
 use crate::shell::journal::{Journal, line};
+use crate::table::image;
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -194,7 +195,7 @@ impl Giver {
 
     /// Sends everything and waits for the word that it is the other's.
     fn pass_on(&self, stream: &UnixStream, baggage: &Baggage, fds: &[OwnedFd]) -> Result<(), String> {
-        let body = serde_json::to_vec(baggage).map_err(|error| error.to_string())?;
+        let body = image::write(baggage)?;
         let all: Vec<BorrowedFd<'_>> = self.listeners.iter().map(|(listener, _)| listener.as_fd()).collect();
         let all: Vec<BorrowedFd<'_>> = all.into_iter().chain(fds.iter().map(AsFd::as_fd)).collect();
         self.send(stream, &body, &all)

@@ -9,7 +9,7 @@ use crate::operate::admin::{Request, TakeOver};
 use crate::shell::control::Control;
 use crate::shell::driver::Entrance;
 use crate::shell::notify;
-use crate::table::ShardId;
+use crate::table::{ShardId, image};
 use serde_json::Value;
 use std::collections::HashMap;
 use std::io::{Read, Write};
@@ -62,7 +62,7 @@ pub(crate) fn take(admin: &Path, config: &Config, shards: ShardId) -> Result<Tak
         .set_read_timeout(Some(Duration::from_millis(BUILD_MS)))
         .map_err(io)?;
     let body = read_body(&stream).map_err(io)?;
-    let baggage: Baggage = serde_json::from_slice(&body).map_err(|error| cannot(&error.to_string()))?;
+    let baggage: Baggage = image::read(&body).map_err(|error| cannot(&error))?;
     let mut fds = receive_descriptors(&stream, baggage.listeners.len() + baggage.links.len())
         .map_err(io)?
         .into_iter();
