@@ -201,9 +201,12 @@ impl World {
 
     /// Another process of so many shards takes over.
     pub(super) fn hand_over(&mut self, shards: ShardId) {
-        let share = |shard: &Shard| serde_json::to_string(&shard.share(self.now, |_| (&[], 0)).unwrap()).unwrap();
-        let texts: Vec<String> = self.shards.iter().map(share).collect();
-        let shares = texts.iter().map(|text| serde_json::from_str(text).unwrap()).collect();
+        let share = |shard: &Shard| crate::table::image::write(&shard.share(self.now, |_| (&[], 0)).unwrap()).unwrap();
+        let written: Vec<Vec<u8>> = self.shards.iter().map(share).collect();
+        let shares = written
+            .iter()
+            .map(|bytes| crate::table::image::read(bytes).unwrap())
+            .collect();
         let image = Image::new(shares, shards).unwrap();
         let former: HashMap<Former, End> = self
             .by_link
