@@ -1,6 +1,6 @@
 //! Instructions per frame, which do not depend on the machine's mood, and times, which do.
 //!
-//! `cargo bench --bench instructions` counts every scenario under valgrind's callgrind and compares with
+//! `cargo run --release --example instructions` counts every scenario under valgrind's callgrind and compares with
 //! `benches/instructions.txt`; a count that differs by more than [`TOLERANCE_PERCENT`] (`-- --tolerance=PERCENT`) is a
 //! failure, in either direction: a gain is to be written down (`-- --write`), or the next loss hides in it. `-- --times`
 //! only takes times, without valgrind. A name or a part of one takes only those scenarios.
@@ -25,8 +25,7 @@ const ROUNDS: usize = 300;
 const ROUND_FRAMES: usize = 1_000;
 
 fn main() -> ExitCode {
-    // cargo bench adds --bench.
-    let args: Vec<String> = std::env::args().skip(1).filter(|arg| arg != "--bench").collect();
+    let args: Vec<String> = std::env::args().skip(1).collect();
     // Tables iterate and hash the same way each time.
     jidmesh::jid::TableHasher::fix([1, 2, 3, 4]);
     if let [first, name] = args.as_slice()
