@@ -71,8 +71,16 @@ impl Sending {
 /// Connects components; the routers are dealt to them in turn, so that several nodes share them.
 pub(super) fn connect(routers: &[Router], names: Vec<Names>) -> Result<Vec<Link>, String> {
     let one = |(at, names)| Component::connect(&routers[at % routers.len()], names).map(Link::new);
-    names.into_iter().enumerate().map(one).collect()
+    let links = names.into_iter().enumerate().map(one).collect();
+    if routers.len() > 1 {
+        // What is bound at one node is known at the others a moment later.
+        std::thread::sleep(KNOWN_TO_ALL);
+    }
+    links
 }
+
+/// Nodes of one mesh tell one another of a new component within so long.
+const KNOWN_TO_ALL: std::time::Duration = std::time::Duration::from_millis(500);
 
 /// A message from component to component.
 fn plain<'a>(route: (&'a str, &'a str), from: &'a str, to: &'a str, tail: super::book::Piece) -> Spec<'a> {
