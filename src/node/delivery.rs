@@ -3,7 +3,7 @@
 use super::api::{Action, Micros};
 use super::counters::Counter;
 use super::forward::client;
-use super::grace::session_payload;
+use super::grace::session_end;
 use super::lane::{Message, Over, SessionKey};
 use super::observe::{is_request, session_of, token};
 use super::trace::{QueuedAt, Step};
@@ -194,10 +194,7 @@ impl Shard {
         let (Some(to), Some(from)) = (id(sm), id(key.c2s)) else {
             return;
         };
-        let payload = session_payload("end", key.number, key.token.as_str(), None, None);
-        let mut frame = Vec::new();
-        edit::route(&mut frame, &to, &from, &payload);
-        self.hand(now, sm, key.c2s, &frame);
+        self.hand(now, sm, key.c2s, &session_end(&to, &from, key.number, &key.token));
     }
 
     /// The session is not known to be another sm's.

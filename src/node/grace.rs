@@ -6,7 +6,7 @@ use super::lane::{Message, SessionKey};
 use super::remains::Remains;
 use super::seat::Life;
 use super::{Shard, TICK_US, cause_text};
-use crate::table::{SeatId, SeatKind, ShardId};
+use crate::table::{SeatId, SeatKind, ShardId, Token};
 use crate::wire::header::{self, Frame};
 use crate::wire::scan::{Item, Limits, Scanner};
 use crate::wire::{NS_SESSION, edit, foreign};
@@ -376,6 +376,14 @@ enum Due {
     Questions,
     Recalls,
     Keepalive,
+}
+
+/// The `end` of a session as its c2s would send it to its sm, both by their ids.
+pub(super) fn session_end(sm: &str, c2s: &str, number: u32, token: &Token) -> Vec<u8> {
+    let payload = session_payload("end", number, token.as_str(), None, None);
+    let mut frame = Vec::new();
+    edit::route(&mut frame, sm, c2s, &payload);
+    frame
 }
 
 /// A session-control element of jidmesh's own.

@@ -7,7 +7,7 @@
 
 use super::api::{Level, Micros};
 use super::counters::Counter;
-use super::grace::session_payload;
+use super::grace::{session_end, session_payload};
 use super::lane::{Message, Sampled, SessionKey};
 use super::placement::domain_of;
 use super::seat::{Life, Seat};
@@ -367,10 +367,7 @@ impl Shard {
         let Some(sm_name) = self.names.seat(sm).map(|view| view.id.clone()) else {
             return;
         };
-        let payload = session_payload("end", number, token.as_str(), None, None);
-        let mut frame = Vec::new();
-        edit::route(&mut frame, &sm_name, &name, &payload);
-        self.hand(now, sm, seat, &frame);
+        self.hand(now, sm, seat, &session_end(&sm_name, &name, number, &token));
     }
 
     /// Asks every c2s of this shard which of its clients of a domain it still has.

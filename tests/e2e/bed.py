@@ -4,6 +4,7 @@ Every wait has a limit, only processes started here are ended, and a test that f
 """
 
 import base64
+import contextlib
 import json
 import os
 import re
@@ -327,6 +328,22 @@ class Stack:
 
     def metric(self, name):
         return self.metrics().get(name, 0.0)
+
+
+@contextlib.contextmanager
+def users_load(started, limit_s, *arguments):
+    """`jidmesh load users --whole` from when `started` is true; it must not have ended with the block, and ends well. It checks each frame:
+    with one that is lost, doubled or overtaken it fails."""
+    load = [JIDMESH, "load", "users", "--whole", "--active", "500", "--sm", "3", "--quiet", *arguments]
+    with subprocess.Popen(load, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as generator:
+        try:
+            wait_for("traffic", started, limit_s)
+            yield
+            assert generator.poll() is None, "it had come to its end before: %s" % generator.stdout.read()
+            output, _ = generator.communicate(timeout=40)
+        finally:
+            generator.kill()
+    assert generator.returncode == 0, output
 
 
 def listens(ip, port, place=HOME):

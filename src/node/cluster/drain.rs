@@ -13,7 +13,7 @@ use super::{Cluster, SUCCESSION_US};
 use crate::node::Shard;
 use crate::node::api::{Level, Micros};
 use crate::node::counters::Counter;
-use crate::node::grace::session_payload;
+use crate::node::grace::session_end;
 use crate::node::lane::Message;
 use crate::node::report::DrainReport;
 use crate::table::names::Multi;
@@ -348,9 +348,7 @@ impl Shard {
         let Some(sm) = client.and_then(|client| self.names.seat(client.sm)) else {
             return false;
         };
-        let payload = session_payload("end", number, token.as_str(), None, None);
-        let mut frame = Vec::new();
-        edit::route(&mut frame, &sm.id, &state.id, &payload);
+        let frame = session_end(&sm.id, &state.id, number, &token);
         let Ok(Frame::Route(route)) = header::read(&frame) else {
             return false;
         };

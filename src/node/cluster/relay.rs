@@ -152,14 +152,9 @@ impl Shard {
 
     /// The member to ask next for the way to a peer that lives.
     fn next_relay(&self, far: PeerId) -> Option<PeerId> {
-        let cluster = self.cluster.as_ref()?;
-        let tunnels = &cluster.links.as_ref()?.tunnels;
-        let members: Vec<PeerId> = (0..)
-            .map(PeerId)
-            .zip(&cluster.peers)
-            .filter(|(peer, view)| *peer != far && view.is_reached())
-            .map(|(peer, _)| peer)
-            .collect();
+        let tunnels = &self.cluster.as_ref()?.links.as_ref()?.tunnels;
+        let mut members = self.peers_reached();
+        members.retain(|peer| *peer != far);
         let lives = tunnels.living.contains(&far);
         (lives && !members.is_empty()).then(|| members[tunnels.turn % members.len()])
     }

@@ -6,13 +6,12 @@ use crate::node::Shard;
 use crate::node::api::{Level, Micros};
 use crate::node::counters::Counter;
 use crate::node::farewell::full_hash;
-use crate::node::grace::session_payload;
+use crate::node::grace::session_end;
 use crate::node::lane::{Message, SessionKey};
 use crate::table::rows::{Clock, Row, RowSession};
 use crate::table::users::{Session, Stage, User};
 use crate::table::ways::HOPS_MAX;
 use crate::table::{PeerId, SeatId, ShardId, Token};
-use crate::wire::edit;
 use smallvec::SmallVec;
 use std::collections::VecDeque;
 
@@ -299,9 +298,7 @@ impl Shard {
         ) else {
             return;
         };
-        let payload = session_payload("end", key.number, key.token.as_str(), None, None);
-        let mut frame = Vec::new();
-        edit::route(&mut frame, &sm_id, &c2s.1, &payload);
+        let frame = session_end(&sm_id, &c2s.1, key.number, &key.token);
         self.tell(now, c2s.0, Message::EndClient { key });
         self.hand(now, sm, crate::node::SELF, &frame);
     }

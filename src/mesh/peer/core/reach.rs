@@ -81,7 +81,7 @@ impl Core {
             self.lanes[lane.index()].stuck = stuck;
         }
         let control = &self.lanes[Lane::Control.index()];
-        if control.serving.is_some() && !control.stuck {
+        if control.is_served() {
             self.unserved_since = None;
             if matches!(self.told, Told::Lost(Loss::Silent | Loss::Process)) {
                 self.reached();
