@@ -71,6 +71,9 @@ pub struct TakeOver {
     /// Its node and cluster, with `<mesh>`.
     #[serde(default)]
     pub mesh: Option<String>,
+    /// The stock router that it is attached to, with `<uplink>`.
+    #[serde(default)]
+    pub uplink: Option<String>,
     /// Its process, for the log.
     pub pid: u32,
 }

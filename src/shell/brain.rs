@@ -5,7 +5,7 @@ use crate::config::Config;
 use crate::mesh::conn::Local;
 use crate::node::api::{Action, CloseCause, DataBatch, LinkId, Micros, ShardId};
 use crate::node::cluster::Question;
-use crate::node::image::{Former, Image, Share};
+use crate::node::image::{Image, Restored, Share};
 use crate::node::lane::Control;
 use crate::node::report::ShardReport;
 use crate::node::{Cargo, Shard};
@@ -53,7 +53,7 @@ pub trait Brain: 'static {
     fn share<'t>(&self, _now: Micros, _taken: &dyn Fn(LinkId) -> (&'t [u8], usize)) -> Result<Share, &'static str> {
         Err("there is no image of it")
     }
-    fn restore(&mut self, _now: Micros, _image: &Image) -> Vec<(Former, LinkId)> {
+    fn restore(&mut self, _now: Micros, _image: &Image) -> Vec<Restored> {
         Vec::new()
     }
     fn resume(&mut self, _now: Micros) {}
@@ -132,7 +132,7 @@ impl Brain for Shard {
     fn share<'t>(&self, now: Micros, taken: &dyn Fn(LinkId) -> (&'t [u8], usize)) -> Result<Share, &'static str> {
         Shard::share(self, now, taken)
     }
-    fn restore(&mut self, now: Micros, image: &Image) -> Vec<(Former, LinkId)> {
+    fn restore(&mut self, now: Micros, image: &Image) -> Vec<Restored> {
         Shard::restore(self, now, image)
     }
     fn resume(&mut self, now: Micros) {

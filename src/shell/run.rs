@@ -202,6 +202,7 @@ impl Process {
             journal: Arc::new(log.clone()),
             own: config.id.clone(),
             mesh: config.mesh.as_ref().map(takeover::who),
+            uplink: config.uplink.as_ref().map(takeover::attached_to),
             hindered: hindered(&config),
             listeners: doors,
             started,
@@ -406,8 +407,8 @@ fn succeed(taken: Taken, running: Running, log: &LogSender) -> Result<Running, S
 
 /// Why this node can't be taken over at all.
 fn hindered(config: &Config) -> Option<&'static str> {
-    let attached = config.uplink.as_ref();
-    attached.map(|_| "a node in attached mode can't hand over: restart it instead")
+    let sealed = config.uplink.as_ref()?.certificate.as_ref();
+    sealed.map(|_| "connections to the stock router that are under TLS can't be handed over: restart it instead")
 }
 
 /// Listens at these addresses: with the sockets that were taken over, and new ones for those that are missing.

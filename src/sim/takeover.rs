@@ -3,7 +3,7 @@
 use super::link::{Conn, Far, Fate};
 use super::world::{Event, World};
 use crate::node::api::{CloseCause, LinkId, Micros};
-use crate::node::image::{Former, Image, Share};
+use crate::node::image::{Former, Image, Restored, Share};
 use crate::table::{ShardId, image};
 use std::collections::HashMap;
 
@@ -80,7 +80,7 @@ impl World {
     fn begin_anew(&mut self, node: usize, image: &Image, mut former: HashMap<Former, usize>) {
         for shard in 0..self.plan.shards {
             let (brain, now) = self.brain(node, shard);
-            for (was, link) in brain.restore(now, image) {
+            for Restored { former: was, link, .. } in brain.restore(now, image) {
                 let Some(conn) = former.remove(&was) else {
                     return self.fail(format!("{was:?} is no link"));
                 };

@@ -13,6 +13,7 @@
 //! | names, seats, the registrar | as they are; a seat keeps its number, which is how all else speaks of it |
 //! | a component's link | its socket, and of both directions what is on the way: bytes read and not handled (the end of the last whole frame is a border, so the scanner begins anew there), bytes taken for writing with how much of them the kernel has, bytes that wait |
 //! | a link under TLS, or one in the middle of a comment between frames | not at all: its seat is lost, as after a cut, and comes back in its grace; what was not written waits |
+//! | with `<uplink>`: lines to the stock router that stand, and what was asked over them | as they are; under TLS such a node does not hand over. A line that is on its way is dialled anew |
 //! | a link without a seat (being authenticated) | not at all: the component tries again |
 //! | what is left of a lost component, on its way back | not at all: it is waited for, and while it is not done there is no image |
 //! | seats' queues, clients, open questions, what an sm has not answered | as they are |
@@ -115,6 +116,9 @@ pub struct Share {
     /// With `<mesh>`.
     #[serde(default)]
     cluster: Option<ClusterShare>,
+    /// Of shard 0, with `<uplink>`.
+    #[serde(default)]
+    uplink: Option<super::uplink::Uplink>,
 }
 
 impl Share {
@@ -133,7 +137,11 @@ impl Share {
 #[derive(Debug, Serialize, Deserialize)]
 struct LinkRow {
     former: Former,
+    /// With a line to the stock router: none.
     seat: SeatId,
+    /// The line to the stock router that it is.
+    #[serde(default)]
+    line: Option<usize>,
     remote: SocketAddr,
     /// The name of its stream's root.
     #[serde(with = "bytes")]
@@ -150,6 +158,17 @@ struct LinkRow {
     in_flight: usize,
     opened_at: Micros,
     progress_at: Micros,
+}
+
+/// A link that goes on in another process.
+#[derive(Clone, Copy, Debug)]
+pub struct Restored {
+    /// What it was.
+    pub former: Former,
+    /// What it is.
+    pub link: LinkId,
+    /// This node opened it, so it is not counted or slowed as those that came in are.
+    pub dialled: bool,
 }
 
 /// A whole node, to be dealt out to the shards of another process.
@@ -187,11 +206,11 @@ impl Image {
         let abroad = abroad
             .into_iter()
             .filter_map(|(seat, peer)| Some((seat, peer?.0 % shards)));
-        Ok(Image {
-            homes: homes.chain(abroad).collect(),
-            shares,
-            shards,
-        })
+        let mut homes: HashMap<SeatId, ShardId> = homes.chain(abroad).collect();
+        // The stock router's components are where its lines are.
+        let seats = shares.iter().flat_map(|share| &share.seats);
+        homes.extend(seats.filter(|(_, state)| state.behind).map(|(seat, _)| (*seat, 0)));
+        Ok(Image { homes, shares, shards })
     }
 
     /// The shard that a seat is dealt to.

@@ -1,6 +1,6 @@
 //! An image becomes shards.
 
-use super::{Former, Image, LinkRow, counter_key};
+use super::{Image, LinkRow, Restored, counter_key};
 use crate::node::Shard;
 use crate::node::api::Action;
 use crate::node::counters::Counter;
@@ -17,7 +17,7 @@ use std::collections::HashMap;
 impl Shard {
     /// Takes this shard's part of an image, when it is new and has done nothing. Gives for each of its links what it was
     /// before. It stands still until [`Shard::resume`].
-    pub fn restore(&mut self, now: Micros, image: &Image) -> Vec<(Former, LinkId)> {
+    pub fn restore(&mut self, now: Micros, image: &Image) -> Vec<Restored> {
         debug_assert_eq!(image.shards, self.shards);
         let max = |of: fn(&super::Share) -> u64| image.shares.iter().map(of).max().unwrap_or(0);
         self.note_time(now);
@@ -47,6 +47,7 @@ impl Shard {
         }
         if self.id == 0 {
             self.restore_counters(image);
+            self.uplink = image.shares.iter().find_map(|share| share.uplink.clone()).map(Box::new);
             let closed = image.shares.iter().flat_map(|share| &share.closed).cloned();
             self.closed_links.restore(closed.collect());
         }
@@ -58,9 +59,17 @@ impl Shard {
         let own = orphans.filter(|(_, orphan)| self.owner(orphan.bare()) == self.id);
         self.resuming_orphans = own.cloned().collect();
         let rows = image.shares.iter().flat_map(|share| &share.links);
-        let own: Vec<&LinkRow> = rows.filter(|row| image.home(row.seat) == self.id).collect();
-        let links = own.into_iter().map(|row| (row.former, self.restore_link(now, row)));
-        links.collect()
+        let own: Vec<&LinkRow> = rows
+            .filter(|row| row.line.map_or_else(|| image.home(row.seat), |_| 0) == self.id)
+            .collect();
+        let links = own.into_iter().map(|row| Restored {
+            former: row.former,
+            link: self.restore_link(now, row),
+            dialled: row.line.is_some(),
+        });
+        let links = links.collect();
+        self.components_restored();
+        links
     }
 
     /// The node's sums go on at shard 0.
@@ -134,7 +143,14 @@ impl Shard {
 
     fn restore_link(&mut self, now: Micros, row: &LinkRow) -> LinkId {
         let (seat, asking) = (row.seat, false);
-        let id = self.insert_link(now, row.remote, Stage::Seated { seat, asking });
+        let stage = match row.line {
+            Some(at) => Stage::Uplink(at, None),
+            None => Stage::Seated { seat, asking },
+        };
+        let id = self.insert_link(now, row.remote, stage);
+        if let Some(at) = row.line {
+            self.line_restored(at, id);
+        }
         let limits = self.limits;
         let who = self.seats.get_mut(seat).map(|state| {
             state.link = Some(id);

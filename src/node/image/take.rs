@@ -1,11 +1,11 @@
 //! A shard's share is taken.
 
 use super::{Former, LinkRow, Share, counter_key};
-use crate::node::Shard;
 use crate::node::counters::Counter;
 use crate::node::grace::unwritten;
 use crate::node::link::{Link, Stage};
 use crate::node::seat::{Life, Seat};
+use crate::node::{SELF, Shard};
 use crate::table::SeatId;
 use crate::table::link::{LinkId, Micros};
 use crate::table::users::User;
@@ -55,7 +55,7 @@ impl Shard {
         let cluster = self.cluster_share()?;
         let mut seats: Vec<(SeatId, Seat)> = self.seats.iter().map(|(id, seat)| (id, seat.clone())).collect();
         let mut links = Vec::new();
-        for (id, seat) in &mut seats {
+        for (id, seat) in seats.iter_mut().filter(|(_, seat)| !seat.behind) {
             let Some((link, state)) = seat.link.and_then(|link| Some((link, self.link(link)?))) else {
                 continue;
             };
@@ -64,10 +64,23 @@ impl Shard {
                 .as_ref()
                 .filter(|scanner| scanner.can_be_left() && !state.tls);
             match scanner {
-                Some(scanner) => links.push(self.link_row(*id, link, state, scanner)?),
+                Some(_) if !matches!(state.stage, Stage::Seated { asking: false, .. }) => {
+                    return Err("a bind is being judged");
+                }
+                Some(scanner) => links.push(self.link_row(*id, link, state, scanner)),
                 None => self.cut_off(now, seat, state, taken(link)),
             }
         }
+        let uplink = self.uplink_to_hand_over(now)?.map(|(uplink, lines)| {
+            let states = lines
+                .into_iter()
+                .filter_map(|(at, link)| Some((at, link, self.link(link)?)));
+            links.extend(states.filter_map(|(at, link, state)| {
+                let row = self.link_row(SELF, link, state, state.scanner.as_ref()?);
+                Some(LinkRow { line: Some(at), ..row })
+            }));
+            uplink
+        });
         let (surrogates, untold) = self.surrogates_to_hand_over();
         Ok(Share {
             shard: self.id,
@@ -91,16 +104,15 @@ impl Shard {
                 .collect(),
             closed: self.closed_links.share(),
             cluster,
+            uplink,
         })
     }
 
-    fn link_row(&self, seat: SeatId, link: LinkId, state: &Link, scanner: &Scanner) -> Result<LinkRow, &'static str> {
-        if !matches!(state.stage, Stage::Seated { asking: false, .. }) {
-            return Err("a bind is being judged");
-        }
-        Ok(LinkRow {
+    fn link_row(&self, seat: SeatId, link: LinkId, state: &Link, scanner: &Scanner) -> LinkRow {
+        LinkRow {
             former: Former::new(self.id, link),
             seat,
+            line: None,
             remote: state.remote,
             root: scanner.root().to_vec(),
             carry: state.carry.clone(),
@@ -109,7 +121,7 @@ impl Shard {
             in_flight: state.in_flight,
             opened_at: state.opened_at,
             progress_at: state.progress_at,
-        })
+        }
     }
 
     /// A link that can't be handed over: its seat has lost it.

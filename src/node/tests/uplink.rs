@@ -222,3 +222,30 @@ fn what_was_not_written_when_a_line_broke_goes_down_the_other_behind_its_binds()
         "{down}"
     );
 }
+
+#[test]
+fn another_process_goes_on_with_the_lines() {
+    let (mut world, speaker, other, sm) = machine();
+    world.send(
+        speaker,
+        &route("c2s", "example.net", &start(7, "juliet@example.net/b", "s1")),
+    );
+    world.send(sm, &route("sm", "c2s", &started(7, "juliet@example.net/b", "s1", "t")));
+    world.take(speaker);
+    world.take(sm);
+    world.hand_over(3);
+    world.pass(1_000_000);
+    assert!(
+        world.take(speaker).is_empty() && world.take(other).is_empty(),
+        "nothing is bound twice"
+    );
+    assert_eq!(world.sessions(), 1);
+    let up = message("juliet@example.net/b", "romeo@example.net", "up");
+    world.send(other, &route("c2s", "example.net", &up));
+    assert!(world.take(sm).contains("up"));
+    let down = message("romeo@example.net/x", "juliet@example.net/b", "down");
+    world.send(sm, &route("example.net", "c2s", &down));
+    assert!(world.take(speaker).contains("down"));
+    world.cut(speaker);
+    assert_eq!(asked(&mut world, other).0, ["sm"], "the other one speaks");
+}

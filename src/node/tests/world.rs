@@ -5,7 +5,7 @@ use crate::node::Shard;
 use crate::node::api::{Action, CloseCause, LinkId, LogLine, Micros};
 use crate::node::cluster::Answer;
 use crate::node::counters::{Counter, Counters};
-use crate::node::image::{Former, Image};
+use crate::node::image::{Former, Image, Restored};
 use crate::table::ShardId;
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -218,7 +218,7 @@ impl World {
             .map(|id| Shard::new(id, shards, config.clone(), [8; 32]))
             .collect();
         for id in 0..shards {
-            for (was, link) in self.shards[usize::from(id)].restore(self.now, &image) {
+            for Restored { former: was, link, .. } in self.shards[usize::from(id)].restore(self.now, &image) {
                 let end = former[&was];
                 self.ends[end.0] = Some((id, link));
                 self.by_link.insert((id, link), end);

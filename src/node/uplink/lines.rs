@@ -172,12 +172,14 @@ impl Shard {
             (Asked::Bind(_) | Asked::Unbind, _) => {}
             (Asked::Mark(Mark::Greeted), _) => self.line_greeted(now, at),
             (Asked::Mark(Mark::Shares), _) => {
-                if let Some(speaker) = self.uplink.as_ref().and_then(|uplink| uplink.speaker) {
-                    self.ask_mark(speaker, Mark::Drained(id));
+                let shared = self.uplink.as_ref();
+                if let Some((speaker, join)) = shared.and_then(|uplink| Some((uplink.speaker?, uplink.lines[at].join)))
+                {
+                    self.ask_mark(speaker, Mark::Drained(join));
                 }
             }
-            (Asked::Mark(Mark::Drained(link)), _) => {
-                let joining = |line: &Line| line.state == State::Joining && line.link == Some(link);
+            (Asked::Mark(Mark::Drained(join)), _) => {
+                let joining = |line: &Line| line.state == State::Joining && line.join == join;
                 let other = self
                     .uplink
                     .as_ref()
@@ -213,9 +215,11 @@ impl Shard {
 
     /// A line knows all names of the stock router: it speaks, or joins the one that does.
     fn line_greeted(&mut self, now: Micros, at: usize) {
-        let speaker = self.uplink.as_ref().and_then(|uplink| uplink.speaker);
-        let Some(line) = self.line(at) else { return };
-        line.failures = 0;
+        let Some(uplink) = &mut self.uplink else { return };
+        uplink.joins += 1;
+        let speaker = uplink.speaker;
+        let line = &mut uplink.lines[at];
+        (line.failures, line.join) = (0, uplink.joins);
         line.state = if speaker.is_some() { State::Joining } else { State::Up };
         let remote = line.link.and_then(|id| self.link(id)).map(|link| link.remote);
         let count = at + 1;

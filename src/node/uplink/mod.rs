@@ -27,6 +27,7 @@
 //! Must never be added: knowledge of how the stock router is configured, beyond what it answers.
 
 mod frames;
+mod image;
 mod lines;
 mod seats;
 
@@ -36,25 +37,30 @@ use super::lane::Message;
 use super::report::UplinkReport;
 use crate::jid::TableMap;
 use crate::table::SeatKind;
+use crate::table::image::bytes;
 use crate::table::names::Multi;
 use crate::wire::edit;
+use serde::{Deserialize, Serialize};
 use std::collections::{HashSet, VecDeque};
 
 /// How many connections there are to the stock router.
 const LINES: usize = 2;
 
 /// Shard 0's connections to the stock router.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(super) struct Uplink {
     lines: [Line; LINES],
     /// The line that all goes down.
     speaker: Option<usize>,
+    /// How often a line has joined.
+    joins: u64,
 }
 
 /// One connection to the stock router.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 struct Line {
     state: State,
+    #[serde(skip)]
     link: Option<LinkId>,
     /// Dials in a row that came to nothing.
     failures: u32,
@@ -65,11 +71,14 @@ struct Line {
     /// Names of the stock router's other components, as its adverts say.
     heard: HashSet<Box<str>>,
     /// Frames that came up before it was certain that nothing older waits in the other line.
+    #[serde(with = "bytes")]
     held: Vec<u8>,
+    /// Which joining it is in.
+    join: u64,
 }
 
 /// How far a line is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 enum State {
     /// To be dialled then.
     Resting(Micros),
@@ -90,7 +99,7 @@ impl Default for State {
 }
 
 /// A question to the stock router.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 enum Asked {
     /// A bind of this name.
     Bind(Box<str>),
@@ -101,18 +110,18 @@ enum Asked {
 }
 
 /// What an answered mark says.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 enum Mark {
     /// The adverts behind the first bind are all here.
     Greeted,
     /// The names that a joining line shares are bound over it.
     Shares,
-    /// Over the speaker: what was sent to it before this line shared its names has come.
-    Drained(LinkId),
+    /// Over the speaker: what was sent to it before the line of this joining shared its names has come.
+    Drained(u64),
 }
 
 /// A name over one line.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 enum Claim {
     /// Asked for, or bound.
     Held,

@@ -29,6 +29,8 @@ pub(crate) struct Giver {
     pub(crate) own: String,
     /// Its node and cluster, with `<mesh>`.
     pub(crate) mesh: Option<String>,
+    /// The stock router that it is attached to, with `<uplink>`.
+    pub(crate) uplink: Option<String>,
     /// Why it can't be taken over at all.
     pub(crate) hindered: Option<&'static str>,
     pub(crate) listeners: Vec<(TcpListener, Entrance)>,
@@ -108,6 +110,16 @@ impl Giver {
         if ask.mesh != self.mesh {
             let name = |mesh: &Option<String>| mesh.clone().unwrap_or_else(|| "a machine without <mesh>".into());
             let (theirs, ours) = (name(&ask.mesh), name(&self.mesh));
+            return Some(format!(
+                "it would be {theirs}, and this process is {ours}: restart instead"
+            ));
+        }
+        if ask.uplink != self.uplink {
+            let mode = |router: &Option<String>| match router {
+                Some(router) => format!("attached to {router}"),
+                None => "in router mode".into(),
+            };
+            let (theirs, ours) = (mode(&ask.uplink), mode(&self.uplink));
             return Some(format!(
                 "it would be {theirs}, and this process is {ours}: restart instead"
             ));

@@ -2,7 +2,7 @@
 
 use super::{Former, Share};
 use crate::node::api::LinkId;
-use crate::node::image::Image;
+use crate::node::image::{Image, Restored};
 use crate::shell::accept::Meter;
 use crate::shell::brain::Brain;
 use crate::shell::driver::{Driver, Released, Token};
@@ -163,14 +163,18 @@ impl<B: Brain> Hub<B> {
         self.look_at_clock();
         let mut given = given.lock().unwrap_or_else(PoisonError::into_inner);
         let mut kept = HashMap::new();
-        for (former, id) in self.brain.restore(self.now, image) {
+        for Restored {
+            former,
+            link: id,
+            dialled,
+        } in self.brain.restore(self.now, image)
+        {
             let Some(link) = given.remove(&former) else { continue };
-            let mut own = Link::new(
-                Token::NONE,
-                link.remote,
-                self.door.admit_again(),
-                Some(Meter::default()),
-            );
+            let (seat, meter) = match dialled {
+                true => (None, None),
+                false => (self.door.admit_again(), Some(Meter::default())),
+            };
+            let mut own = Link::new(Token::NONE, link.remote, seat, meter);
             own.writing = !link.chunk.is_empty();
             self.links.insert(id, own);
             let released = Released {

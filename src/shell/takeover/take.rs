@@ -3,7 +3,7 @@
 use super::channel::{read_body, read_line, receive_descriptors};
 use super::shard::{GivenLink, Step};
 use super::{ANSWER_MS, BUILD_MS, Baggage, Former, MINE};
-use crate::config::{Config, Mesh};
+use crate::config::{Config, Mesh, Uplink};
 use crate::node::image::{Image, VERSION};
 use crate::operate::admin::{Request, TakeOver};
 use crate::shell::control::Control;
@@ -42,6 +42,7 @@ pub(crate) fn take(admin: &Path, config: &Config, shards: ShardId) -> Result<Tak
         version: VERSION,
         own: config.id.clone(),
         mesh: config.mesh.as_ref().map(who),
+        uplink: config.uplink.as_ref().map(attached_to),
         pid: std::process::id(),
     });
     let mut line = serde_json::to_string(&ask).map_err(|error| error.to_string())?;
@@ -94,6 +95,11 @@ pub(crate) fn take(admin: &Path, config: &Config, shards: ShardId) -> Result<Tak
 /// Which node of which cluster; another one can't go on with its lanes.
 pub(crate) fn who(mesh: &Mesh) -> String {
     format!("{} of the cluster {}", mesh.node, mesh.cluster)
+}
+
+/// Which stock router it is attached to, and as whom.
+pub(crate) fn attached_to(uplink: &Uplink) -> String {
+    format!("{} as {}", uplink.addr, uplink.user)
 }
 
 impl Taken {
