@@ -7,15 +7,15 @@ use crate::node::api::{LinkId, Micros};
 use crate::node::link::{Link, Stage};
 use crate::node::seat::Life;
 
+/// The lines, and the links of those that stand.
+type Passed = (Uplink, Vec<(usize, LinkId)>);
+
 impl Shard {
     /// The lines as they stand, and which links go along.
     ///
     /// # Errors
     /// The connection of a line that stands can't be passed on.
-    pub(in crate::node) fn uplink_to_hand_over(
-        &self,
-        now: Micros,
-    ) -> Result<Option<(Uplink, Vec<(usize, LinkId)>)>, &'static str> {
+    pub(in crate::node) fn uplink_to_hand_over(&self, now: Micros) -> Result<Option<Passed>, &'static str> {
         let Some(mut uplink) = self.uplink.as_deref().cloned() else {
             return Ok(None);
         };
