@@ -1,27 +1,31 @@
-//! What becomes of a link that ended on its way between two shards. The sockets of the other tests cannot time that.
+//! What becomes of a link on its way between two shards or two processes. The sockets of the other tests cannot time that.
 #![allow(clippy::unwrap_used)]
 
 use super::accept::Door;
 use super::brain::Brain;
 use super::control::Control;
+use super::driver::{Driver, Entrance, Events, Released, Token};
 use super::hub::{Context, Hub};
 use super::journal::Stderr;
 use super::lanes;
-use super::link::Handover;
+use super::link::{Handover, Link};
 use super::sys::{self, Doorbell};
+use super::takeover::Step;
 use crate::config::{Config, Io};
 use crate::node::api::{Action, CloseCause, LinkId, Micros, ShardId};
 use crate::node::report::ShardReport;
-use std::net::SocketAddr;
-use std::os::fd::OwnedFd;
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// Writes down what it is told.
 #[derive(Default)]
 struct Recorder {
     told: Vec<String>,
     move_on: bool,
+    output: Vec<u8>,
     actions: Vec<Action<()>>,
 }
 
@@ -54,7 +58,9 @@ impl Brain for Recorder {
         LinkId { slot: 0, generation: 1 }
     }
     fn probed(&mut self, _: Micros, _: LinkId, _: bool) {}
-    fn take_output(&mut self, _: Micros, _: LinkId, _: &mut Vec<u8>) {}
+    fn take_output(&mut self, _: Micros, _: LinkId, into: &mut Vec<u8>) {
+        into.append(&mut self.output);
+    }
     fn written(&mut self, _: Micros, _: LinkId, _: usize) {}
     fn take_actions(&mut self, into: &mut Vec<Action<()>>) {
         into.append(&mut self.actions);
@@ -141,4 +147,68 @@ fn a_link_that_goes_on_takes_its_end_along() {
     };
     assert_eq!(link.broken, Some((CloseCause::Reset, b"abc".to_vec(), 1)));
     assert!(link.unread.is_empty(), "it was handled");
+}
+
+/// Takes what it is given, and does nothing.
+#[derive(Default)]
+struct Sink {
+    written: Vec<(Token, Vec<u8>)>,
+}
+
+/// Of the only link.
+const TOKEN: Token = Token { slot: 0, generation: 1 };
+
+impl Driver for Sink {
+    fn add(&mut self, _: LinkId, _: OwnedFd) -> Result<Token, (OwnedFd, io::Error)> {
+        Ok(TOKEN)
+    }
+    fn listen(&mut self, _: TcpListener, _: Entrance) -> io::Result<()> {
+        Ok(())
+    }
+    fn set_accepting(&mut self, _: bool) {}
+    fn unlisten(&mut self) {}
+    fn accept_again(&mut self) {}
+    fn set_reading(&mut self, _: Token, _: bool) {}
+    fn write(&mut self, token: Token, chunk: Vec<u8>, _: usize) {
+        self.written.push((token, chunk));
+    }
+    fn release(&mut self, _: Token) {}
+    fn socket(&self, _: Token) -> Option<BorrowedFd<'_>> {
+        None
+    }
+    fn busy(&self, _: bool) -> bool {
+        false
+    }
+    fn reap(&mut self, _: &mut impl Events) {}
+    fn turn(&mut self, _: Duration, _: bool, _: &mut impl Events) -> bool {
+        false
+    }
+    async fn park(&mut self, _: Duration) {}
+}
+
+/// Shards are told one after another to go on after a take-over: the first speaks to those that still stand.
+#[test]
+fn what_another_shard_causes_is_written_when_this_one_goes_on() {
+    let (mut hub, _second) = hubs(false);
+    let mut sink = Sink::default();
+    let id = LinkId { slot: 0, generation: 1 };
+    let (here, _there) = std::os::unix::net::UnixStream::pair().unwrap();
+    let remote = SocketAddr::from(([127, 0, 0, 1], 1));
+    hub.links.insert(id, Link::new(Token::NONE, remote, None, None));
+    hub.stand_still();
+    let released = Released {
+        fd: OwnedFd::from(here),
+        chunk: Vec::new(),
+        written: 0,
+        unread: Vec::new(),
+    };
+    assert!(hub.keep_still(id, released).is_none());
+    hub.brain.output = b"first".to_vec();
+    hub.brain.actions.push(Action::Output(id));
+    hub.act();
+    hub.settle(&mut sink);
+    assert!(sink.written.is_empty());
+    hub.take_over(Step::GoOn);
+    hub.settle(&mut sink);
+    assert_eq!(sink.written, [(TOKEN, b"first".to_vec())]);
 }

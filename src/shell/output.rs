@@ -119,7 +119,9 @@ impl<B: Brain> Hub<B> {
     pub(super) fn flush(&mut self, id: LinkId, driver: &mut impl Driver) {
         let Some(link) = self.links.get_mut(&id) else { return };
         link.dirty = false;
-        if link.writing || matches!(link.fate, Fate::Gone(_)) {
+        // While the shard stands still, other shards may go on already; what they cause is written when it goes on.
+        let is_still = self.still.as_ref().is_some_and(|still| still.holds(id));
+        if is_still || link.writing || matches!(link.fate, Fate::Gone(_)) {
             return;
         }
         if matches!(link.fate, Fate::Moving { .. }) {

@@ -68,11 +68,11 @@ def test_status_shows_members_and_what_is_missing(mesh):
             assert len(link["incarnation"]) == 16 and [lane["lane"] for lane in link["lanes"]] == ["control", "data"]
             assert all(lane["served"] and lane["credit_bytes"] > 0 for lane in link["lanes"]), link
     wait_for("both users' rows are at m1", lambda: sum(member["rows"] for member in machines["m1"].status()["mesh"]["members"]) >= 2)
+    wait_for("what was told is acknowledged", lambda: all(" ready " in row(text, node + " ") and " equal " in row(text, node + " ")
+                                                          for text in [command(machines["m1"], "status")[1]] for node in NODES[1:]))
     status, text = command(machines["m1"], "status")
     assert status == 0 and "2 of 2 other nodes ready" in text, text
     check_top(machines["m1"])
-    for node in NODES[1:]:
-        assert " ready " in row(text, node + " ") and " equal " in row(text, node + " "), text
     page = machines["m1"].metrics()
     assert page['jidmesh_mesh_members{state="ready"}'] == 2 and page["jidmesh_mesh_alone"] == 0
     assert page['jidmesh_peer_lane_served{peer="m2.example.net",lane="data"}'] == 1

@@ -63,6 +63,13 @@ pub(crate) struct Still {
     asked: Option<Sender<Result<Given, String>>>,
 }
 
+impl Still {
+    /// Whether the driver does not serve the link now.
+    pub(in crate::shell) fn holds(&self, id: LinkId) -> bool {
+        self.links.contains_key(&id)
+    }
+}
+
 impl<B: Brain> Hub<B> {
     pub(crate) fn take_over(&mut self, step: Step) {
         match step {
