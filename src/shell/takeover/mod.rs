@@ -28,7 +28,7 @@ mod take;
 
 pub(crate) use give::Giver;
 pub(crate) use shard::{Step, Still};
-pub(crate) use take::{Taken, take, who};
+pub(crate) use take::{Taken, revive, take, who};
 
 use super::driver::Entrance;
 use crate::node::image::{Former, Share};
