@@ -19,6 +19,7 @@ async def crash(stack, away_s, meanwhile=lambda: None):
     stack.shards = 3 - stack.shards
     stack.write_router()
     await asyncio.to_thread(stack.start_router)
+    await asyncio.to_thread(wait_for, "the router answers", stack.answers, 10)
 
 
 def recovered(stack):
