@@ -128,7 +128,10 @@ impl Shard {
         self.names.drop_seat(seat);
         self.unnumber_seat(seat);
         if let Some(state) = self.seats.get_mut(seat) {
-            state.clients.iter_mut().for_each(|(_, client)| client.recovered = false);
+            state
+                .clients
+                .iter_mut()
+                .for_each(|(_, client)| client.recovered = false);
         }
         self.recovery_is_over(seat);
         let state = self.seats.remove(seat);

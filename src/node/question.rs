@@ -405,7 +405,11 @@ impl Shard {
                 self.ask_c2s(now, seat, Some((number, token)));
             }
         }
-        if self.seats.get(seat).is_some_and(|state| state.life == Life::Live && state.asked.is_empty()) {
+        if self
+            .seats
+            .get(seat)
+            .is_some_and(|state| state.life == Life::Live && state.asked.is_empty())
+        {
             self.recovery_is_over(seat);
         }
         self.wake_by(now + TICK_US);

@@ -57,12 +57,16 @@ pub(super) fn left_behind(path: &Path, own: &str, shards: ShardId, until: Micros
     if !found.is_file() || found.uid() != rustix::process::geteuid().as_raw() || found.len() > FILE_BYTES_MAX {
         return Err(useless("it is none of this process's files"));
     }
-    let age = found.modified().ok().and_then(|at| SystemTime::now().duration_since(at).ok());
+    let age = found
+        .modified()
+        .ok()
+        .and_then(|at| SystemTime::now().duration_since(at).ok());
     if let Some(age) = age.filter(|age| *age > AGE_MAX) {
         return Err(useless(&format!("it is {} s old", age.as_secs())));
     }
     let mut bytes = Vec::new();
-    file.read_to_end(&mut bytes).map_err(|error| useless(&error.to_string()))?;
+    file.read_to_end(&mut bytes)
+        .map_err(|error| useless(&error.to_string()))?;
     let records = bytes
         .strip_prefix(head(own, &boot()).as_bytes())
         .ok_or_else(|| useless("it is of another version, another router or another start of the machine"))?;
@@ -206,7 +210,9 @@ impl Writer {
 
     /// Writes the file anew, without what is out of date, when it has grown that much.
     fn shorten(&mut self) -> io::Result<()> {
-        let Some((_, length, began)) = &self.file else { return Ok(()) };
+        let Some((_, length, began)) = &self.file else {
+            return Ok(());
+        };
         if *length < 2 * began + SPARE_BYTES {
             return Ok(());
         }

@@ -3,10 +3,10 @@
 use super::control::Control;
 use super::driver::Entrance;
 use super::journal::{Journal, line};
+use super::recovery::{self, Recorder};
 use super::start::{Running, Setup, start};
 use super::sys::Signals;
 use super::takeover::{self, Giver, Taken};
-use super::recovery::{self, Recorder};
 use super::{checks, cpus, notify, tls};
 use crate::config::{ADMIN_DEFAULT, Config, LogLevel, LogTarget, Mesh, Problem, Severity};
 use crate::mesh::conn::Local;
@@ -433,7 +433,8 @@ fn recover(path: &Path, config: &Config, shards: u16, log: &LogSender) -> Option
         Ok(None) => None,
         Ok(Some(image)) => {
             let (sessions, path) = (image.sessions(), path.display());
-            let text = format!("the former process died: {sessions} sessions from {path}; their c2s and sm will be asked");
+            let text =
+                format!("the former process died: {sessions} sessions from {path}; their c2s and sm will be asked");
             log.send(line(Level::Notice, text));
             Some(Arc::new(image))
         }

@@ -2,6 +2,7 @@
 
 use super::{Image, Share};
 use crate::node::grace::session_end;
+use crate::node::link::Who;
 use crate::node::recovery::{Kept, records};
 use crate::node::seat::{Life, Seat};
 use crate::table::clients::Client;
@@ -10,7 +11,6 @@ use crate::table::names::{Names, SeatView};
 use crate::table::registrar::Registrar;
 use crate::table::users::{Stage, User};
 use crate::table::{SeatId, SeatKind, ShardId, image};
-use crate::node::link::Who;
 use crate::wire::accept::PeerKind;
 use crate::wire::validate::Prefixes;
 use serde::{Deserialize, Serialize};
@@ -95,7 +95,8 @@ fn lost_seat(house: &House, id: SeatId, view: &SeatView, until: Micros) -> Seat 
     let nowhere = SocketAddr::from(([0, 0, 0, 0], 0));
     let mut seat = Seat::new(view.kind, &view.id, Who::new(kind, Prefixes::default()), nowhere, 0);
     let held = house.names.iter().filter(|(_, name)| name.holders.contains(&id));
-    seat.names.extend(held.map(|(key, _)| Box::from(key)).filter(|key| *key != view.id));
+    seat.names
+        .extend(held.map(|(key, _)| Box::from(key)).filter(|key| *key != view.id));
     seat.life = Life::Lost { until };
     seat
 }

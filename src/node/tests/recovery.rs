@@ -77,7 +77,10 @@ fn sessions_of_components_that_outlived_the_crash_go_on() {
         assert_eq!(world.sessions(), 2);
         let (sm, c2s, to_sm, to_c2s) = back(&mut world);
         let gone = |read: &str, name: &str| read.contains(&format!("type='unavailable' from='{name}'"));
-        assert!(!gone(&to_sm, "c2s") && !gone(&to_c2s, "example.net"), "{to_sm} {to_c2s}");
+        assert!(
+            !gone(&to_sm, "c2s") && !gone(&to_c2s, "example.net"),
+            "{to_sm} {to_c2s}"
+        );
         assert!(gone(&to_sm, "jidmesh.router"), "nobody else ends surrogates: {to_sm}");
         sm_answers(&mut world, sm, &to_sm);
         c2s_answers(&mut world, c2s, to_c2s, &[9, 10]);
@@ -149,7 +152,10 @@ fn who_does_not_come_back_after_the_crash_is_given_up() {
 fn a_start_that_was_not_answered_is_said_again() {
     for shards in [1, 2] {
         let (mut world, _, c2s) = site(shards);
-        world.send(c2s, &route("c2s", "example.net", &start(11, "nurse@example.net/house", "id11")));
+        world.send(
+            c2s,
+            &route("c2s", "example.net", &start(11, "nurse@example.net/house", "id11")),
+        );
         world.write_down(false);
         world.crash(shards);
         let (sm, _, to_sm, _) = back(&mut world);
