@@ -218,7 +218,7 @@ fn own_sections() {
           <name policy='from'>conference.example.net</name></mesh>
         <grace>0</grace><queues><link>16</link><held>32</held><peer>128</peer></queues>
         <uplink><ip>::1</ip><user>jabberd</user><pass>pw</pass></uplink>
-        <tuning shards='3'>two-cores</tuning><admin>/run/x.sock</admin><metrics><port>9</port></metrics>
+        <tuning shards='3'>two-cores</tuning><admin>/run/x.sock</admin><recovery>off</recovery><metrics><port>9</port></metrics>
         <auth-time>4</auth-time><default-secret allow='yes'/>",
     );
     let mesh = config.mesh.clone().unwrap();
@@ -265,6 +265,7 @@ fn own_sections() {
     assert_eq!(config.tuning.shards, Shards::Count(3));
     assert_eq!(config.tuning.profile, "two-cores");
     assert_eq!(config.admin, Some(PathBuf::from("/run/x.sock")));
+    assert_eq!(config.recovery.file(Path::new("/run/x.sock")), None);
     assert_eq!((config.metrics, config.page), (Some(addr("127.0.0.1:9")), false));
     assert!(good("<metrics><ip>::1</ip><page/></metrics>").page);
     assert!(good("<metrics><ip>10.0.0.1</ip><page anywhere='yes'/></metrics>").page);

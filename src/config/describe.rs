@@ -1,7 +1,7 @@
 //! What was understood, in plain lines for the operator; no secret in clear.
 
 use std::fmt::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::*;
 
@@ -113,9 +113,20 @@ impl Config {
         let admin = format!("{ADMIN_DEFAULT}, if it can be made");
         vec![
             ("admin socket", path_or(&self.admin, &admin)),
+            ("sessions for a start after a crash", self.recovery_note()),
             ("metrics", metrics.unwrap_or_else(|| "not served".to_owned())),
             ("digest, to compare machines", self.digest()),
         ]
+    }
+
+    fn recovery_note(&self) -> String {
+        let admin = self.admin.as_deref().unwrap_or(Path::new(ADMIN_DEFAULT));
+        match self.recovery.file(admin) {
+            _ if self.mesh.is_some() => "not written with <mesh>".into(),
+            _ if self.uplink.is_some() => "not written in attached mode".into(),
+            Some(file) => file.display().to_string(),
+            None => "not written".into(),
+        }
     }
 
     fn default_note(&self, default: bool) -> &'static str {

@@ -27,6 +27,7 @@ impl Config {
             ("<pidfile>", self.pidfile != now.pidfile),
             ("<log>", self.log != now.log),
             ("<admin>", self.admin != now.admin),
+            ("<recovery>", self.recovery != now.recovery),
             ("<metrics>", (self.metrics, self.page) != (now.metrics, now.page)),
             ("<uplink>", self.uplink != now.uplink),
             ("<tuning>", self.tuning != now.tuning),
@@ -44,6 +45,7 @@ impl Config {
         self.pidfile.clone_from(&started.pidfile);
         self.log.clone_from(&started.log);
         self.admin.clone_from(&started.admin);
+        self.recovery.clone_from(&started.recovery);
         self.metrics = started.metrics;
         self.page = started.page;
         self.uplink.clone_from(&started.uplink);

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::{Access, Acl, Filter, Problem, Tuning};
 
@@ -81,6 +81,8 @@ pub struct Config {
     pub tuning: Tuning,
     /// `<admin>`: the admin socket; `None`: [`ADMIN_DEFAULT`] is tried.
     pub admin: Option<PathBuf>,
+    /// `<recovery>`: where sessions are written down for a start after a crash.
+    pub recovery: Recovery,
     /// `<metrics>`: where metrics are served over HTTP.
     pub metrics: Option<SocketAddr>,
     /// `<metrics><page/>`: the page for browsers is served there, too.
@@ -91,6 +93,29 @@ pub struct Config {
     pub auth_ms: u64,
     /// `<default-secret allow='yes'/>`: Debian's well-known secret is good from other addresses than loopback too.
     pub default_secret_allowed: bool,
+}
+
+/// Where sessions are written down for a start after a crash.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Recovery {
+    /// A file `recovery` beside the admin socket.
+    #[default]
+    BesideAdmin,
+    /// This file.
+    At(PathBuf),
+    /// Nowhere.
+    Off,
+}
+
+impl Recovery {
+    /// The file, when the admin socket is there.
+    pub fn file(&self, admin: &Path) -> Option<PathBuf> {
+        match self {
+            Recovery::BesideAdmin => Some(admin.with_file_name("recovery")),
+            Recovery::At(path) => Some(path.clone()),
+            Recovery::Off => None,
+        }
+    }
 }
 
 /// Secrets stay out of logs.
@@ -175,6 +200,7 @@ impl Default for Config {
             uplink: None,
             tuning: Tuning::default(),
             admin: None,
+            recovery: Recovery::BesideAdmin,
             metrics: None,
             page: false,
             frame_bytes_max: FRAME_BYTES_DEFAULT,

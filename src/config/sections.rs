@@ -30,7 +30,7 @@ pub(super) struct Router {
     pub(super) ip_line: u32,
 }
 
-const SECTIONS: [&str; 17] = [
+const SECTIONS: [&str; 18] = [
     "id",
     "pidfile",
     "log",
@@ -46,6 +46,7 @@ const SECTIONS: [&str; 17] = [
     "uplink",
     "tuning",
     "admin",
+    "recovery",
     "metrics",
     "auth-time",
 ];
@@ -403,6 +404,11 @@ fn own(cx: &mut Cx<'_>, root: &Node, config: &mut Config) {
     config.grace_ms = 1000 * cx.number_of(root, "grace", 0..=3600, "whole seconds", grace_s);
     config.auth_ms = 1000 * cx.number_of(root, "auth-time", 1..=600, "whole seconds", AUTH_MS_DEFAULT / 1000);
     config.admin = cx.path_of(root, "admin");
+    config.recovery = match cx.text_of(root, "recovery") {
+        None => Recovery::BesideAdmin,
+        Some(text) if text == "off" => Recovery::Off,
+        Some(text) => Recovery::At(cx.absolute(&text)),
+    };
     config.queues = elsewhere.queues;
     if let Some(node) = cx.one(root, "queues") {
         config.queues = tuning::queues(cx, node, elsewhere.queues);

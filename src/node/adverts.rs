@@ -19,6 +19,9 @@ impl Shard {
         let Some(state) = self.seats.get_mut(seat) else { return };
         state.greeted = true;
         state.outlived = fresh;
+        // Of a c2s it is over when it has said what it still holds.
+        let crashed = state.recovered.is_some();
+        state.recovered = state.recovered.filter(|_| state.kind == SeatKind::C2s);
         if state.is_foreign() {
             return;
         }
@@ -38,7 +41,7 @@ impl Shard {
             .filter(|name| fresh && self.names.get(name).is_none());
         // Those of surrogates, and of c2s that were given up meanwhile: nobody else ever ends them.
         let mut over: Vec<Box<str>> = parted.cloned().collect();
-        over.extend(fresh.then(|| self.names.own().into()));
+        over.extend((fresh || crashed).then(|| self.names.own().into()));
         self.send(link, |out| {
             for name in &over {
                 edit::advert(out, name, true);

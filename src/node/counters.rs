@@ -100,6 +100,8 @@ counters! {
     SessionsDrained "jidmesh_sessions_drained_total" "" "Sessions ended since this node was being drained.";
     StartsRefused "jidmesh_starts_refused_total" "" "Session starts answered with an error.";
     ZombiesCleared "jidmesh_zombies_cleared_total" "" "Clients whose sm did not know them, ended.";
+    RecoveredKept "jidmesh_recovered_sessions_total" "outcome=\"kept\"" "Sessions from before a crash, by whether they went on.";
+    RecoveredCut "jidmesh_recovered_sessions_total" "outcome=\"cut\"" "Sessions from before a crash, by whether they went on.";
     GhostsCleared "jidmesh_ghosts_cleared_total" "" "Sessions whose c2s did not know them, ended.";
     Fences "jidmesh_fences_total" "" "Fences sent to an sm before a user moved to another.";
     HeldFrames "jidmesh_held_frames_total" "" "Frames held while a user's placement was in flight.";

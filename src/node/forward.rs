@@ -449,6 +449,7 @@ pub(super) fn client(token: Token, sm: SeatId, bare: &str) -> Client {
         bare: bare.into(),
         active: false,
         doubted: false,
+        recovered: false,
         ending: false,
     }
 }

@@ -127,6 +127,13 @@ impl Shard {
         let abroad = self.names.seat(seat).is_some_and(|view| view.peer.is_some());
         self.names.drop_seat(seat);
         self.unnumber_seat(seat);
+        if let Some(state) = self.seats.get_mut(seat) {
+            state
+                .clients
+                .iter_mut()
+                .for_each(|(_, client)| client.recovered = false);
+        }
+        self.recovery_is_over(seat);
         let state = self.seats.remove(seat);
         match kind {
             _ if abroad && kind != Some(SeatKind::C2s) => self.end_clients_at(now, seat),
@@ -157,7 +164,8 @@ impl Shard {
         // At its home: what waited is taken out before anything new is sent to it.
         let (mut queue, mut clients) = Default::default();
         if let Some(state) = self.seats.get_mut(seat) {
-            (queue, clients) = (std::mem::take(&mut state.queue), state.clients.drain());
+            queue = std::mem::take(&mut state.queue);
+            clients = state.clients.drain();
             state.life = Life::Live;
             state.unanswered = Default::default();
             state.unproven.clear();
@@ -177,6 +185,7 @@ impl Shard {
             }
             _ => {}
         }
+        self.recovery_is_over(seat);
         // Behind the news: what is returned must not find a session that its sm still believes in.
         if home == self.id {
             self.wind_up(now, Remains::new(seat, kind, queue, clients).awaited(!abroad));

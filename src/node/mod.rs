@@ -47,6 +47,7 @@ mod orphans;
 mod placement;
 mod question;
 mod recall;
+pub mod recovery;
 mod redirect;
 mod registration;
 mod remains;
@@ -120,6 +121,8 @@ pub struct Shard {
     /// Links that came before the message about their seat.
     early: Vec<(LinkId, Box<link::Luggage>)>,
     users: Users,
+    /// On shard 0: names and seats are to be written down.
+    house_changed: bool,
     fences: TableMap<SeatId, Fences>,
     /// Users who wait for a fence of this sm, or for what waited for this component.
     fenced: TableMap<SeatId, Vec<Box<str>>>,
@@ -197,6 +200,7 @@ impl Shard {
             seats: SeatMap::default(),
             early: Vec::new(),
             users: Users::default(),
+            house_changed: false,
             fences: TableMap::default(),
             fenced: TableMap::default(),
             returning: Vec::new(),
@@ -408,7 +412,10 @@ impl Shard {
             | Message::SeatGone { .. }
             | Message::Kind { .. }
             | Message::Bound { .. }
-            | Message::Unbound { .. } => self.learn_names(now, message),
+            | Message::Unbound { .. } => {
+                self.house_changed |= self.registrar.is_some();
+                self.learn_names(now, message);
+            }
             Message::AskBind { seat, frame } => self.judge_further_bind(now, from, seat, &frame),
             Message::AskUnbind { seat, frame } => self.judge_unbind(now, from, seat, &frame),
             Message::BindAnswer { seat, answer, refused } => self.answer_bind(now, seat, &answer, refused),

@@ -337,11 +337,13 @@ impl Shard {
         let Some(client) = state.clients.get_mut(number, &token) else {
             return;
         };
-        let (doubted, sm, bare) = (std::mem::take(&mut client.doubted), client.sm, client.bare.clone());
+        let doubted = std::mem::take(&mut client.doubted);
+        let (recovered, sm, bare) = (client.recovered, client.sm, client.bare.clone());
         if !known || (used && !client.active) {
             return self.end_ghost(now, seat, number, token);
         }
-        if doubted && others {
+        // Before a crash the number may have become another's, and nobody wrote it down.
+        if doubted && (others || recovered) {
             // Said with its own id: c2s answers with its `end` unless it is that client's.
             self.say_started(seat, number, &token, sm, &bare);
         }
@@ -402,6 +404,13 @@ impl Shard {
             if state.clients.get_mut(number, &token).is_some_and(doubtful) {
                 self.ask_c2s(now, seat, Some((number, token)));
             }
+        }
+        if self
+            .seats
+            .get(seat)
+            .is_some_and(|state| state.life == Life::Live && state.asked.is_empty())
+        {
+            self.recovery_is_over(seat);
         }
         self.wake_by(now + TICK_US);
     }

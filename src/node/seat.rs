@@ -67,6 +67,9 @@ pub(super) struct Seat {
     /// It may hold sessions of c2s that a former life of this node knew, and this one has yet to hear of.
     #[serde(skip)]
     pub(super) outlived: bool,
+    /// So many sessions of its clients were known before a crash, and it has yet to say which it still has.
+    #[serde(default)]
+    pub(super) recovered: Option<usize>,
     pub(super) clients: Clients,
     /// Sessions whose clients have sent nothing yet: (registered at, number, sm-side id), oldest first.
     pub(super) unproven: VecDeque<(Micros, u32, Token)>,
@@ -115,6 +118,7 @@ impl Seat {
             throttled: false,
             greeted: false,
             outlived: false,
+            recovered: None,
             clients: Clients::default(),
             unproven: VecDeque::new(),
             dismissed: VecDeque::new(),

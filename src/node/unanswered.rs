@@ -57,6 +57,15 @@ impl Unanswered {
         self.kept.push_back(Kept { key, frame });
     }
 
+    /// Keeps what is known to be said and not answered.
+    pub(super) fn keep_frame(&mut self, frame: &[u8]) {
+        if let Ok(Frame::Route(route)) = header::read(frame)
+            && let Some(key) = route.payload.as_ref().and_then(asked)
+        {
+            self.keep(key, frame);
+        }
+    }
+
     fn answered(&mut self, key: &Key) {
         // Answers come in the order of the questions: it is one of the first.
         let Some(at) = self.kept.iter().position(|kept| kept.key == *key) else {

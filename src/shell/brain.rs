@@ -7,6 +7,7 @@ use crate::node::api::{Action, CloseCause, DataBatch, LinkId, Micros, ShardId};
 use crate::node::cluster::Question;
 use crate::node::image::{Image, Restored, Share};
 use crate::node::lane::Control;
+use crate::node::recovery::Notes;
 use crate::node::report::ShardReport;
 use crate::node::{Cargo, Shard};
 use std::net::SocketAddr;
@@ -57,6 +58,12 @@ pub trait Brain: 'static {
         Vec::new()
     }
     fn resume(&mut self, _now: Micros) {}
+    fn has_notes(&self) -> bool {
+        false
+    }
+    fn take_notes(&mut self, _anew: bool) -> Notes {
+        Notes::default()
+    }
     fn unsettled(&self) -> usize {
         0
     }
@@ -137,6 +144,12 @@ impl Brain for Shard {
     }
     fn resume(&mut self, now: Micros) {
         Shard::resume(self, now);
+    }
+    fn has_notes(&self) -> bool {
+        Shard::has_notes(self)
+    }
+    fn take_notes(&mut self, anew: bool) -> Notes {
+        Shard::take_notes(self, anew)
     }
     fn unsettled(&self) -> usize {
         Shard::unsettled(self)

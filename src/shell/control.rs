@@ -7,6 +7,7 @@ use crate::config::Config;
 use crate::mesh::conn::Local;
 use crate::node::api::LinkId;
 use crate::node::cluster::{Answer, Question};
+use crate::node::recovery::Notes;
 use crate::node::report::ShardReport;
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 use std::sync::Arc;
@@ -25,6 +26,8 @@ pub(crate) enum Command {
     Reload(Arc<Config>, Option<Arc<rustls::ServerConfig>>, Option<Arc<Local>>),
     /// What became of the dial for this link.
     Dialed(LinkId, Outcome),
+    /// Tell what is to be written down; `true`: everything.
+    Notes(bool, Sender<Notes>),
     /// A step of a take-over.
     TakeOver(Step),
     /// Close every link and end.
@@ -33,6 +36,8 @@ pub(crate) enum Command {
 
 /// A shard's side of the handle.
 pub(crate) struct Commands {
+    /// Takes a word when the shard has something to be written down.
+    pub(crate) noted: Sender<()>,
     pub(crate) queue: Receiver<Command>,
     /// Where helpers of this shard answer.
     pub(crate) port: Port,
@@ -49,12 +54,15 @@ pub(crate) struct Port {
 #[derive(Clone)]
 pub struct Control {
     ports: Arc<Vec<Port>>,
+    noted: Receiver<()>,
 }
 
 impl Control {
     /// A handle for the shards behind `bells`, and each shard's side of it.
     pub(crate) fn new(bells: &[Arc<Doorbell>]) -> (Control, Vec<Commands>) {
         let (mut ports, mut commands) = (Vec::new(), Vec::new());
+        // One word is enough for all of them.
+        let (tell, noted) = bounded(1);
         for bell in bells {
             let (queue, receiver) = bounded(COMMANDS_MAX);
             let port = Port {
@@ -62,9 +70,14 @@ impl Control {
                 bell: Arc::clone(bell),
             };
             ports.push(port.clone());
-            commands.push(Commands { queue: receiver, port });
+            commands.push(Commands {
+                noted: tell.clone(),
+                queue: receiver,
+                port,
+            });
         }
-        (Control { ports: Arc::new(ports) }, commands)
+        let ports = Arc::new(ports);
+        (Control { ports, noted }, commands)
     }
 
     /// How many shards there are.
@@ -95,6 +108,18 @@ impl Control {
         for port in self.ports.iter() {
             port.send(Command::TakeOver(step()));
         }
+    }
+
+    /// Takes from every shard what is to be written down, and whether all of them answered; `anew`: everything.
+    pub(crate) fn notes(&self, timeout: Duration, anew: bool) -> (Vec<Notes>, bool) {
+        let notes = self.answers(timeout, |to| Command::Notes(anew, to));
+        let all = notes.len() == self.ports.len();
+        (notes, all)
+    }
+
+    /// Gives a word when a shard has something to be written down.
+    pub(crate) fn noted(&self) -> &Receiver<()> {
+        &self.noted
     }
 
     fn answers<T>(&self, timeout: Duration, command: impl Fn(Sender<T>) -> Command) -> Vec<T> {

@@ -44,6 +44,8 @@ pub(crate) struct Hub<B: Brain> {
     pub(super) door: Door,
     pub(super) context: Context,
     commands: Commands,
+    /// It was said that there is something to be written down.
+    noted: bool,
     /// Questions to the brain so far, and those that it has not answered: it answers each.
     tickets: u64,
     pub(super) asked: HashMap<u64, Sender<Answer>, ahash::RandomState>,
@@ -116,6 +118,7 @@ impl<B: Brain> Hub<B> {
             dials: Dials::new(commands.port.clone(), Arc::clone(&context.cpus)),
             context,
             commands,
+            noted: false,
             tickets: 0,
             asked: HashMap::default(),
             now: 0,
@@ -197,6 +200,11 @@ impl<B: Brain> Hub<B> {
         self.act();
         self.lanes.ring();
         self.answer_when_all_is_let_go();
+        if !self.noted && self.brain.has_notes() {
+            // Full: somebody else has said so.
+            self.noted = true;
+            let _ = self.commands.noted.try_send(());
+        }
     }
 
     fn obey(&mut self) {
@@ -221,6 +229,10 @@ impl<B: Brain> Hub<B> {
                 }
                 Command::Dialed(link, outcome) => self.dialed(link, outcome),
                 Command::Shutdown => self.stop(),
+                Command::Notes(anew, to) => {
+                    drop(to.try_send(self.brain.take_notes(anew)));
+                    self.noted = false;
+                }
                 Command::TakeOver(step) => self.take_over(step),
             }
         }

@@ -33,6 +33,7 @@ mod notify;
 mod output;
 mod pace;
 mod pump;
+mod recovery;
 mod run;
 mod start;
 mod sys;

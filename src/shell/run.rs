@@ -3,6 +3,7 @@
 use super::control::Control;
 use super::driver::Entrance;
 use super::journal::{Journal, line};
+use super::recovery::{self, Recorder};
 use super::start::{Running, Setup, start};
 use super::sys::Signals;
 use super::takeover::{self, Giver, Taken};
@@ -12,6 +13,7 @@ use crate::mesh::conn::Local;
 use crate::node::Shard;
 use crate::node::api::{Level, LogLine, ShardId};
 use crate::node::cluster::{Answer, DrainAsk, Question, policies};
+use crate::node::image::Image;
 use crate::node::report::ShardReport;
 use crate::operate::admin::TakeOver;
 use crate::operate::log::{self, LogSender};
@@ -143,6 +145,7 @@ struct Process {
     running: Running,
     serving: Serving,
     giver: Arc<Giver>,
+    recorder: Option<Recorder>,
     _pidfile: Option<PidFile>,
 }
 
@@ -161,6 +164,11 @@ impl Process {
         let mut taken = match given.takeover {
             true => Some(takeover::take(&admin, &config, shards)?),
             false => None,
+        };
+        let mut record = recovery_file(&config, &admin);
+        let recovered = match &record {
+            Some(path) if taken.is_none() => recover(path, &config, shards, &log),
+            _ => None,
         };
         let started = taken.as_ref().map_or(started, |taken| taken.started);
         let listeners = listen(taken.as_mut(), &config.local, Entrance::Components)?;
@@ -186,7 +194,7 @@ impl Process {
             tls_client,
             journal: Arc::new(log.clone()),
             started,
-            still: taken.is_some(),
+            still: taken.is_some() || recovered.is_some(),
         };
         let shared = Arc::clone(&config);
         let running = start(setup, move |shard: ShardId| {
@@ -213,6 +221,10 @@ impl Process {
             Some(taken) => succeed(taken, running, &log)?,
             None => running,
         };
+        if let Some(image) = recovered {
+            takeover::revive(image, &running.control())?;
+        }
+        let recorder = record.take().map(|path| Recorder::start(path, &giver));
         let pidfile = config.pidfile.clone().and_then(|path| PidFile::write(path, &log));
         go_on_draining(&admin, &running.control(), &log);
         let source: Source = Arc::clone(&giver) as Source;
@@ -238,6 +250,7 @@ impl Process {
             running,
             serving,
             giver,
+            recorder,
             _pidfile: pidfile,
         })
     }
@@ -253,6 +266,7 @@ impl Process {
             let signal = signals.wait(WATCH_S);
             let ends = matches!(signal, Some(libc::SIGTERM | libc::SIGINT));
             if self.giver.is_given_at_last(ends) {
+                self.recorder.iter_mut().for_each(Recorder::end);
                 self.running.vanish();
                 return ExitCode::SUCCESS;
             }
@@ -271,6 +285,9 @@ impl Process {
         }
         notify::stopping();
         self.log.send(line(Level::Notice, "shutting down"));
+        if let Some(recorder) = self.recorder.take() {
+            recorder.end_in_order();
+        }
         self.stop()
     }
 
@@ -401,6 +418,30 @@ fn succeed(taken: Taken, running: Running, log: &LogSender) -> Result<Running, S
         Err(why) => {
             running.vanish();
             Err(why)
+        }
+    }
+}
+
+/// Where this node writes its sessions down. What other nodes or the stock router know of them no start could ask.
+fn recovery_file(config: &Config, admin: &Path) -> Option<PathBuf> {
+    let alone = config.mesh.is_none() && config.uplink.is_none();
+    config.recovery.file(admin).filter(|_| alone)
+}
+
+/// What a former process of this node left behind when it died.
+fn recover(path: &Path, config: &Config, shards: u16, log: &LogSender) -> Option<Arc<Image>> {
+    match recovery::left_behind(path, &config.id, shards, config.grace_ms * 1_000) {
+        Ok(None) => None,
+        Ok(Some(image)) => {
+            let (sessions, path) = (image.sessions(), path.display());
+            let text =
+                format!("the former process died: {sessions} sessions from {path}; their c2s and sm will be asked");
+            log.send(line(Level::Notice, text));
+            Some(Arc::new(image))
+        }
+        Err(why) => {
+            log.send(line(Level::Warning, why));
+            None
         }
     }
 }

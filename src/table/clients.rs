@@ -18,6 +18,9 @@ pub struct Client {
     pub active: bool,
     /// Its c2s came back, and has not shown since that it still holds the client.
     pub doubted: bool,
+    /// A former process knew of it, and its c2s has yet to show that it still does.
+    #[serde(default)]
+    pub recovered: bool,
     /// Its `end` passed: its c2s does not know it any more, and soon its sm will not.
     pub ending: bool,
 }
@@ -93,6 +96,14 @@ impl Clients {
         self.by_number
             .iter_mut()
             .flat_map(|(number, clients)| clients.iter_mut().map(|client| (*number, client)))
+    }
+
+    /// Forgets which ones a former process knew of; how many these were.
+    pub fn forget_recovered(&mut self) -> usize {
+        let recovered = self.iter_mut().filter(|(_, client)| client.recovered && !client.ending);
+        let count = recovered.map(|(_, client)| client.recovered = false).count();
+        self.iter_mut().for_each(|(_, client)| client.recovered = false);
+        count
     }
 
     /// Sessions that its c2s still holds, as far as is known: one of a number, so many at most.

@@ -135,6 +135,11 @@ impl Registrar {
         registrar
     }
 
+    /// Whose seat it is.
+    pub fn user_of(&self, seat: SeatId) -> Option<&str> {
+        self.seats.get(&seat).map(|entry| &*entry.user)
+    }
+
     /// The first bind over a link of `user`. `proved_alive`: the seat that [`First::Contested`] named has a live link.
     pub fn first(
         &mut self,

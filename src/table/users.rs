@@ -7,7 +7,7 @@ use super::{PeerId, SeatId, Token};
 use crate::jid::TableMap;
 use serde::{Deserialize, Serialize};
 use smallvec::SmallVec;
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 
 /// One full JID, at a c2s and an sm.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -254,6 +254,27 @@ impl User {
                 .is_some_and(|flux| flux.starts.iter().any(|start| start.resource == *resource))
     }
 
+    /// Something of his outlives a crash of the router: he has a session, or waits for one, or contacts wait for word.
+    pub fn is_worth_recovering(&self) -> bool {
+        let flux = self.flux.as_ref();
+        !self.sessions.is_empty() || flux.is_some_and(|flux| !flux.starts.is_empty() || !flux.untold.is_empty())
+    }
+
+    /// The same without frames that wait, and what they wait for.
+    pub fn to_recover(&self) -> User {
+        let flux = self.flux.as_ref().map(|flux| Flux {
+            starts: flux.starts.clone(),
+            untold: flux.untold.clone(),
+            ..Flux::default()
+        });
+        User {
+            sm: self.sm,
+            sessions: self.sessions.clone(),
+            claim: self.claim,
+            flux: flux.filter(|flux| !flux.is_empty()).map(Box::new),
+        }
+    }
+
     /// Finds a session by what session control names.
     pub fn session_mut(&mut self, c2s: SeatId, number: u32, token: &Token) -> Option<&mut Session> {
         self.sessions
@@ -270,9 +291,45 @@ pub struct Users {
     load: TableMap<SeatId, usize>,
     sessions: usize,
     available: usize,
+    /// Users that changed since they were last asked for, while somebody writes them down.
+    changed: Option<HashSet<Box<str>>>,
 }
 
+/// Most users who are gone and whose end nobody has asked for: whoever writes that slowly begins anew.
+const GONE_MAX: usize = 65_536;
+
 impl Users {
+    /// From now on it is noted who changes; all of them count as changed.
+    pub fn note_changes(&mut self) {
+        self.changed = Some(self.users.keys().cloned().collect());
+    }
+
+    /// Users that changed since [`Users::note_changes`], each told once: so many at most. `None`: they are not noted, or
+    /// not any more, since they were too many.
+    pub fn take_changed(&mut self, most: usize) -> Option<Vec<Box<str>>> {
+        let changed = self.changed.as_mut()?;
+        let keys: Vec<Box<str>> = changed.iter().take(most).cloned().collect();
+        for key in &keys {
+            changed.remove(key);
+        }
+        Some(keys)
+    }
+
+    /// Somebody changed.
+    pub fn has_changed(&self) -> bool {
+        self.changed.as_ref().is_some_and(|changed| !changed.is_empty())
+    }
+
+    fn note_change(&mut self, bare: &str) {
+        let Some(changed) = &mut self.changed else { return };
+        if !changed.contains(bare) {
+            changed.insert(bare.into());
+        }
+        if changed.len() > self.users.len() + GONE_MAX {
+            self.changed = None;
+        }
+    }
+
     /// Finds a user.
     pub fn get(&self, bare: &str) -> Option<&User> {
         self.users.get(bare)
@@ -316,6 +373,7 @@ impl Users {
         if forgotten {
             self.users.remove(bare);
         }
+        self.note_change(bare);
         result
     }
 

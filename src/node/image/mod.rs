@@ -38,8 +38,11 @@
 //!
 //! Must never be added: what can be learnt again within the grace period at no price.
 
+mod recovered;
 mod restore;
 mod take;
+
+pub(in crate::node) use recovered::House;
 
 use super::cluster::image::ClusterShare;
 use super::counters::Counter;

@@ -14,6 +14,7 @@ mod names;
 mod orphans;
 mod placement;
 mod question;
+mod recovery;
 mod redirect;
 mod relay;
 mod reload;

@@ -34,6 +34,8 @@ pub(super) struct World {
     /// This component reads nothing.
     pub(super) stuck: Option<End>,
     stuck_chunk: Vec<u8>,
+    /// What was written down.
+    pub(super) file: Vec<u8>,
 }
 
 impl World {
@@ -62,6 +64,7 @@ impl World {
             probes_lost: false,
             stuck: None,
             stuck_chunk: Vec::new(),
+            file: Vec::new(),
         }
     }
 
@@ -197,6 +200,39 @@ impl World {
             self.send(end, &bind(name));
         }
         end
+    }
+
+    /// Everything is written down, from now on what changes.
+    pub(super) fn write_down(&mut self, anew: bool) {
+        for shard in &mut self.shards {
+            let mut anew = anew;
+            loop {
+                let notes = shard.take_notes(anew);
+                assert!(!notes.lost);
+                self.file.extend(notes.records);
+                anew = false;
+                if !notes.more {
+                    break;
+                }
+            }
+        }
+    }
+
+    /// The process dies; another one of so many shards begins with what was written down.
+    pub(super) fn crash(&mut self, shards: ShardId) {
+        let until = self.now + self.config.grace_ms * 1_000;
+        let image = Image::recovered(&self.file, shards, until).unwrap();
+        self.by_link.clear();
+        self.ends.iter_mut().for_each(|end| *end = None);
+        let config = self.config.clone();
+        self.shards = (0..shards)
+            .map(|id| Shard::new(id, shards, config.clone(), [9; 32]))
+            .collect();
+        for shard in &mut self.shards {
+            assert!(shard.restore(self.now, &image).is_empty());
+        }
+        self.shards.iter_mut().for_each(|shard| shard.resume(self.now));
+        self.settle();
     }
 
     /// Another process of so many shards takes over.

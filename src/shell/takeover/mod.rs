@@ -28,7 +28,11 @@ mod take;
 
 pub(crate) use give::Giver;
 pub(crate) use shard::{Step, Still};
+<<<<<<< HEAD
 pub(crate) use take::{Taken, attached_to, take, who};
+=======
+pub(crate) use take::{Taken, revive, take, who};
+>>>>>>> cold
 
 use super::driver::Entrance;
 use crate::node::image::{Former, Share};

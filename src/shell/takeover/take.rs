@@ -147,6 +147,19 @@ impl Taken {
     }
 }
 
+/// Gives the shards, which stand still, what a process left behind that died: its links are lost.
+pub(crate) fn revive(image: Arc<Image>, control: &Control) -> Result<(), String> {
+    let none = Arc::default();
+    let restored = control.step(Duration::from_millis(BUILD_MS), |to| {
+        Step::Restore(Arc::clone(&image), Arc::clone(&none), to)
+    });
+    if restored.len() < control.shards() {
+        return Err("the shards did not take what the former process left behind".into());
+    }
+    control.order(|| Step::GoOn);
+    Ok(())
+}
+
 /// Waits until the old process has ended, and its addresses are free.
 fn await_end(mut stream: &UnixStream) {
     let until = Instant::now() + Duration::from_millis(END_MS);
