@@ -76,6 +76,7 @@ impl Image {
             counters: Vec::new(),
             closed: Vec::new(),
             cluster: None,
+            uplink: None,
         };
         Image::new(vec![share], shards).map_err(str::to_owned)
     }

@@ -28,11 +28,7 @@ mod take;
 
 pub(crate) use give::Giver;
 pub(crate) use shard::{Step, Still};
-<<<<<<< HEAD
-pub(crate) use take::{Taken, attached_to, take, who};
-=======
-pub(crate) use take::{Taken, revive, take, who};
->>>>>>> cold
+pub(crate) use take::{Taken, attached_to, revive, take, who};
 
 use super::driver::Entrance;
 use crate::node::image::{Former, Share};
