@@ -57,7 +57,7 @@ pub fn head(own: &str, boot: &str) -> String {
     format!("jidmesh recovery {FORM} {own} {boot}\n")
 }
 
-/// The records of a file behind its first line, each with its place: (offset, key, content). Ends where one is cut off.
+/// The records of a file behind its first line: (whole record, key, content). Ends where one is cut off.
 pub fn records(file: &[u8]) -> impl Iterator<Item = (&[u8], &str, &[u8])> {
     let mut rest = file;
     std::iter::from_fn(move || {

@@ -371,10 +371,12 @@ def test_a_message_to_a_session_of_a_lost_c2s_is_not_lost(machine):
 
 
 def test_a_restart_of_the_router_is_a_clean_cut(machine):
-    """Nothing is known of the sessions any more: clients are closed and log in again, no contact keeps a ghost, nobody is a zombie."""
+    """After an end in order nothing is known of the sessions any more: clients are closed and log in again, no contact keeps a ghost,
+    nobody is a zombie."""
     async def play(stack):
         alice, bob = await couple(stack)
-        await asyncio.to_thread(stack.processes["router"].restart)
+        await asyncio.to_thread(stack.processes["router"].stop)
+        await asyncio.to_thread(stack.processes["router"].start)
         for client in (alice, bob):
             await client.until(lambda client=client: client.closed or None, "the close", 15)
         await asyncio.to_thread(stack.wait_login)
