@@ -242,8 +242,10 @@ mod tests {
         #[test]
         fn same_as_the_c_library(pattern in "[ab*?\\[\\]!^\\-\\\\]{0,8}", text in "[ab\\]\\[\\-!^]{0,6}") {
             let glob = Glob::new(&pattern);
-            // A set that is never closed stands for itself; behind a star glibc forgets that ("*[*-" refuses "[-").
-            if !(glob.tokens.contains(&Token::Star) && glob.tokens.contains(&Token::Char('['))) {
+            // A set that is never closed stands for itself; glibc forgets that behind a star ("*[*-" refuses "[-"), and when
+            // the pattern ends inside a range ("[?-" refuses "[!-").
+            let forgets = glob.tokens.contains(&Token::Star) || pattern.ends_with('-');
+            if !(forgets && glob.tokens.contains(&Token::Char('['))) {
                 prop_assert_eq!(glob.matches(&text), libc_matches(&pattern, &text), "{} {}", pattern, text);
             }
         }
