@@ -165,7 +165,7 @@ impl Process {
             true => Some(takeover::take(&admin, &config, shards)?),
             false => None,
         };
-        let mut record = recovery_file(&config, &admin);
+        let record = recovery_file(&config, &admin);
         let recovered = match &record {
             Some(path) if taken.is_none() => recover(path, &config, shards, &log),
             _ => None,
@@ -224,7 +224,7 @@ impl Process {
         if let Some(image) = recovered {
             takeover::revive(image, &running.control())?;
         }
-        let recorder = record.take().map(|path| Recorder::start(path, &giver));
+        let recorder = record.map(|path| Recorder::start(path, &giver));
         let pidfile = config.pidfile.clone().and_then(|path| PidFile::write(path, &log));
         go_on_draining(&admin, &running.control(), &log);
         let source: Source = Arc::clone(&giver) as Source;

@@ -131,6 +131,18 @@ def not_disturbed(*clients):
         assert not client.find("event"), "%s noticed: %s" % (client.label, client.find("event").attrib)
 
 
+async def nobody_noticed(alice, bob, talks):
+    """Two clients who see one another and talked meanwhile: all came, nobody was told anything; and bob can still go."""
+    for talk in talks:
+        await talk.stop()
+    for talk in talks:
+        await talk.check()
+    not_disturbed(alice, bob)
+    assert not alice.find("presence", type="unavailable") and not bob.find("presence", type="unavailable")
+    await bob.disconnect()
+    await alice.gets("presence", type="unavailable", from_=bob.boundjid.full)
+
+
 class Phone:
     """A device that logs in again when it is disconnected, as real ones do. `streams`: its clients, the present one last."""
 

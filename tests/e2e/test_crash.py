@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from bed import wait_for
-from talk import Talk, not_disturbed, run
+from talk import Talk, nobody_noticed, run
 from test_grace import couple
 
 pytestmark = pytest.mark.only("jidmesh", "jidmesh-2-shards")
@@ -43,15 +43,7 @@ async def no_client_notices(machine, away_s):
     assert recovered(stack) == (2, 0), stack.logs()
     talks = Talk(alice, bob), Talk(bob, alice, first=1_000_000)
     await asyncio.sleep(0.3)
-    for talk in talks:
-        await talk.stop()
-    for talk in talks:
-        await talk.check()
-    not_disturbed(alice, bob)
-    assert not alice.find("presence", type="unavailable") and not bob.find("presence", type="unavailable")
-    # He can still go.
-    await bob.disconnect()
-    await alice.gets("presence", type="unavailable", from_="bob@example.net/r")
+    await nobody_noticed(alice, bob, talks)
 
 
 def test_no_client_notices_a_crash_that_the_components_outlive(machine):

@@ -12,7 +12,7 @@ from client import settle
 from frames import COMP
 from native import Foreign, Native
 from prosody import pem_file
-from talk import Talk, not_disturbed, run
+from talk import Talk, nobody_noticed, not_disturbed, run
 from test_grace import couple
 
 pytestmark = pytest.mark.only("jidmesh", "jidmesh-2-shards")
@@ -38,15 +38,7 @@ def test_clients_notice_nothing(machine):
             stack.write_router()
             await asyncio.to_thread(stack.take_over)
         await asyncio.sleep(0.3)
-        for talk in talks:
-            await talk.stop()
-        for talk in talks:
-            await talk.check()
-        not_disturbed(alice, bob)
-        assert not alice.find("presence", type="unavailable") and not bob.find("presence", type="unavailable")
-        # He can still go, and come back.
-        await bob.disconnect()
-        await alice.gets("presence", type="unavailable", from_="bob@example.net/r")
+        await nobody_noticed(alice, bob, talks)
 
     run(play())
     stack.wait_login()
