@@ -205,7 +205,10 @@ class Stack:
         # A killed router's ring, and the listener in it, outlive the process by a moment: it must not pass for the new one.
         wait_for("the former router's port is free", lambda: not listens(self.ip, self.port, self.place))
         self.processes["router"] = Process("router", (self.wrap or []) + arguments, self.folder, place=self.place)
-        wait_for("the router listens on %s:%d; its log:\n%s" % (self.ip, self.port, ""), self._listens, READY_LIMIT_S)
+        wait_for("the router listens on %s:%d" % (self.ip, self.port), self._listens, READY_LIMIT_S)
+        if self.kind != "stock":
+            # It listens for components first.
+            wait_for("the router answers its operator", self.answers, READY_LIMIT_S)
         return self.processes["router"]
 
     def take_over(self, limit_s=READY_LIMIT_S):

@@ -131,9 +131,14 @@ def command(*arguments, user=None):
 
 
 def status(*arguments):
-    code, out, err = command("status", "--json", *arguments)
+    """Of a router that may just have begun to listen: the admin socket comes after the components' port."""
+    code, out, err = bed.wait_for("an admin socket", lambda: answered(command("status", "--json", *arguments)))
     assert code == 0, err
     return json.loads(out)
+
+
+def answered(done):
+    return done if "there is no admin socket" not in done[2] else None
 
 
 def seats(*arguments):
