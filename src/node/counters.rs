@@ -90,6 +90,7 @@ counters! {
     OrphansUnknown "jidmesh_orphans_unknown_total" "" "Sessions of a lost c2s that could not be remembered until their sm had ended them.";
     InDoubt "jidmesh_in_doubt_total" "" "Stanzas that a lost node may have handled: not repeated, and sent back unless presence.";
     Turns "jidmesh_turns_total" "" "Users whose way changed while something may have been under way to them.";
+    Astray "jidmesh_astray_total" "" "Frames sent back to the node that they came from, which did not know yet who serves their user.";
     HealingProbes "jidmesh_healing_probes_total" "" "Probes sent for users who were out of reach and are back.";
     HealingNotesLost "jidmesh_healing_notes_lost_total" "" "Pictures of absent users that could not be noted.";
     Conflicts "jidmesh_conflicts_total" "" "Users whom two nodes served, and who were given up here.";

@@ -27,8 +27,12 @@ pub(super) enum Verb {
     Abroad(PeerId, Path),
     /// It leaves for the foreign domain that stands before it.
     Outside,
+    /// It has come back from that node, for the user whose key stands before it; and how often it may still be sent.
+    Astray(PeerId, u8),
     /// Follows what went to the user whose key is its text: to this shard's slice, or to that node.
-    Marker(Option<PeerId>, u8, Marker),
+    Marker(Option<PeerId>, Marker),
+    /// No frame, but this marker of the receiver has done its work: what came back stands before this.
+    MarkerDone(u64),
     /// Send this packet to that node.
     Post(PeerId),
     /// A piece of a relayed connection, as a message of this lane: to that node, or, come from it, to the tunnel here.
@@ -316,14 +320,6 @@ pub(super) enum Message {
         peer: PeerId,
         on: bool,
         to: Option<Box<str>>,
-    },
-    MarkerDone {
-        serial: u64,
-    },
-    /// To be told to the node it came from, by its home.
-    MarkerDoneAbroad {
-        peer: PeerId,
-        marker: Marker,
     },
     /// Sessions of a user died with their sm, elsewhere.
     Untold {

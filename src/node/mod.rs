@@ -288,9 +288,13 @@ impl Shard {
                     Verb::Recalled(c2s) => self.recalled(now, c2s, bytes),
                     Verb::Passage(peer, lane) => self.post_passage(now, peer, lane, bytes),
                     Verb::Tunnel(peer, lane) => self.passage_here(now, peer, lane, bytes),
-                    verb @ (Verb::Abroad(..) | Verb::Marker(..) | Verb::Outside | Verb::Post(_) | Verb::Inquiry(_)) => {
-                        self.lane_abroad(now, verb, frame.source, bytes)
-                    }
+                    Verb::MarkerDone(serial) => self.marker_done(now, serial),
+                    verb @ (Verb::Abroad(..)
+                    | Verb::Astray(..)
+                    | Verb::Marker(..)
+                    | Verb::Outside
+                    | Verb::Post(_)
+                    | Verb::Inquiry(_)) => self.lane_abroad(now, verb, frame.source, bytes),
                     Verb::Bounce(seat, code) => self.bounce(now, seat, bytes, code),
                     Verb::Broadcast => self.broadcast_here(now, frame.source, bytes),
                 }
@@ -481,8 +485,6 @@ impl Shard {
             Message::Drain { order } => self.learn_drain(now, order),
             Message::DrainShare { left } => self.drain_shared(from, left),
             Message::PeerDrains { peer, on, to } => self.peer_drains(now, peer, on, to),
-            Message::MarkerDone { serial } => self.marker_done(now, serial),
-            Message::MarkerDoneAbroad { peer, marker } => self.post_marker_done(peer, marker),
             Message::Untold { bare, resource, hops } => self.learn_untold(now, &bare, resource, hops),
             Message::UntoldAbroad {
                 peer,

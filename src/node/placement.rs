@@ -12,7 +12,7 @@ use crate::jid;
 use crate::table::names::Multi;
 use crate::table::rows::Clock;
 use crate::table::users::{Held, Stage, Start, Wait, Waiting};
-use crate::table::ways::Path;
+use crate::table::ways::{HOPS_MAX, Path};
 use crate::table::{SeatId, SeatKind};
 use crate::wire::header::{self, Frame, Payload, PayloadKind, Route};
 use smallvec::SmallVec;
@@ -54,11 +54,15 @@ impl Shard {
         }
         self.note_redirect(now, source, route, bare);
         if self.cluster.is_some() {
+            if let Some(sender) = path.from.filter(|sender| self.is_astray(*sender, bare)) {
+                return self.send_astray_back(sender, bare, source, path.hops, frame);
+            }
             let place = self.place(bare);
             if let Place::At(peer) = place {
                 return self.for_user_abroad(now, bare, peer, source, frame, path);
             }
-            if self.waits_for_turn(now, bare, place, source, path, frame) {
+            let holds = self.users.get(bare).is_some_and(|user| user.holds());
+            if !holds && self.waits_for_turn(now, bare, place, source, path, frame) {
                 return;
             }
             self.note_presence(payload, bare);
@@ -104,6 +108,10 @@ impl Shard {
         };
         let target = payload.target.and_then(|target| target.unescape());
         let placed = path.stamp != Clock::default();
+        let path = Path {
+            hops: path.hops.min(HOPS_MAX),
+            ..path
+        };
         // Of two claims to a user that with the newest start is to win.
         if placed || self.users.get(bare).is_some_and(|user| user.claim != Clock::default()) {
             self.claim_user(now, bare, path.stamp);
@@ -150,6 +158,7 @@ impl Shard {
     /// Sends on what can be sent on: starts first, then what was held, all in order.
     pub(super) fn settle(&mut self, now: Micros, bare: &str) {
         self.review_redirects(now, bare);
+        self.turn_may_end(now, bare);
         let Some(user) = self.users.get(bare) else { return };
         if user.wait().is_some() {
             return;
@@ -210,15 +219,16 @@ impl Shard {
         if !online && !held.is_empty() {
             self.touch(bare, target);
         }
-        self.release(now, held, target);
+        self.release(now, bare, held, target);
     }
 
-    fn release(&mut self, now: Micros, held: impl IntoIterator<Item = Held>, target: SeatId) {
-        for Held { source, what, .. } in held {
+    fn release(&mut self, now: Micros, bare: &str, held: impl IntoIterator<Item = Held>, target: SeatId) {
+        for Held { source, path, what } in held {
             self.held_bytes -= what.byte_len();
             match what {
+                Waiting::Frame(frame) if self.waits_for_turn(now, bare, Place::Here, source, path, &frame) => {}
                 Waiting::Frame(frame) => self.hand(now, target, source, &frame),
-                Waiting::Marker(marker) => self.marker_arrived(now, marker),
+                Waiting::Marker(marker) => self.marker_arrived(now, bare, marker),
             }
         }
     }
@@ -241,7 +251,7 @@ impl Shard {
             self.held_bytes -= what.byte_len();
             match what {
                 Waiting::Frame(frame) => self.bounce(now, source, &frame, "404"),
-                Waiting::Marker(marker) => self.marker_arrived(now, marker),
+                Waiting::Marker(marker) => self.marker_arrived(now, bare, marker),
             }
         }
     }

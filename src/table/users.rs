@@ -118,7 +118,7 @@ pub struct Marker {
     pub serial: u64,
 }
 
-/// The way to a user changed: frames wait until what went by the old way has arrived.
+/// The way to a user changed: frames wait until what went by the old way has arrived or come back.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Turn {
     /// The marker that follows it.
@@ -127,6 +127,10 @@ pub struct Turn {
     pub old: PeerId,
     /// Until when at the most, microseconds.
     pub until: u64,
+    /// The marker is back.
+    pub done: bool,
+    /// What came back, in order.
+    pub back: VecDeque<Held>,
     /// What waits, in order of arrival.
     pub frames: VecDeque<Held>,
 }

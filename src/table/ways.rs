@@ -1,7 +1,7 @@
-//! By which way a shard last sent something for a user to another node.
+//! By which way a shard last sent something for a user to another node, and whose frames for whom it gives back.
 //!
 //! (By a hash that outlives the process, if the next one hashes alike; else its first moments know no ways.)
-//! When that way changes, what was sent by the old one must arrive first (`node/cluster/turn.rs`). So the last way of
+//! When a way changes, what was sent by the old one must be settled first (`node/cluster/turn.rs`). So the last way of
 //! each user is remembered for longer than anything can be under way.
 
 use super::PeerId;
@@ -12,29 +12,34 @@ use serde::{Deserialize, Serialize};
 /// How a frame for a user travels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Path {
-    /// Nodes that it may still cross.
+    /// The node that it comes from; `None`: a component of this one.
+    pub from: Option<PeerId>,
+    /// How often it may still cross to another node.
     pub hops: u8,
     /// Of a session's `start`: the directory owner's word that the receiver serves the user. 0: not placed yet.
     pub stamp: Clock,
-    /// It was under way to a node that died, or came too late to one that served the user before: it goes before what was
-    /// sent since.
+    /// It was under way to what is lost: it goes before what was sent since.
     pub again: bool,
 }
 
-/// Most nodes that a frame crosses: to the owner, to where the user was, and to where he moved meanwhile.
+/// Most nodes that a start crosses: to the owner, to where the user was, and to where he moved meanwhile.
 pub const HOPS_MAX: u8 = 4;
+
+/// How often a frame is sent, before its user counts as not to be reached.
+pub const TRIES_MAX: u8 = 32;
 
 impl Path {
     /// Of a frame from a component of this node.
     pub const LOCAL: Path = Path {
-        hops: HOPS_MAX,
+        from: None,
+        hops: TRIES_MAX,
         stamp: Clock(0),
         again: false,
     };
 
-    /// It comes from a component of this node, and has crossed nothing.
+    /// It comes from a component of this node.
     pub fn is_local(self) -> bool {
-        self.hops == HOPS_MAX
+        self.from.is_none()
     }
 
     /// The path behind one more node; `None` when it has crossed enough.
@@ -90,6 +95,46 @@ impl Ways {
     pub fn forget(&mut self, user: u64) {
         self.new.remove(&user);
         self.old.remove(&user);
+    }
+}
+
+/// Most users whose frames from one node or another are given back at a time; beyond it one more is given back out of
+/// order.
+pub const ASTRAY_MAX: usize = 65_536;
+
+/// Nodes and users (by hash): what comes from that node for that user is given back, until its marker comes.
+#[derive(Debug, Default)]
+pub struct Astray {
+    pairs: TableMap<(PeerId, u64), ()>,
+}
+
+impl Astray {
+    /// It is so.
+    #[inline]
+    pub fn has(&self, from: PeerId, user: u64) -> bool {
+        !self.pairs.is_empty() && self.pairs.contains_key(&(from, user))
+    }
+
+    /// From now on.
+    pub fn insert(&mut self, from: PeerId, user: u64) {
+        if self.pairs.len() < ASTRAY_MAX {
+            self.pairs.insert((from, user), ());
+        }
+    }
+
+    /// No longer.
+    pub fn remove(&mut self, from: PeerId, user: u64) {
+        self.pairs.remove(&(from, user));
+    }
+
+    /// That node is gone.
+    pub fn forget(&mut self, from: PeerId) {
+        self.pairs.retain(|(of, _), ()| *of != from);
+    }
+
+    /// All of them.
+    pub fn iter(&self) -> impl Iterator<Item = (PeerId, u64)> {
+        self.pairs.keys().copied()
     }
 }
 

@@ -33,6 +33,7 @@ pub(in crate::node) struct ClusterShare {
     outdone: VecDeque<(Micros, Box<str>, Row)>,
     told_away: Vec<(PeerId, Vec<Box<str>>)>,
     ways: Vec<(u64, PeerId)>,
+    astray: Vec<(PeerId, u64)>,
     exits: Vec<(Box<str>, Exit)>,
     exits_asked: Vec<(Box<str>, Asked)>,
     /// Probes that are due when an absent user is back, and those that are due.
@@ -98,6 +99,7 @@ impl Shard {
             outdone: cluster.outdone.clone(),
             told_away: pairs(&cluster.told_away),
             ways: cluster.ways.iter().collect(),
+            astray: cluster.astray.iter().collect(),
             exits: pairs(&cluster.exits.known),
             exits_asked: pairs(&cluster.exits.asked),
             absent: pairs(&healing.by_absent),
@@ -176,6 +178,9 @@ impl Shard {
         }
         cluster.outdone.extend(outdone);
         cluster.ways.restore(&share.ways);
+        for (from, user) in &share.astray {
+            cluster.astray.insert(*from, *user);
+        }
         cluster.exits.known.extend(exits);
         self.held_bytes += asked.iter().map(|(_, asked)| asked.held_bytes()).sum::<usize>();
         cluster.exits.asked.extend(asked);
@@ -231,9 +236,13 @@ impl Shard {
         let (Some(cluster), Some(turn)) = (&mut self.cluster, &flux.turn) else {
             return;
         };
-        cluster.turning.push_back((turn.until, bare.into(), turn.serial));
+        match turn.done {
+            true => cluster.sent_back.push_back((now, bare.into(), turn.serial)),
+            false => cluster.turning.push_back((turn.until, bare.into(), turn.serial)),
+        }
         cluster.turning.make_contiguous().sort_by_key(|(until, ..)| *until);
-        self.held_bytes += turn.frames.iter().map(|held| held.what.byte_len()).sum::<usize>();
+        let waiting = turn.back.iter().chain(&turn.frames);
+        self.held_bytes += waiting.map(|held| held.what.byte_len()).sum::<usize>();
     }
 
     /// What was restored goes on: peers are dialled, and greeted as soon as they are reached.

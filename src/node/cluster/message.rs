@@ -5,7 +5,7 @@
 
 use crate::table::names::Multi;
 use crate::table::rows::{Clock, RowSession};
-use crate::table::ways::{HOPS_MAX, Path};
+use crate::table::ways::{HOPS_MAX, Path, TRIES_MAX};
 use crate::table::{SeatId, SeatKind};
 use smallvec::SmallVec;
 
@@ -84,15 +84,16 @@ pub(super) enum Packet<'a> {
         code: &'static str,
         frame: &'a [u8],
     },
-    /// Follows all that `origin` sent for a user by this way.
-    Marker {
+    /// A frame for a user comes back: its receiver does not serve him. It may still be sent `hops` times.
+    Astray {
         bare: &'a str,
         hops: u8,
-        origin: &'a str,
-        shard: u16,
-        serial: u64,
+        seat: SeatId,
+        frame: &'a [u8],
     },
-    /// It has arrived behind them.
+    /// Follows all that the sender sent for a user.
+    Marker { bare: &'a str, shard: u16, serial: u64 },
+    /// All that went before that marker has arrived, or came back before this.
     MarkerDone { shard: u16, serial: u64 },
     /// A session of this user died with its sm, and his contacts do not know.
     Untold { bare: &'a str, hops: u8, resource: &'a str },
@@ -126,6 +127,7 @@ const ASK: u8 = 80;
 const ANSWER: u8 = 81;
 const EXIT_ASK: u8 = 70;
 const EXIT_IS: u8 = 71;
+const ASTRAY: u8 = 72;
 
 /// Most sessions that a row tells of: resources of one person.
 const ROW_SESSIONS_MAX: u64 = 1_024;
@@ -299,17 +301,20 @@ impl<'a> Packet<'a> {
                 text(out, code);
                 bytes(out, frame);
             }
-            Packet::Marker {
+            Packet::Astray {
                 bare,
                 hops,
-                origin,
-                shard,
-                serial,
+                seat,
+                frame,
             } => {
-                out.push(MARKER);
+                head(out, ASTRAY, *seat);
                 text(out, bare);
                 out.push(*hops);
-                text(out, origin);
+                bytes(out, frame);
+            }
+            Packet::Marker { bare, shard, serial } => {
+                out.push(MARKER);
+                text(out, bare);
                 number(out, u64::from(*shard));
                 number(out, *serial);
             }
@@ -348,9 +353,9 @@ impl<'a> Packet<'a> {
             TO_USER => Packet::ToUser {
                 bare: from.text()?,
                 path: Path {
-                    hops: from.byte()?.min(HOPS_MAX - 1),
+                    hops: from.byte()?.min(TRIES_MAX - 1),
                     stamp: Clock(from.number()?),
-                    again: false,
+                    ..Path::LOCAL
                 },
                 origin: from.text()?,
                 source: from.seat()?,
@@ -371,10 +376,14 @@ impl<'a> Packet<'a> {
                 code: code_of(from.text()?),
                 frame: from.bytes()?,
             },
+            ASTRAY => Packet::Astray {
+                seat: from.seat()?,
+                bare: from.text()?,
+                hops: from.byte()?.min(TRIES_MAX - 1),
+                frame: from.bytes()?,
+            },
             MARKER => Packet::Marker {
                 bare: from.text()?,
-                hops: from.byte()?.min(HOPS_MAX - 1),
-                origin: from.text()?,
                 shard: u16::try_from(from.number()?).ok()?,
                 serial: from.number()?,
             },
@@ -563,7 +572,7 @@ mod tests {
         let path = Path {
             hops: 2,
             stamp: Clock(9),
-            again: false,
+            ..Path::LOCAL
         };
         let packets = [
             Packet::ToSeat {
@@ -583,10 +592,14 @@ mod tests {
                 code: "404",
                 frame: b"<x/>",
             },
-            Packet::Marker {
+            Packet::Astray {
                 bare: "u@a",
                 hops: 1,
-                origin: "n",
+                seat,
+                frame: b"<x/>",
+            },
+            Packet::Marker {
+                bare: "u@a",
                 shard: 2,
                 serial: 3,
             },

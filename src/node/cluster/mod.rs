@@ -12,10 +12,12 @@
 //!
 //! # Why nothing overtakes
 //!
-//! What a shard sends for a user goes by one way: his node, if he has a row, else his owner's. When that way changes,
-//! [`turn`] sends a marker down the old way and keeps the user's frames until it has arrived behind the last of those
-//! that went before. What an sm of this node may still have in hand for a user is fenced before anything of his goes
-//! to another node.
+//! What a shard sends for a user goes by one way: his node, if he has a row, else his owner's. A node gives back what it
+//! gets for a user whom it does not serve (a `start` it sends on), and all that follows until the sender's marker. So at
+//! any time the frames of one shard for one user are on one way. When that changes, or something came back, [`turn`]
+//! sends a marker down the old way and keeps the user's frames until it is back: then what went before has arrived or
+//! come back. What an sm of this node may still have in hand for a user is fenced before anything of his goes to another
+//! node.
 //!
 //! Must never be added: sockets, sealing, sequences (they are the room `mesh`'s), and knowledge of another node's table
 //! beyond its rows, seats and names.
@@ -59,7 +61,7 @@ use crate::config::Mesh;
 use crate::jid::{self, ClusterKey, TableMap};
 use crate::mesh::members::MembersImage;
 use crate::table::rows::{Clock, Row, Rows};
-use crate::table::ways::Ways;
+use crate::table::ways::{Astray, Ways};
 use crate::table::{PeerId, SeatId, ShardId};
 use peers::{Home, PeerView};
 use std::collections::VecDeque;
@@ -99,10 +101,13 @@ pub(super) struct Cluster {
     /// Peers that are about to join as other processes than before.
     reborn: Vec<PeerId>,
     ways: Ways,
+    astray: Astray,
     /// Markers sent so far.
     serial: u64,
     /// Users whose way changed, by when they go on at the latest.
     turning: VecDeque<(Micros, Box<str>, u64)>,
+    /// Users of whom something came back, by when it is sent again at the latest.
+    sent_back: VecDeque<(Micros, Box<str>, u64)>,
     /// Users with starts that another node was asked about, by when to look again.
     asked: VecDeque<(Micros, Box<str>)>,
     /// Other nodes' components: node and its number for it, and the seat that stands here.
@@ -152,8 +157,10 @@ impl Cluster {
             told_away: TableMap::default(),
             reborn: Vec::new(),
             ways: Ways::default(),
+            astray: Astray::default(),
             serial: 0,
             turning: VecDeque::new(),
+            sent_back: VecDeque::new(),
             asked: VecDeque::new(),
             numbers: TableMap::default(),
             homes: TableMap::default(),

@@ -2,14 +2,15 @@
 
 use super::message::Packet;
 use super::{Lane, Place};
+use crate::jid;
 use crate::node::api::{DataBatch, Micros};
 use crate::node::counters::Counter;
 use crate::node::lane::{Message, Verb};
 use crate::node::trace::Step;
 use crate::node::{SELF, Shard};
 use crate::table::users::Marker;
-use crate::table::ways::Path;
-use crate::table::{PeerId, SeatId, SeatKind};
+use crate::table::ways::{Path, TRIES_MAX};
+use crate::table::{PeerId, SeatId, SeatKind, ShardId};
 use crate::wire::edit;
 use crate::wire::header::{self, Frame, PayloadKind, Route};
 use crate::wire::value::Value;
@@ -98,30 +99,51 @@ impl Shard {
     }
 
     /// A marker for a user on its way to another node.
-    pub(super) fn cross_marker(&mut self, now: Micros, peer: PeerId, bare: &str, hops: u8, marker: Marker) {
+    pub(super) fn cross_marker(&mut self, now: Micros, peer: PeerId, bare: &str, marker: Marker) {
         let home = self.home_of(peer);
         if home != self.id {
-            return self.data[usize::from(home)].push(Verb::Marker(Some(peer), hops, marker), SELF, bare.as_bytes());
+            return self.data[usize::from(home)].push(Verb::Marker(Some(peer), marker), SELF, bare.as_bytes());
         }
-        self.marker_here(now, peer, bare, hops, marker);
+        self.marker_here(now, peer, bare, marker);
     }
 
     /// The peer's home: the same. If the peer is gone, whatever was under way to it went back before this.
-    fn marker_here(&mut self, now: Micros, peer: PeerId, bare: &str, hops: u8, marker: Marker) {
+    fn marker_here(&mut self, now: Micros, peer: PeerId, bare: &str, marker: Marker) {
         let Some(cluster) = &self.cluster else { return };
-        let (gone, hops) = (!cluster.homes.contains_key(&peer), hops.checked_sub(1));
-        let (Some(hops), false) = (hops, gone) else {
-            return self.marker_again(now, bare, hops.unwrap_or(0), marker);
-        };
-        let origin: Box<str> = marker.origin.map_or("", |origin| cluster.name_of(origin)).into();
-        let packet = Packet::Marker {
+        if !cluster.homes.contains_key(&peer) {
+            return self.marker_in(now, bare, marker);
+        }
+        let (shard, serial) = (marker.shard, marker.serial);
+        self.post_packet(peer, &Packet::Marker { bare, shard, serial });
+    }
+
+    /// Gives a frame for a user back to the node that it came from, and all that follow it until that node's marker comes.
+    pub(in crate::node) fn send_astray_back(&mut self, peer: PeerId, bare: &str, source: SeatId, hops: u8, frame: &[u8]) {
+        let number = self.seats_number(source).filter(|(of, _)| *of == peer);
+        let seat = number.map_or(SELF, |(_, number)| number);
+        if let Some(cluster) = &mut self.cluster {
+            cluster.astray.insert(peer, jid::lasting_hash(bare));
+        }
+        self.count(Counter::Astray);
+        let packet = Packet::Astray {
             bare,
             hops,
-            origin: &origin,
-            shard: marker.shard,
-            serial: marker.serial,
+            seat,
+            frame,
         };
-        self.post_packet(peer, &packet);
+        self.post_by_home(peer, &packet);
+    }
+
+    /// A packet of any shard to a peer, in the order of this shard's frames.
+    fn post_by_home(&mut self, peer: PeerId, packet: &Packet<'_>) {
+        let home = self.home_of(peer);
+        if home == self.id {
+            self.post_packet(peer, packet);
+            return;
+        }
+        let mut bytes = Vec::new();
+        packet.write(&mut bytes);
+        self.data[usize::from(home)].push(Verb::Post(peer), SELF, &bytes);
     }
 
     /// A frame or marker from a lane between shards that has to do with other nodes.
@@ -133,7 +155,14 @@ impl Shard {
                 }
             }
             Verb::Post(peer) => {
-                self.post(peer, Lane::Data, bytes.to_vec());
+                if !self.post(peer, Lane::Data, bytes.to_vec()) {
+                    self.count(Counter::DropPeerQueue);
+                }
+            }
+            Verb::Astray(peer, hops) => {
+                if let Some((bare, frame)) = DataBatch::cut_for(bytes) {
+                    self.came_astray(now, peer, bare, source, hops, frame);
+                }
             }
             Verb::Inquiry(from) => self.inquiry(now, from, bytes),
             Verb::Outside => {
@@ -141,11 +170,11 @@ impl Shard {
                     self.outside(now, domain, source, frame);
                 }
             }
-            Verb::Marker(to, hops, marker) => {
+            Verb::Marker(to, marker) => {
                 let Ok(bare) = std::str::from_utf8(bytes) else { return };
                 match to {
-                    Some(peer) => self.marker_here(now, peer, bare, hops, marker),
-                    None => self.marker_for(now, bare, hops, marker),
+                    Some(peer) => self.marker_here(now, peer, bare, marker),
+                    None => self.marker_for(now, bare, marker),
                 }
             }
             _ => unreachable!("the caller gives only these"),
@@ -180,30 +209,25 @@ impl Shard {
                 };
                 let frame = self.here(frame, &route, None, id.as_deref());
                 self.trace(now, Step::FromNode(peer), source, &frame, None);
+                let path = Path {
+                    from: Some(peer),
+                    ..path
+                };
                 self.user_frame(now, bare, source, path, &frame);
             }
             Packet::Ask { .. } | Packet::Answer { .. } => self.inquiry_packet(now, Some(peer), &packet),
             Packet::Bounce { seat, code, frame } => self.packet_back(now, peer, seat, code, frame),
-            Packet::Marker {
+            Packet::Astray {
                 bare,
                 hops,
-                origin,
-                shard,
-                serial,
-            } => {
-                let Some(cluster) = &self.cluster else { return };
-                let origin = match origin {
-                    "" => Some(peer),
-                    own if *own == *cluster.own => None,
-                    other => match cluster.peer_named(other) {
-                        Some(origin) => Some(origin),
-                        None => return,
-                    },
-                };
-                let marker = Marker { origin, shard, serial };
-                self.marker_again(now, bare, hops, marker);
+                seat,
+                frame,
+            } => self.packet_astray(now, peer, bare, hops, seat, frame),
+            Packet::Marker { bare, shard, serial } => {
+                let origin = Some(peer);
+                self.marker_in(now, bare, Marker { origin, shard, serial });
             }
-            Packet::MarkerDone { shard, serial } => self.tell_marker_done(now, shard, serial),
+            Packet::MarkerDone { shard, serial } => self.pass_marker_done(now, shard, serial),
             Packet::ExitAsk { domain } => {
                 let (shard, domain) = (self.exit_shard(domain), domain.into());
                 self.tell(now, shard, Message::ExitAsked { peer, domain });
@@ -251,19 +275,35 @@ impl Shard {
         if self.names.seat(seat).is_none_or(|view| view.peer.is_some()) {
             return self.count(Counter::DropGone);
         }
-        let text = |value: Option<crate::wire::value::Value<'_>>| value.and_then(|v| v.unescape()).map(Cow::into_owned);
-        let (to, from) = (text(route.to), text(route.from));
+        let to = route.to.and_then(|to| to.unescape());
         let node = self.cluster.as_ref().map_or("", |cluster| cluster.name_of(peer));
         let to = to
             .map(|to| format!("{to}.{node}"))
             .filter(|name| self.names.get(name).is_some());
-        let from = from
-            .as_deref()
-            .and_then(|from| self.id_at_home(from))
-            .map(str::to_owned);
-        let mut mended = Vec::with_capacity(frame.len() + 64);
-        edit::with_addresses(frame, &route, to.as_deref(), from.as_deref(), &mut mended);
+        let mended = self.from_here(frame, &route, to.as_deref());
         self.bounce(now, seat, &mended, code);
+    }
+
+    /// The peer's home: a frame for a user comes back.
+    fn packet_astray(&mut self, now: Micros, peer: PeerId, bare: &str, hops: u8, seat: SeatId, frame: &[u8]) {
+        let Ok(Frame::Route(route)) = header::read(frame) else {
+            return;
+        };
+        let frame = self.from_here(frame, &route, None);
+        let owner = self.owner(bare);
+        if owner == self.id {
+            return self.came_astray(now, peer, bare, seat, hops, &frame);
+        }
+        self.data[usize::from(owner)].push_for(Verb::Astray(peer, hops), seat, bare, &frame);
+    }
+
+    /// A frame of a component of this node, as it was before another node had it. `to`: whom it is for.
+    fn from_here(&self, frame: &[u8], route: &Route<'_>, to: Option<&str>) -> Vec<u8> {
+        let from = route.from.and_then(|from| from.unescape());
+        let from = from.as_deref().and_then(|from| self.id_at_home(from));
+        let mut mended = Vec::with_capacity(frame.len() + 64);
+        edit::with_addresses(frame, route, to, from, &mut mended);
+        mended
     }
 
     /// The seat of a packet's sender, and the id under which it is known here, where that is not what it calls itself.
@@ -345,9 +385,8 @@ impl Shard {
             // Kept by the node it came from, and asked for again.
             return self.count(Counter::DropGone);
         }
-        let hops = path.hops + u8::from(self.names.seat(source).is_some_and(|view| view.peer.is_none()));
         let path = Path {
-            hops,
+            hops: path.hops.saturating_add(1).min(TRIES_MAX),
             again: true,
             ..path
         };
@@ -355,12 +394,12 @@ impl Shard {
     }
 
     /// A marker for a user, to the shard that owns him: by the lane of the frames before it.
-    fn marker_again(&mut self, now: Micros, bare: &str, hops: u8, marker: Marker) {
+    fn marker_in(&mut self, now: Micros, bare: &str, marker: Marker) {
         let owner = self.owner(bare);
         if owner == self.id {
-            return self.marker_for(now, bare, hops, marker);
+            return self.marker_for(now, bare, marker);
         }
-        self.data[usize::from(owner)].push(Verb::Marker(None, hops, marker), SELF, bare.as_bytes());
+        self.data[usize::from(owner)].push(Verb::Marker(None, marker), SELF, bare.as_bytes());
     }
 
     /// The home of a peer that is gone: a packet that it may have handled. What somebody may have read is given to nobody
@@ -407,15 +446,9 @@ impl Shard {
                 };
                 self.user_again(now, bare, source, path, frame);
             }
-            Packet::Marker {
-                bare,
-                hops,
-                origin,
-                shard,
-                serial,
-            } => {
-                let origin = self.cluster.as_ref().and_then(|cluster| cluster.peer_named(origin));
-                self.marker_again(now, bare, hops, Marker { origin, shard, serial });
+            Packet::Marker { bare, shard, serial } => {
+                let origin = None;
+                self.marker_in(now, bare, Marker { origin, shard, serial });
             }
             Packet::ToSeat { source, frame, .. } if self.was_leaving(frame) => self.leaves_again(now, source, frame),
             // The clients of a c2s here are ended with their sm, and a session that lost its c2s is its sm's affair.
@@ -426,32 +459,36 @@ impl Shard {
             Packet::Untold { bare, hops, resource } => self.tell_owner_untold(now, bare, resource, hops),
             // Who waits for its exit is told so when the peer's state is.
             Packet::ExitAsk { .. } | Packet::ExitIs { .. } => {}
-            Packet::Bounce { .. } | Packet::MarkerDone { .. } | Packet::Ask { .. } | Packet::Answer { .. } => {
-                self.count(Counter::DropGone);
-            }
+            Packet::Astray { .. }
+            | Packet::Bounce { .. }
+            | Packet::MarkerDone { .. }
+            | Packet::Ask { .. }
+            | Packet::Answer { .. } => self.count(Counter::DropGone),
         }
     }
 
-    /// Sends word to a marker's origin that it has arrived.
-    pub(in crate::node) fn marker_arrived(&mut self, now: Micros, marker: Marker) {
-        match marker.origin {
-            None => self.tell_marker_done(now, marker.shard, marker.serial),
-            Some(peer) => {
-                let home = self.home_of(peer);
-                self.tell(now, home, Message::MarkerDoneAbroad { peer, marker });
-            }
+    /// Sends word to a marker's origin that all before it has arrived here, or has come back.
+    pub(in crate::node) fn marker_arrived(&mut self, now: Micros, bare: &str, marker: Marker) {
+        let (shard, serial) = (marker.shard, marker.serial);
+        let Some(peer) = marker.origin else {
+            return self.pass_marker_done(now, shard, serial);
+        };
+        if let Some(cluster) = &mut self.cluster {
+            cluster.astray.remove(peer, jid::lasting_hash(bare));
         }
+        self.post_by_home(peer, &Packet::MarkerDone { shard, serial });
     }
 
-    /// The home of a marker's origin: the same.
-    pub(in crate::node) fn post_marker_done(&mut self, peer: PeerId, marker: Marker) {
-        self.post_packet(
-            peer,
-            &Packet::MarkerDone {
-                shard: marker.shard,
-                serial: marker.serial,
-            },
-        );
+    /// To the shard whose user waits for it: behind what came back.
+    fn pass_marker_done(&mut self, now: Micros, shard: ShardId, serial: u64) {
+        // Another process of this node may have its users at other shards.
+        let redealt = self.cluster.as_ref().is_some_and(|cluster| cluster.redealt);
+        for to in (0..self.shards).filter(|to| redealt || *to == shard) {
+            match to == self.id {
+                true => self.marker_done(now, serial),
+                false => self.data[usize::from(to)].push(Verb::MarkerDone(serial), SELF, &[]),
+            }
+        }
     }
 
     /// To the shard that owns the user.

@@ -160,6 +160,7 @@ impl Shard {
         match state {
             PeerState::Leaving => cluster.leaving.extend(cluster.rows.drain_peer(peer)),
             PeerState::Gone => {
+                cluster.astray.forget(peer);
                 self.relay_lost(now, peer);
                 self.exits_lost(now, Some(peer));
                 self.peer_rows_lost(now, peer);

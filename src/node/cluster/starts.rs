@@ -128,19 +128,15 @@ impl Shard {
         if self.users.get(bare).is_some_and(|user| user.holds()) || self.wait_for_fences(now, bare, None) {
             return self.hold(now, bare, source, frame, path);
         }
+        if let Some(sender) = path.from {
+            return self.send_astray_back(sender, bare, source, path.hops, frame);
+        }
         if self.waits_for_turn(now, bare, Place::At(peer), source, path, frame) {
             return;
         }
-        let Some(cluster) = &mut self.cluster else { return };
-        // The node that it comes from does not know yet that the user is not served here any more.
-        let late = !path.is_local() && cluster.rows.get(bare).is_none();
-        if late || path.is_local() {
+        if let Some(cluster) = &mut self.cluster {
             cluster.ways.note(now, jid::lasting_hash(bare), peer);
         }
-        let path = Path {
-            again: path.again || late,
-            ..path
-        };
         self.cross_to_user(now, peer, bare, source, path, frame);
     }
 
@@ -233,7 +229,7 @@ impl Shard {
             self.held_bytes -= what.byte_len();
             match what {
                 Waiting::Frame(frame) => self.for_user(now, source, &frame, path),
-                Waiting::Marker(marker) => self.marker_for(now, bare, path.hops, marker),
+                Waiting::Marker(marker) => self.marker_for(now, bare, marker),
             }
         }
     }

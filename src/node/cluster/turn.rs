@@ -1,20 +1,19 @@
-//! When the way to a user changes.
+//! When the way to a user changes, or what was sent to him comes back.
 //!
-//! A marker goes down the old way, behind everything that was sent by it, travels as frames for that user do, and comes
-//! to an end where he is served. Until word of that comes back, this shard keeps what its node's own components send him.
+//! A marker goes down the old way, behind everything that was sent by it. The node at its end answers when all of that
+//! has gone on there, or stands before the answer: given back, since that node does not serve the user. Until then this
+//! shard keeps what its node's own components send him; then what came back goes first.
 //!
-//! What comes to a node that has just given a user back goes on from there to his directory owner. If this node serves him
-//! again before that has come back (`again`), the way has changed in the same sense, and what comes from other nodes
-//! meanwhile is kept too.
+//! Where nothing has changed since (word of who serves him now is still on its way), it waits a little longer.
 
 use super::{Cluster, Place};
 use crate::jid;
-use crate::node::Shard;
 use crate::node::api::{Level, Micros};
 use crate::node::counters::Counter;
-use crate::node::lane::{Message, PeerState};
+use crate::node::lane::PeerState;
+use crate::node::{Shard, TICK_US};
 use crate::table::users::{Held, Marker, Turn, Waiting};
-use crate::table::ways::{HOPS_MAX, Path};
+use crate::table::ways::Path;
 use crate::table::{PeerId, SeatId, ShardId};
 use std::collections::VecDeque;
 
@@ -29,7 +28,8 @@ impl Cluster {
 }
 
 impl Shard {
-    /// A frame for a user goes by `way`. True when it has to wait for what went by another way.
+    /// A frame for a user goes by `way`. True when it has to wait for what went by another way. What other nodes send they
+    /// keep in order themselves.
     pub(in crate::node) fn waits_for_turn(
         &mut self,
         now: Micros,
@@ -39,11 +39,11 @@ impl Shard {
         path: Path,
         frame: &[u8],
     ) -> bool {
-        if path.again || (!path.is_local() && !self.may_overtake(way, source)) {
+        if path.again || !path.is_local() {
             return false;
         }
         let Some(cluster) = &self.cluster else { return false };
-        if self.is_turning(bare) {
+        if self.turn(bare).is_some() {
             self.keep_for_turn(now, bare, source, path, frame);
             return true;
         }
@@ -52,23 +52,15 @@ impl Shard {
                 let marker = self.begin_turn(now, bare, old);
                 // Before the marker goes: it may be back at once, and let go what waits.
                 self.keep_for_turn(now, bare, source, path, frame);
-                self.cross_marker(now, old, bare, HOPS_MAX, marker);
+                self.cross_marker(now, old, bare, marker);
                 true
             }
             _ => false,
         }
     }
 
-    /// Whether a frame that has crossed from another node may overtake others on their way back: it stays here, and is
-    /// not itself one of this node's own.
-    fn may_overtake(&self, way: Place, source: SeatId) -> bool {
-        let own = self.names.seat(source).is_some_and(|view| view.peer.is_none());
-        way == Place::Here && !own
-    }
-
-    fn is_turning(&self, bare: &str) -> bool {
-        let flux = self.users.get(bare).and_then(|user| user.flux.as_ref());
-        flux.is_some_and(|flux| flux.turn.is_some())
+    fn turn(&self, bare: &str) -> Option<&Turn> {
+        self.users.get(bare)?.flux.as_ref()?.turn.as_ref()
     }
 
     fn begin_turn(&mut self, now: Micros, bare: &str, old: PeerId) -> Marker {
@@ -85,11 +77,13 @@ impl Shard {
                 serial,
                 old,
                 until,
+                done: false,
+                back: VecDeque::new(),
                 frames: VecDeque::new(),
             });
         });
         self.count(Counter::Turns);
-        self.wake_by(now + crate::node::TICK_US);
+        self.wake_by(now + TICK_US);
         Marker {
             origin: None,
             shard,
@@ -98,6 +92,19 @@ impl Shard {
     }
 
     fn keep_for_turn(&mut self, now: Micros, bare: &str, source: SeatId, path: Path, frame: &[u8]) {
+        self.keep(now, bare, source, path, frame, |turn| &mut turn.frames);
+    }
+
+    /// Keeps a frame for a user whose way turns.
+    fn keep(
+        &mut self,
+        now: Micros,
+        bare: &str,
+        source: SeatId,
+        path: Path,
+        frame: &[u8],
+        among: impl FnOnce(&mut Turn) -> &mut VecDeque<Held>,
+    ) {
         if !self.may_hold(frame.len()) {
             return self.bounce(now, source, frame, "503");
         }
@@ -108,82 +115,112 @@ impl Shard {
             path,
             what: Waiting::Frame(frame.into()),
         };
-        self.keep_behind(bare, held);
-    }
-
-    fn keep_behind(&mut self, bare: &str, held: Held) {
         self.users.change(bare, |user| {
             let turn = user.flux().turn.as_mut();
-            turn.expect("only a user whose way turns has frames kept")
-                .frames
-                .push_back(held);
+            among(turn.expect("only a user whose way turns has frames kept")).push_back(held);
         });
     }
 
-    /// A marker has come to the shard that owns its user: it goes where a frame for him would go.
-    pub(super) fn marker_for(&mut self, now: Micros, bare: &str, hops: u8, marker: Marker) {
-        if marker.origin.is_none() {
-            return self.marker_arrived(now, marker);
+    /// What comes from this node for a user goes back to it until its marker comes: something did before.
+    pub(in crate::node) fn is_astray(&self, sender: PeerId, bare: &str) -> bool {
+        let cluster = self.cluster.as_ref();
+        cluster.is_some_and(|cluster| cluster.astray.has(sender, jid::lasting_hash(bare)))
+    }
+
+    /// A frame that was sent to `peer` comes back.
+    pub(super) fn came_astray(
+        &mut self,
+        now: Micros,
+        peer: PeerId,
+        bare: &str,
+        source: SeatId,
+        hops: u8,
+        frame: &[u8],
+    ) {
+        if self.cluster.is_none() {
+            return;
+        }
+        let marker = self.turn(bare).is_none().then(|| self.begin_turn(now, bare, peer));
+        let path = Path { hops, ..Path::LOCAL };
+        self.keep(now, bare, source, path, frame, |turn| &mut turn.back);
+        if let Some(marker) = marker {
+            self.cross_marker(now, peer, bare, marker);
+        }
+    }
+
+    /// A marker has come to the shard that owns its user, at the end of its way; or nothing gets there any more.
+    pub(super) fn marker_for(&mut self, now: Micros, bare: &str, marker: Marker) {
+        let waits = |shard: &mut Shard| {
+            let holds = shard.users.get(bare).is_some_and(|user| user.holds());
+            // What went to an sm here is to be done before anything goes elsewhere.
+            holds || (matches!(shard.place(bare), Place::At(_)) && shard.wait_for_fences(now, bare, None))
+        };
+        if marker.origin.is_none() || !waits(self) {
+            return self.marker_arrived(now, bare, marker);
         }
         let held = Held {
             source: crate::node::SELF,
-            path: Path { hops, ..Path::LOCAL },
+            path: Path::LOCAL,
             what: Waiting::Marker(marker),
         };
-        let leaves = matches!(self.place(bare), Place::At(_));
-        if !leaves && self.is_turning(bare) {
-            self.held_bytes += held.what.byte_len();
-            return self.keep_behind(bare, held);
-        }
-        if self.users.get(bare).is_some_and(|user| user.holds()) || (leaves && self.wait_for_fences(now, bare, None)) {
-            self.held_bytes += held.what.byte_len();
-            self.users.change(bare, |user| user.flux().held.push_back(held));
-            return;
-        }
-        match self.place(bare) {
-            Place::At(peer) => self.cross_marker(now, peer, bare, hops, marker),
-            Place::Here => self.marker_arrived(now, marker),
-        }
+        self.held_bytes += held.what.byte_len();
+        self.users.change(bare, |user| user.flux().held.push_back(held));
     }
 
-    /// All that went by the old way has arrived: to the shard whose user waits for it.
-    pub(super) fn tell_marker_done(&mut self, now: Micros, shard: ShardId, serial: u64) {
-        if self.cluster.as_ref().is_some_and(|cluster| cluster.redealt) {
-            self.tell_all(now, &Message::MarkerDone { serial });
-        } else if shard < self.shards {
-            self.tell(now, shard, Message::MarkerDone { serial });
-        }
-    }
-
-    /// All that went by the old way has arrived.
+    /// All that went by the old way has arrived or come back.
     pub(in crate::node) fn marker_done(&mut self, now: Micros, serial: u64) {
         let Some(cluster) = &mut self.cluster else { return };
         let Some(at) = cluster.turning.iter().position(|(.., other)| *other == serial) else {
             return;
         };
-        if let Some((_, bare, _)) = cluster.turning.remove(at) {
-            self.end_turn(now, &bare, serial);
+        let Some((_, bare, _)) = cluster.turning.remove(at) else {
+            return;
+        };
+        if self.turn(&bare).is_none_or(|turn| turn.serial != serial) {
+            return;
+        }
+        self.users.change(&bare, |user| {
+            if let Some(turn) = &mut user.flux().turn {
+                turn.done = true;
+            }
+        });
+        if let Some(cluster) = &mut self.cluster {
+            cluster.sent_back.push_back((now + TICK_US, bare.clone(), serial));
+            self.wake_by(now + TICK_US);
+        }
+        self.turn_may_end(now, &bare);
+    }
+
+    /// Ends a turn whose marker is back, unless what came back would go where it was.
+    pub(in crate::node) fn turn_may_end(&mut self, now: Micros, bare: &str) {
+        let Some(turn) = self.turn(bare).filter(|turn| turn.done) else {
+            return;
+        };
+        if turn.back.is_empty() || self.place(bare) != Place::At(turn.old) {
+            self.end_turn(now, bare);
         }
     }
 
-    fn end_turn(&mut self, now: Micros, bare: &str, serial: u64) {
-        let turn = self.users.get(bare).and_then(|user| user.flux.as_ref()?.turn.as_ref());
-        if turn.is_none_or(|turn| turn.serial != serial) {
-            return;
-        }
+    fn end_turn(&mut self, now: Micros, bare: &str) {
         if let Some(cluster) = &mut self.cluster {
             cluster.ways.forget(jid::lasting_hash(bare));
         }
-        let frames = self
-            .users
-            .change(bare, |user| user.flux().turn.take())
-            .map(|turn| turn.frames)
-            .unwrap_or_default();
-        for Held { source, path, what } in frames {
+        let Some(Turn { back, frames, .. }) = self.users.change(bare, |user| user.flux().turn.take()) else {
+            return;
+        };
+        if self.users.get(bare).is_some_and(|user| user.holds()) {
+            // Older than what waits here meanwhile.
+            return self.users.change(bare, |user| {
+                let flux = user.flux();
+                for held in back.into_iter().chain(frames).rev() {
+                    flux.held.push_front(held);
+                }
+            });
+        }
+        for Held { source, path, what } in back.into_iter().chain(frames) {
             self.held_bytes -= what.byte_len();
-            match what {
-                Waiting::Frame(frame) => self.for_user(now, source, &frame, path),
-                Waiting::Marker(marker) => self.marker_for(now, bare, path.hops, marker),
+            if let Waiting::Frame(frame) = what {
+                self.for_user(now, source, &frame, path);
             }
         }
     }
@@ -191,8 +228,7 @@ impl Shard {
     /// Nothing gets through to the node of the old way. It comes back or is given up, and either way what went there goes
     /// first; but nobody waits for it longer than for a lost process.
     fn may_still_arrive(&self, now: Micros, bare: &str) -> bool {
-        let turn = self.users.get(bare).and_then(|user| user.flux.as_ref()?.turn.as_ref());
-        let Some((turn, cluster)) = turn.zip(self.cluster.as_ref()) else {
+        let Some((turn, cluster)) = self.turn(bare).zip(self.cluster.as_ref()) else {
             return false;
         };
         let stalled = cluster
@@ -201,22 +237,24 @@ impl Shard {
         stalled && now < turn.until + self.config.grace_ms * 1_000
     }
 
-    /// Lets go what waited too long for a marker. True when somebody still waits.
+    /// Lets go what waited too long for a marker, and what came back a while ago. True when somebody still waits.
     pub(in crate::node) fn tick_turns(&mut self, now: Micros) -> bool {
         let Some(cluster) = &mut self.cluster else { return false };
-        let mut late = Vec::new();
-        while let Some((until, ..)) = cluster.turning.front()
-            && *until <= now
-        {
-            late.extend(cluster.turning.pop_front());
+        let late = take_due(now, &mut cluster.turning);
+        let back = take_due(now, &mut cluster.sent_back);
+        for (bare, serial) in back {
+            if self.turn(&bare).is_some_and(|turn| turn.serial == serial) {
+                self.end_turn(now, &bare);
+            }
         }
-        let mut waits = !cluster.turning.is_empty();
-        for (_, bare, serial) in late {
+        for (bare, serial) in late {
+            if self.turn(&bare).is_none_or(|turn| turn.serial != serial) {
+                continue;
+            }
             if self.may_still_arrive(now, &bare)
                 && let Some(cluster) = &mut self.cluster
             {
                 cluster.turning.push_back((now + TURN_US, bare, serial));
-                waits = true;
                 continue;
             }
             self.log(
@@ -224,8 +262,15 @@ impl Shard {
                 None,
                 format!("{bare}: what was sent by another way has not arrived, going on without"),
             );
-            self.end_turn(now, &bare, serial);
+            self.end_turn(now, &bare);
         }
-        waits
+        let cluster = self.cluster.as_ref();
+        cluster.is_some_and(|cluster| !cluster.turning.is_empty() || !cluster.sent_back.is_empty())
     }
+}
+
+/// Those whose time has come.
+fn take_due(now: Micros, list: &mut VecDeque<(Micros, Box<str>, u64)>) -> Vec<(Box<str>, u64)> {
+    let count = list.iter().take_while(|(until, ..)| *until <= now).count();
+    list.drain(..count).map(|(_, bare, serial)| (bare, serial)).collect()
 }
