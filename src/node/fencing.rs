@@ -37,7 +37,13 @@ impl Shard {
                 continue;
             };
             let number = match fences.need(hash) {
-                Need::Nothing => continue,
+                Need::Nothing => match fences.ticket(hash).filter(|_| target.is_none()) {
+                    Some(ticket) => {
+                        self.wait_for_flush(now, bare, ticket);
+                        return true;
+                    }
+                    None => continue,
+                },
                 Need::Flying(number) | Need::After(number) => number,
                 Need::Send(number) => {
                     self.send_fence(now, sm, number, domain_of(bare));
@@ -71,11 +77,15 @@ impl Shard {
 
     /// An sm answered a fence: those who waited for it may go on.
     pub(super) fn fence_done(&mut self, now: Micros, sm: SeatId, number: u64) {
-        let Some(fences) = self.fences.get_mut(&sm) else { return };
-        if fences.done(number) {
-            self.orphans_ended(now, sm, number);
-            self.unfence(now, sm, |wait| wait == Wait::Fence { sm, number });
+        if !self.fences.get(&sm).is_some_and(|fences| fences.awaits(number)) {
+            return;
         }
+        let ticket = self.flush_ticket(now);
+        if let Some(fences) = self.fences.get_mut(&sm) {
+            fences.done(ticket);
+        }
+        self.orphans_ended(now, sm, number);
+        self.unfence(now, sm, |wait| wait == Wait::Fence { sm, number });
     }
 
     pub(super) fn unfence(&mut self, now: Micros, sm: SeatId, which: impl Fn(Wait) -> bool) {
@@ -144,8 +154,16 @@ impl Shard {
             );
             if let Wait::Fence { sm, number } = wait
                 && let Some(fences) = self.fences.get_mut(&sm)
+                && fences.awaits(number)
             {
-                fences.done(number);
+                fences.done(None);
+            }
+            if wait == Wait::Flush {
+                let hash = jid::table_hash(&bare);
+                for fences in self.fences.values_mut() {
+                    let ticket = fences.ticket(hash).unwrap_or_default();
+                    fences.is_told(ticket);
+                }
             }
             self.users.change(&bare, |user| user.flux().wait = None);
             self.settle(now, &bare);
@@ -158,6 +176,7 @@ fn wait_text(wait: Wait) -> &'static str {
     match wait {
         Wait::Fence { .. } => "no answer from the sm that worked for this user before",
         Wait::Return { .. } => "frames that waited for a lost component are not back",
+        Wait::Flush => "what an sm said has not come to another node",
         Wait::Ended => "no `ended` for this user's last session",
         Wait::Telling => "contacts not told of a lost session",
     }

@@ -35,6 +35,8 @@ pub(super) enum Verb {
     MarkerDone(u64),
     /// Send this packet to that node.
     Post(PeerId),
+    /// No frame: all before it has come here.
+    Flush(FlushAt),
     /// A piece of a relayed connection, as a message of this lane: to that node, or, come from it, to the tunnel here.
     Passage(PeerId, Lane),
     Tunnel(PeerId, Lane),
@@ -44,6 +46,17 @@ pub(super) enum Verb {
     Bounce(SeatId, &'static str),
     /// Deliver it to every component of this shard but its sender.
     Broadcast,
+}
+
+/// Where a token of a round of `node/cluster/flush.rs` comes to, and of which round.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum FlushAt {
+    /// A slice of users.
+    Slice(u64),
+    /// A home of peers.
+    Home(u64),
+    /// A slice, and the round is this peer's.
+    Peer(PeerId, u64),
 }
 
 /// A frame on its way to another shard; its bytes stand in the batch.
@@ -320,6 +333,23 @@ pub(super) enum Message {
         peer: PeerId,
         on: bool,
         to: Option<Box<str>>,
+    },
+    // Rounds: from a slice to shard 0, from there to all, from peers' homes to shard 0, and from there to the slices.
+    FlushWanted {
+        shard: ShardId,
+        ticket: u64,
+    },
+    FlushBegins {
+        round: u64,
+    },
+    FlushHome,
+    FlushDone {
+        ticket: u64,
+    },
+    /// To a peer's home: what it sent before the token of this round has come to a slice.
+    FlushSeen {
+        peer: PeerId,
+        round: u64,
     },
     /// Sessions of a user died with their sm, elsewhere.
     Untold {

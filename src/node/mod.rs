@@ -288,6 +288,7 @@ impl Shard {
                     Verb::Recalled(c2s) => self.recalled(now, c2s, bytes),
                     Verb::Passage(peer, lane) => self.post_passage(now, peer, lane, bytes),
                     Verb::Tunnel(peer, lane) => self.passage_here(now, peer, lane, bytes),
+                    Verb::Flush(at) => self.flush_token(now, at),
                     Verb::MarkerDone(serial) => self.marker_done(now, serial),
                     verb @ (Verb::Abroad(..)
                     | Verb::Astray(..)
@@ -310,7 +311,7 @@ impl Shard {
         let seats = self.tick_seats(now);
         let waiting = self.tick_waiting(now);
         let surrogates = self.tick_surrogates(now) | self.tick_returned(now);
-        let turning = self.tick_turns(now);
+        let turning = self.tick_turns(now) | self.tick_flush(now);
         let asked = self.tick_asked(now);
         let exits = self.tick_exits(now) | self.tick_healing(now);
         let inquiries = self.tick_inquiries(now) | self.tick_drain(now) | self.tick_tracing(now);
@@ -485,6 +486,11 @@ impl Shard {
             Message::Drain { order } => self.learn_drain(now, order),
             Message::DrainShare { left } => self.drain_shared(from, left),
             Message::PeerDrains { peer, on, to } => self.peer_drains(now, peer, on, to),
+            Message::FlushWanted { shard, ticket } => self.flush_wanted(now, shard, ticket),
+            Message::FlushBegins { round } => self.flush_begins(now, round),
+            Message::FlushHome => self.flush_home(now),
+            Message::FlushDone { ticket } => self.flush_done(now, ticket),
+            Message::FlushSeen { peer, round } => self.flush_seen(peer, round),
             Message::Untold { bare, resource, hops } => self.learn_untold(now, &bare, resource, hops),
             Message::UntoldAbroad {
                 peer,

@@ -146,6 +146,19 @@ impl Shard {
 
     /// An sm of this name came to be or came back: what could not be placed can be now.
     pub(super) fn sm_available(&mut self, now: Micros, sm: SeatId) {
+        self.settle_stuck(now);
+        // It answers fences only now.
+        for bare in self.fenced.get(&sm).cloned().unwrap_or_default() {
+            if let Some(wait @ Wait::Fence { sm: at, .. }) = self.users.get(&bare).and_then(|user| user.wait())
+                && at == sm
+            {
+                self.make_wait(now, &bare, wait);
+            }
+        }
+    }
+
+    /// Users with something for which there was no sm, here or elsewhere: there may be one now.
+    pub(super) fn settle_stuck(&mut self, now: Micros) {
         let stuck = self.users.keys_where(|user| {
             user.flux.as_ref().is_some_and(|flux| {
                 flux.wait.is_none()
@@ -154,14 +167,6 @@ impl Shard {
         });
         for bare in stuck {
             self.settle(now, &bare);
-        }
-        // It answers fences only now.
-        for bare in self.fenced.get(&sm).cloned().unwrap_or_default() {
-            if let Some(wait @ Wait::Fence { sm: at, .. }) = self.users.get(&bare).and_then(|user| user.wait())
-                && at == sm
-            {
-                self.make_wait(now, &bare, wait);
-            }
         }
     }
 

@@ -4,7 +4,7 @@
 //! per sm, the users for whom it sent something since its last answered question (a *fence*), and asks before the work
 //! of such a user goes to another sm.
 
-use std::collections::HashSet;
+use std::collections::{HashSet, VecDeque};
 use std::hash::{BuildHasherDefault, Hasher};
 
 /// Most users remembered per sm and generation; beyond it everybody counts as touched.
@@ -36,7 +36,12 @@ pub struct Fences {
     /// The fence in flight.
     flying: Option<u64>,
     last: u64,
+    /// Fenced, but what the sm said of them may not have come to other nodes: by the ticket for that, in order.
+    untold: VecDeque<(u64, Generation)>,
 }
+
+/// Most tickets at a time; users of older ones wait for the newest.
+const TICKETS_MAX: usize = 64;
 
 /// What a user must wait for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -125,14 +130,37 @@ impl Fences {
         self.last
     }
 
-    /// The answer to fence `number` came, or nothing more can be expected of it. False for any but the one in flight.
-    pub fn done(&mut self, number: u64) -> bool {
-        if self.flying != Some(number) {
-            return false;
-        }
+    /// This fence is in flight.
+    pub fn awaits(&self, number: u64) -> bool {
+        self.flying == Some(number)
+    }
+
+    /// The answer to the fence in flight came, or nothing more can be expected of it. `ticket`: with this one what the sm
+    /// said of its users is on its way to other nodes.
+    pub fn done(&mut self, ticket: Option<u64>) {
         self.flying = None;
-        self.closed = Generation::default();
-        true
+        let mut users = std::mem::take(&mut self.closed);
+        let Some(ticket) = ticket else { return };
+        if self.untold.len() >= TICKETS_MAX
+            && let Some((_, last)) = self.untold.pop_back()
+        {
+            users.everybody |= last.everybody;
+            users.users.extend(last.users);
+        }
+        self.untold.push_back((ticket, users));
+    }
+
+    /// The ticket with which word of this user is under way.
+    pub fn ticket(&self, user: u64) -> Option<u64> {
+        let mut of_user = self.untold.iter().rev().filter(|(_, users)| users.contains(user));
+        of_user.next().map(|(ticket, _)| *ticket)
+    }
+
+    /// What was under way with tickets up to this one has arrived.
+    pub fn is_told(&mut self, ticket: u64) {
+        while self.untold.front().is_some_and(|(of, _)| *of <= ticket) {
+            self.untold.pop_front();
+        }
     }
 
     /// The sm is gone: it works for nobody.
@@ -174,11 +202,27 @@ mod tests {
         assert_eq!(fences.need(7), Need::Flying(1));
         fences.touch(7);
         assert_eq!(fences.need(7), Need::After(1));
-        assert!(fences.done(1));
+        fences.done(None);
         assert_eq!(fences.need(7), Need::Send(2));
-        assert!(!fences.done(1), "a late answer of an earlier fence proves nothing");
-        assert!(fences.done(2));
+        assert!(!fences.awaits(1), "a late answer of an earlier fence proves nothing");
+        fences.done(Some(1));
         assert_eq!(fences.need(7), Need::Nothing);
+        assert_eq!((fences.ticket(7), fences.ticket(8)), (Some(1), None));
+        fences.is_told(1);
+        assert_eq!(fences.ticket(7), None);
+    }
+
+    #[test]
+    fn users_of_too_many_tickets_wait_for_the_newest() {
+        let mut fences = Fences::default();
+        for ticket in 1..=100 {
+            fences.touch(ticket);
+            fences.send();
+            fences.done(Some(ticket));
+        }
+        assert_eq!((fences.ticket(1), fences.ticket(99)), (Some(1), Some(100)));
+        fences.is_told(99);
+        assert_eq!((fences.ticket(1), fences.ticket(99)), (None, Some(100)));
     }
 
     #[test]

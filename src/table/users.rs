@@ -150,6 +150,8 @@ pub enum Wait {
         /// The lost c2s or sm.
         of: SeatId,
     },
+    /// What an sm said of him is on its way to other nodes.
+    Flush,
     /// `ended` of the last session.
     Ended,
     /// The contacts of a lost session are being told.

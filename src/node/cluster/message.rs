@@ -93,6 +93,10 @@ pub(super) enum Packet<'a> {
     },
     /// Follows all that the sender sent for a user.
     Marker { bare: &'a str, shard: u16, serial: u64 },
+    /// Tell when all that went before this has come to every shard.
+    Flush { round: u64 },
+    /// It has.
+    Flushed { round: u64 },
     /// All that went before that marker has arrived, or came back before this.
     MarkerDone { shard: u16, serial: u64 },
     /// A session of this user died with its sm, and his contacts do not know.
@@ -128,6 +132,8 @@ const ANSWER: u8 = 81;
 const EXIT_ASK: u8 = 70;
 const EXIT_IS: u8 = 71;
 const ASTRAY: u8 = 72;
+const FLUSH: u8 = 73;
+const FLUSHED: u8 = 74;
 
 /// Most sessions that a row tells of: resources of one person.
 const ROW_SESSIONS_MAX: u64 = 1_024;
@@ -318,6 +324,14 @@ impl<'a> Packet<'a> {
                 number(out, u64::from(*shard));
                 number(out, *serial);
             }
+            Packet::Flush { round } => {
+                out.push(FLUSH);
+                number(out, *round);
+            }
+            Packet::Flushed { round } => {
+                out.push(FLUSHED);
+                number(out, *round);
+            }
             Packet::MarkerDone { shard, serial } => {
                 out.push(MARKER_DONE);
                 number(out, u64::from(*shard));
@@ -387,6 +401,8 @@ impl<'a> Packet<'a> {
                 shard: u16::try_from(from.number()?).ok()?,
                 serial: from.number()?,
             },
+            FLUSH => Packet::Flush { round: from.number()? },
+            FLUSHED => Packet::Flushed { round: from.number()? },
             MARKER_DONE => Packet::MarkerDone {
                 shard: u16::try_from(from.number()?).ok()?,
                 serial: from.number()?,
@@ -604,6 +620,8 @@ mod tests {
                 serial: 3,
             },
             Packet::MarkerDone { shard: 2, serial: 3 },
+            Packet::Flush { round: 300 },
+            Packet::Flushed { round: 300 },
             Packet::Ask {
                 shard: 2,
                 serial: 300,

@@ -17,7 +17,7 @@
 //! any time the frames of one shard for one user are on one way. When that changes, or something came back, [`turn`]
 //! sends a marker down the old way and keeps the user's frames until it is back: then what went before has arrived or
 //! come back. What an sm of this node may still have in hand for a user is fenced before anything of his goes to another
-//! node.
+//! node, and what it said has come to every node by then ([`flush`]).
 //!
 //! Must never be added: sockets, sealing, sequences (they are the room `mesh`'s), and knowledge of another node's table
 //! beyond its rows, seats and names.
@@ -26,6 +26,7 @@ mod alone;
 mod dawn;
 mod drain;
 mod exits;
+mod flush;
 mod healing;
 pub(super) mod image;
 mod inquiry;
@@ -120,6 +121,7 @@ pub(super) struct Cluster {
     /// Messages for peers, until they are taken.
     pub(super) posted: VecDeque<(PeerId, Lane, Vec<u8>)>,
     exits: exits::Exits,
+    flush: flush::Flush,
     healing: healing::Healing,
     links: Option<links::Links>,
     dawn: Option<dawn::Dawn>,
@@ -168,6 +170,7 @@ impl Cluster {
             slots_free: VecDeque::new(),
             posted: VecDeque::new(),
             exits: exits::Exits::default(),
+            flush: flush::Flush::default(),
             healing: healing::Healing::default(),
             links: None,
             dawn: None,

@@ -118,7 +118,14 @@ impl Shard {
     }
 
     /// Gives a frame for a user back to the node that it came from, and all that follow it until that node's marker comes.
-    pub(in crate::node) fn send_astray_back(&mut self, peer: PeerId, bare: &str, source: SeatId, hops: u8, frame: &[u8]) {
+    pub(in crate::node) fn send_astray_back(
+        &mut self,
+        peer: PeerId,
+        bare: &str,
+        source: SeatId,
+        hops: u8,
+        frame: &[u8],
+    ) {
         let number = self.seats_number(source).filter(|(of, _)| *of == peer);
         let seat = number.map_or(SELF, |(_, number)| number);
         if let Some(cluster) = &mut self.cluster {
@@ -182,7 +189,7 @@ impl Shard {
     }
 
     /// False when the peer's queue is full.
-    fn post_packet(&mut self, peer: PeerId, packet: &Packet<'_>) -> bool {
+    pub(super) fn post_packet(&mut self, peer: PeerId, packet: &Packet<'_>) -> bool {
         let mut bytes = Vec::new();
         packet.write(&mut bytes);
         let posted = self.post(peer, Lane::Data, bytes);
@@ -228,6 +235,8 @@ impl Shard {
                 self.marker_in(now, bare, Marker { origin, shard, serial });
             }
             Packet::MarkerDone { shard, serial } => self.pass_marker_done(now, shard, serial),
+            Packet::Flush { round } => self.flush_for_peer(now, peer, round),
+            Packet::Flushed { round } => self.peer_flushed(now, peer, Some(round)),
             Packet::ExitAsk { domain } => {
                 let (shard, domain) = (self.exit_shard(domain), domain.into());
                 self.tell(now, shard, Message::ExitAsked { peer, domain });
@@ -461,6 +470,8 @@ impl Shard {
             Packet::ExitAsk { .. } | Packet::ExitIs { .. } => {}
             Packet::Astray { .. }
             | Packet::Bounce { .. }
+            | Packet::Flush { .. }
+            | Packet::Flushed { .. }
             | Packet::MarkerDone { .. }
             | Packet::Ask { .. }
             | Packet::Answer { .. } => self.count(Counter::DropGone),

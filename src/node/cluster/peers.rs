@@ -170,6 +170,12 @@ impl Shard {
             PeerState::Ready if before == PeerState::Stalled => self.has_given_way(peer),
             PeerState::Ready | PeerState::Joining => {}
         }
+        if !matches!(state, PeerState::Ready | PeerState::Joining) {
+            self.peer_flushed(now, peer, None);
+        }
+        if state == PeerState::Ready {
+            self.settle_stuck(now);
+        }
         self.look_whether_alone(now);
         self.look_at_dawn(now);
     }
