@@ -55,7 +55,7 @@ impl Shard {
         self.note_redirect(now, source, route, bare);
         if self.cluster.is_some() {
             if let Some(sender) = path.from.filter(|sender| self.is_astray(*sender, bare)) {
-                return self.send_astray_back(sender, bare, source, path.hops, frame);
+                return self.send_astray_back(now, sender, bare, source, path.hops, frame);
             }
             let place = self.place(bare);
             if let Place::At(peer) = place {

@@ -120,6 +120,7 @@ impl Shard {
     /// Gives a frame for a user back to the node that it came from, and all that follow it until that node's marker comes.
     pub(in crate::node) fn send_astray_back(
         &mut self,
+        now: Micros,
         peer: PeerId,
         bare: &str,
         source: SeatId,
@@ -138,15 +139,23 @@ impl Shard {
             seat,
             frame,
         };
-        self.post_by_home(peer, &packet);
+        self.post_by_home(now, peer, &packet);
+    }
+
+    /// The peer's home: a packet to it, or back if it is gone.
+    fn post_or_keep(&mut self, now: Micros, peer: PeerId, packet: &Packet<'_>) {
+        let homes = self.cluster.as_ref().map(|cluster| &cluster.homes);
+        match homes.is_some_and(|homes| homes.contains_key(&peer)) {
+            true => drop(self.post_packet(peer, packet)),
+            false => self.packet_again(now, peer, packet.clone()),
+        }
     }
 
     /// A packet of any shard to a peer, in the order of this shard's frames.
-    fn post_by_home(&mut self, peer: PeerId, packet: &Packet<'_>) {
+    fn post_by_home(&mut self, now: Micros, peer: PeerId, packet: &Packet<'_>) {
         let home = self.home_of(peer);
         if home == self.id {
-            self.post_packet(peer, packet);
-            return;
+            return self.post_or_keep(now, peer, packet);
         }
         let mut bytes = Vec::new();
         packet.write(&mut bytes);
@@ -162,8 +171,8 @@ impl Shard {
                 }
             }
             Verb::Post(peer) => {
-                if !self.post(peer, Lane::Data, bytes.to_vec()) {
-                    self.count(Counter::DropPeerQueue);
+                if let Some(packet) = Packet::read(bytes) {
+                    self.post_or_keep(now, peer, &packet);
                 }
             }
             Verb::Astray(peer, hops) => {
@@ -419,6 +428,8 @@ impl Shard {
                 origin, source, frame, ..
             } if !origin.is_empty() => (self.source_of(peer, origin, source).0, frame),
             Packet::ToUser { source, frame, .. } | Packet::ToSeat { source, frame, .. } => (source, frame),
+            // Its sender may have it, and tells nobody else.
+            Packet::Astray { .. } => return self.count(Counter::InDoubt),
             // Twice does no harm.
             _ => return self.packet_again(now, peer, packet),
         };
@@ -468,8 +479,12 @@ impl Shard {
             Packet::Untold { bare, hops, resource } => self.tell_owner_untold(now, bare, resource, hops),
             // Who waits for its exit is told so when the peer's state is.
             Packet::ExitAsk { .. } | Packet::ExitIs { .. } => {}
-            Packet::Astray { .. }
-            | Packet::Bounce { .. }
+            // Its sender is gone: it is this node's to send.
+            Packet::Astray { bare, hops, frame, .. } => {
+                let path = Path { hops, ..Path::LOCAL };
+                self.user_again(now, bare, SELF, path, frame);
+            }
+            Packet::Bounce { .. }
             | Packet::Flush { .. }
             | Packet::Flushed { .. }
             | Packet::MarkerDone { .. }
@@ -487,7 +502,7 @@ impl Shard {
         if let Some(cluster) = &mut self.cluster {
             cluster.astray.remove(peer, jid::lasting_hash(bare));
         }
-        self.post_by_home(peer, &Packet::MarkerDone { shard, serial });
+        self.post_by_home(now, peer, &Packet::MarkerDone { shard, serial });
     }
 
     /// To the shard whose user waits for it: behind what came back.

@@ -129,7 +129,7 @@ impl Shard {
             return self.hold(now, bare, source, frame, path);
         }
         if let Some(sender) = path.from {
-            return self.send_astray_back(sender, bare, source, path.hops, frame);
+            return self.send_astray_back(now, sender, bare, source, path.hops, frame);
         }
         if self.waits_for_turn(now, bare, Place::At(peer), source, path, frame) {
             return;
