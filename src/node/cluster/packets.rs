@@ -12,7 +12,7 @@ use crate::table::users::Marker;
 use crate::table::ways::{Path, TRIES_MAX};
 use crate::table::{PeerId, SeatId, SeatKind, ShardId};
 use crate::wire::edit;
-use crate::wire::header::{self, Frame, PayloadKind, Route};
+use crate::wire::header::{self, Frame, Payload, PayloadKind, Route};
 use crate::wire::value::Value;
 use smallvec::SmallVec;
 use std::borrow::Cow;
@@ -428,9 +428,7 @@ impl Shard {
                 origin, source, frame, ..
             } if !origin.is_empty() => (self.source_of(peer, origin, source).0, frame),
             Packet::ToUser { source, frame, .. } | Packet::ToSeat { source, frame, .. } => (source, frame),
-            // Its sender may have it, and tells nobody else.
-            Packet::Astray { .. } => return self.count(Counter::InDoubt),
-            // Twice does no harm.
+            // Twice does no harm; or its sender is as much in doubt about it, and gives it to nobody.
             _ => return self.packet_again(now, peer, packet),
         };
         let Ok(Frame::Route(Route {
@@ -439,13 +437,27 @@ impl Shard {
         else {
             return self.count(Counter::DropGone);
         };
-        if let Packet::ToUser { bare, .. } = &packet {
-            self.note_doubtful(now, &payload, bare);
+        match packet {
+            _ if payload.kind == PayloadKind::Session => self.packet_again(now, peer, packet),
+            Packet::ToUser { bare, .. } => self.frame_in_doubt(now, source, frame, &payload, Some(bare)),
+            _ => self.frame_in_doubt(now, source, frame, &payload, None),
         }
-        match payload.kind {
-            PayloadKind::Session => return self.packet_again(now, peer, packet),
-            PayloadKind::Message | PayloadKind::Iq => self.bounce(now, source, frame, "503"),
-            _ => {}
+    }
+
+    /// A frame, for this user if he is known, may have been handled by a node that is gone.
+    pub(super) fn frame_in_doubt(
+        &mut self,
+        now: Micros,
+        source: SeatId,
+        frame: &[u8],
+        payload: &Payload<'_>,
+        bare: Option<&str>,
+    ) {
+        if let Some(bare) = bare {
+            self.note_doubtful(now, payload, bare);
+        }
+        if matches!(payload.kind, PayloadKind::Message | PayloadKind::Iq) {
+            self.bounce(now, source, frame, "503");
         }
         self.count(Counter::InDoubt);
     }
@@ -497,7 +509,7 @@ impl Shard {
     pub(in crate::node) fn marker_arrived(&mut self, now: Micros, bare: &str, marker: Marker) {
         let (shard, serial) = (marker.shard, marker.serial);
         let Some(peer) = marker.origin else {
-            return self.pass_marker_done(now, shard, serial);
+            return self.marker_lost(now, serial);
         };
         if let Some(cluster) = &mut self.cluster {
             cluster.astray.remove(peer, jid::lasting_hash(bare));

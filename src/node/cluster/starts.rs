@@ -159,11 +159,14 @@ impl Shard {
             .is_some_and(|cluster| cluster.rows.get(bare).is_some());
         let (to, stamp) = match self.directory_owner(bare) {
             // This node was the owner before, and knows what its successor may not.
-            _ if asked && served => (peer, self.cluster.as_mut().map_or(Clock::default(), |c| c.stamp(now))),
+            _ if asked && served && !self.is_stalled(peer) => {
+                (peer, self.cluster.as_mut().map_or(Clock::default(), |c| c.stamp(now)))
+            }
             // It knows better than a row that may be late.
-            Place::At(owner) if !self.is_stalled(owner) => (owner, Clock::default()),
-            // An owner that can't be reached never blocks a login.
-            Place::At(_) if self.is_stalled(peer) => {
+            Place::At(owner) if !(asked && served) && !self.is_stalled(owner) => (owner, Clock::default()),
+            // A node that can't be reached never blocks a login: neither the owner nor who served the user before, who gives
+            // way when he hears of the newer claim.
+            _ if self.is_stalled(peer) => {
                 if self.sites(domain_of(bare)).iter().any(|(site, _)| site.is_none()) {
                     self.claim_user(now, bare, Clock::default());
                     return true;
@@ -172,7 +175,7 @@ impl Shard {
             }
             // Whom a node serves it goes on serving. It may just have given him back: then it does not keep the start, and
             // that comes back behind everything else that came too late.
-            Place::At(_) | Place::Here => (peer, Clock::default()),
+            _ => (peer, Clock::default()),
         };
         self.send_starts(now, bare, to, stamp);
         false

@@ -15,6 +15,7 @@ use crate::node::{Shard, TICK_US};
 use crate::table::users::{Held, Marker, Turn, Waiting};
 use crate::table::ways::Path;
 use crate::table::{PeerId, SeatId, ShardId};
+use crate::wire::header::{self, Frame, Route};
 use std::collections::VecDeque;
 
 /// The longest that frames wait for a marker, microseconds. Then they go on: late is worse than out of order.
@@ -167,18 +168,40 @@ impl Shard {
         self.users.change(bare, |user| user.flux().held.push_back(held));
     }
 
+    /// Of whose turn this marker is.
+    fn take_turning(&mut self, serial: u64) -> Option<Box<str>> {
+        let turning = &mut self.cluster.as_mut()?.turning;
+        let at = turning.iter().position(|(.., other)| *other == serial)?;
+        let (_, bare, _) = turning.remove(at)?;
+        self.turn(&bare)
+            .is_some_and(|turn| turn.serial == serial)
+            .then_some(bare)
+    }
+
+    /// The node of the old way is gone. What came back from it may be under way from there to the user as well: it did
+    /// not hear that this node has it.
+    pub(super) fn marker_lost(&mut self, now: Micros, serial: u64) {
+        let Some(bare) = self.take_turning(serial) else { return };
+        let back = self.users.change(&bare, |user| {
+            let turn = user.flux().turn.as_mut();
+            turn.map(|turn| std::mem::take(&mut turn.back)).unwrap_or_default()
+        });
+        for Held { source, what, .. } in back {
+            self.held_bytes -= what.byte_len();
+            if let Waiting::Frame(frame) = what
+                && let Ok(Frame::Route(Route {
+                    payload: Some(payload), ..
+                })) = header::read(&frame)
+            {
+                self.frame_in_doubt(now, source, &frame, &payload, Some(&bare));
+            }
+        }
+        self.end_turn(now, &bare);
+    }
+
     /// All that went by the old way has arrived or come back.
     pub(in crate::node) fn marker_done(&mut self, now: Micros, serial: u64) {
-        let Some(cluster) = &mut self.cluster else { return };
-        let Some(at) = cluster.turning.iter().position(|(.., other)| *other == serial) else {
-            return;
-        };
-        let Some((_, bare, _)) = cluster.turning.remove(at) else {
-            return;
-        };
-        if self.turn(&bare).is_none_or(|turn| turn.serial != serial) {
-            return;
-        }
+        let Some(bare) = self.take_turning(serial) else { return };
         self.users.change(&bare, |user| {
             if let Some(turn) = &mut user.flux().turn {
                 turn.done = true;

@@ -1112,3 +1112,14 @@ fn who_is_back_while_his_contacts_are_told_away_is_told_away_no_further() {
         assert_eq!(dropped, u64::from(started));
     }
 }
+
+#[test]
+fn a_user_of_a_node_that_cannot_be_reached_logs_in_elsewhere() {
+    for user in 0..12 {
+        let mut site = Site::new(2, 2);
+        let jid = format!("u{user}@{DOMAIN}");
+        assert_eq!(site.login(1, 7, &format!("{jid}/there"), 1), 1);
+        site.stalls(0, 1);
+        assert_eq!(site.login(0, 7, &format!("{jid}/here"), 2), 0, "{jid}");
+    }
+}
