@@ -15,7 +15,7 @@ use crate::table::{PeerId, ShardId};
 use std::collections::VecDeque;
 
 /// Rounds begin at most so often, microseconds.
-const EVERY_US: Micros = 5_000;
+pub(in crate::node) const EVERY_US: Micros = 5_000;
 
 /// The longest that a round waits for a peer, microseconds.
 const ROUND_US: Micros = 5_000_000;

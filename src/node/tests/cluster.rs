@@ -139,10 +139,22 @@ impl Site {
     /// Nothing gets through to node `there`, as node `here` sees it.
     pub(super) fn stalls(&mut self, here: usize, there: usize) {
         self.cut.extend([(here, there), (there, here)]);
+        self.seems_stalled(here, there, true);
+    }
+
+    /// Node `here` believes that nothing gets through to node `there`, or that it does again.
+    pub(super) fn seems_stalled(&mut self, here: usize, there: usize, stalled: bool) {
         let (number, home) = self.peer(here, there);
         let world = &mut self.nodes[here];
-        world.shards[home].peer_stalled(world.now, number, true);
+        world.shards[home].peer_stalled(world.now, number, stalled);
         self.carry();
+    }
+
+    /// All that was kept between these two gets through after all.
+    pub(super) fn gets_through(&mut self, here: usize, there: usize) {
+        self.heal(there, here);
+        self.heal(here, there);
+        self.seems_stalled(here, there, false);
     }
 
     pub(super) fn peer(&mut self, here: usize, there: usize) -> (PeerId, usize) {
@@ -236,11 +248,12 @@ impl Site {
             .collect()
     }
 
-    /// Each sm answers the fences that it was sent. What else it was sent is given back.
+    /// Each sm answers the fences that it was sent, and all nodes get what it said. What else it was sent is given back.
     pub(super) fn answer_fences(&mut self) -> Vec<String> {
         let mut seen = vec![String::new(); self.nodes.len()];
         for _ in 0..10 {
             let mut quiet = true;
+            self.pass(crate::node::cluster::FLUSH_EVERY_US);
             for (n, all) in seen.iter_mut().enumerate() {
                 let read = self.took_sm(n);
                 for frame in read.split_inclusive("</route>") {
@@ -412,6 +425,7 @@ fn what_comes_for_an_absent_user_goes_to_one_sm_and_is_done_before_he_comes_back
         let id = duty_heard.split("id='").nth(1).unwrap().split('\'').next().unwrap();
         let answer = format!("<iq xmlns='jabber:client' type='result' from='{DOMAIN}' to='jidmesh.router' id='{id}'/>");
         site.send_sm(duty[0], "jidmesh.router", &answer);
+        site.pass(crate::node::cluster::FLUSH_EVERY_US);
         let heard = site.took_sm(elsewhere);
         let at: Vec<usize> = ["action='start'", "held0", "held1", "held2"]
             .iter()
@@ -451,12 +465,13 @@ fn order_is_kept_when_the_way_changes() {
         assert_eq!(site.who_got("one"), [0]);
         // What node 1 says next is under way to node 0 while he moves to node 2.
         site.cut.push((1, 0));
+        site.seems_stalled(0, 1, true);
         site.say(1, &jid, "two");
         site.logout(0, 0, 7, 1);
         let moved = site.login(2, 7, &format!("{jid}/r"), 2);
         site.say(1, &jid, "three");
         assert!(!site.took_sm(moved).contains("three"));
-        site.heal(1, 0);
+        site.gets_through(0, 1);
         let heard = site.took_sm(moved);
         let (two, three) = (heard.find("two"), heard.find("three"));
         assert!(two.is_some() && two < three, "user {user} at {moved}: {heard}");

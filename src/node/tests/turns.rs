@@ -10,7 +10,7 @@ fn what_comes_too_late_where_he_was_served_stays_before_what_is_newer() {
         let jid = format!("u{user}@example.net");
         assert_eq!(site.login(0, 7, &format!("{jid}/r"), 1), 0);
         // Node 0 gives him back; node 1 does not know it yet, sends him something, and somebody logs in as him there.
-        site.cut.push((0, 1));
+        site.stalls(0, 1);
         site.logout(0, 0, 7, 1);
         site.say(1, &jid, "one");
         site.nodes[1].send(
@@ -18,9 +18,14 @@ fn what_comes_too_late_where_he_was_served_stays_before_what_is_newer() {
             &route("c2s", "example.net", &start(5, &format!("{jid}/r"), &token(2))),
         );
         site.carry();
-        site.heal(0, 1);
+        site.gets_through(0, 1);
         site.say(1, &jid, "two");
-        let heard = site.answer_fences();
+        let mut heard = site.answer_fences();
+        // What comes back waits for a moment, where no word has come of who serves him now.
+        site.pass(2 * crate::node::TICK_US);
+        for (heard, later) in heard.iter_mut().zip(site.answer_fences()) {
+            heard.push_str(&later);
+        }
         let at: Vec<usize> = (0..2).filter(|n| heard[*n].contains("action='start'")).collect();
         let [at] = at[..] else {
             panic!("user {user}: the start came to {at:?}: {heard:?}")
@@ -39,12 +44,12 @@ fn what_comes_back_to_the_node_that_serves_him_again_stays_before_what_is_newer(
         let jid = format!("u{user}@example.net");
         assert_eq!(site.login(1, 7, &format!("{jid}/r"), 1), 1);
         // What node 0 says is under way when node 1 gives him back, and when he logs in there again.
-        site.cut.push((0, 1));
+        site.stalls(1, 0);
         site.say(0, &jid, "one");
         site.logout(1, 1, 7, 1);
         site.send_c2s(1, "example.net", &start(5, &format!("{jid}/r"), &token(2)));
         site.say(0, &jid, "two");
-        site.heal(0, 1);
+        site.gets_through(1, 0);
         let all = site.answer_fences().concat();
         let (one, two) = (all.find("one"), all.find("two"));
         assert!(one.is_some() && one < two, "user {user}: {all}");
