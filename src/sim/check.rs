@@ -43,7 +43,7 @@ impl World {
         self.check_tables(&reports);
         self.check_clients();
         self.check_sessions(&reports);
-        self.check_messages();
+        self.check_messages(&reports);
         self.check_pictures();
         if self.wrong.is_empty() { Ok(()) } else { Err(Broken) }
     }
@@ -196,8 +196,11 @@ impl World {
             .flat_map(|sm| sm.sessions.values())
     }
 
-    /// Every message is delivered, or stored, or its sender knows; or it was inside something that broke.
-    fn check_messages(&mut self) {
+    /// Every message is delivered, or stored, or its sender knows; or it was inside something that broke. One that a node
+    /// gave to another that it then held for dead is counted at least: word of it may not reach its sender either.
+    fn check_messages(&mut self, reports: &[Vec<ShardReport>]) {
+        let counted = |report: &ShardReport| report.counters.get(Counter::InDoubt);
+        let mut in_doubt: u64 = reports.iter().flatten().map(counted).sum();
         let mut stored: BTreeMap<usize, usize> = BTreeMap::new();
         let mut wrong = Vec::new();
         for (owner, queue) in &self.database.queues {
@@ -219,6 +222,10 @@ impl World {
             }
             let excused = message.lost || message.bounced || message.missed || self.book.is_nobodys(message);
             if copies == 0 && message.delivered.is_empty() && !excused {
+                if message.doubtful && in_doubt > 0 {
+                    in_doubt -= 1;
+                    continue;
+                }
                 wrong.push(format!("P2: message {number} is lost: {message:?}"));
             }
             let calm = self.plan.faults.is_empty() && self.plan.mesh.faults.is_empty();
