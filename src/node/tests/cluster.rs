@@ -16,20 +16,22 @@ pub(super) fn token(n: u32) -> String {
 }
 
 pub(super) fn node(n: usize, shards: u16) -> World {
-    World::with(shards, |config| {
-        config.mesh = Some(Mesh {
-            node: NODES[n].into(),
-            local: Vec::new(),
-            secrets: Vec::new(),
-            peers: Vec::new(),
-            domains: Vec::new(),
-            exit_pins: Vec::new(),
-            exits: Default::default(),
-            names: Vec::new(),
-            cluster: String::new(),
-            plain_allowed: false,
-        });
-    })
+    World::with(shards, |config| config.mesh = Some(mesh(NODES[n])))
+}
+
+pub(super) fn mesh(node: &str) -> Mesh {
+    Mesh {
+        node: node.into(),
+        local: Vec::new(),
+        secrets: Vec::new(),
+        peers: Vec::new(),
+        domains: Vec::new(),
+        exit_pins: Vec::new(),
+        exits: Default::default(),
+        names: Vec::new(),
+        cluster: String::new(),
+        plain_allowed: false,
+    }
 }
 
 pub(super) fn components(world: &mut World, n: usize) -> [End; 3] {
