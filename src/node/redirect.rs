@@ -83,7 +83,8 @@ impl Shard {
     /// The user whom a frame is for that comes by a redirect, valid or not: it is addressed to an sm, or to one that is gone
     /// and has no name any more.
     pub(super) fn by_redirect(&self, sender: SeatId, route: &Route<'_>) -> Option<Box<str>> {
-        let to = route.to.filter(|_| self.names.seat(sender).is_some_and(|view| view.redirects))?;
+        let asked = self.names.seat(sender).is_some_and(|view| view.redirects);
+        let to = route.to.filter(|_| asked)?;
         let to_sm = match self.names.find(to) {
             Some((_, name)) => name.multi == Multi::No && self.names.seat(name.holders[0])?.kind == SeatKind::Sm,
             None => to.0 != self.names.own().as_bytes(),

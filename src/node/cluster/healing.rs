@@ -107,7 +107,8 @@ impl Shard {
     /// of this side only, and asks for the rest. Not before this frame is on its way: it may be old.
     pub(in crate::node) fn note_moved(&mut self, now: Micros, payload: &Payload<'_>) {
         let cluster = self.cluster.as_ref();
-        let Some((absent, contact)) = cluster.and_then(|cluster| farewell_of(&cluster.healing.moved, now, payload)) else {
+        let Some((absent, contact)) = cluster.and_then(|cluster| farewell_of(&cluster.healing.moved, now, payload))
+        else {
             return;
         };
         // A resource: not in the roster, but told by the client itself.
