@@ -1013,6 +1013,13 @@ fn who_asked_an_sm_that_then_gave_way_asks_again() {
     let probe = "type='probe' from='w@example.net' to='u@example.net'";
     let heard = site.answer_fences();
     assert_eq!(heard[1].matches(probe).count(), 1, "{heard:?}");
+    // He leaves; who is asked then says so again and again, and it is true.
+    site.logout(1, 1, 8, 3);
+    site.pass(20_000_000);
+    let probes = site.count(Counter::HealingProbes);
+    site.send_sm(0, DOMAIN, answer);
+    site.pass(2_000_000);
+    assert_eq!(site.count(Counter::HealingProbes), probes);
 }
 
 /// A login that comes to nothing hides nobody.
