@@ -152,6 +152,12 @@ struct WhereArgs {
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
+    if matches!(
+        cli.command,
+        Some(Command::Check(_) | Command::Status(_) | Command::Where(_) | Command::Selftest(_) | Command::Model(_))
+    ) {
+        jidmesh::shell::end_with_reader();
+    }
     match cli.command {
         Some(Command::Demo(args)) => jidmesh::demo::main(&args),
         Some(Command::Check(args)) => check(&args),

@@ -513,11 +513,14 @@ fn all_errors_at_once_of_all_files() {
 #[test]
 fn what_the_components_files_say_must_fit() {
     let uplink = "<router><local><port>5346</port></local><aci><acl type='all'><user>jabberd</user></acl></aci>
-        <mesh><secret>0123456789abcdef</secret></mesh><uplink><user>mesh</user><pass>x</pass></uplink></router>";
+        <mesh><secret>0123456789abcdef</secret></mesh>\n<uplink>\n<user>mesh</user>\n<pass>x</pass></uplink></router>";
     let stock = "<router>\n<aci><acl type='all'><user>jabberd</user></acl><acl type='log'><user>mesh</user></acl></aci></router>";
-    let warnings = |stock: &str, sm: &str, c2s: &str, s2s: &str| {
+    let warnings = |uplink: &str, stock: &str, sm: &str, c2s: &str, s2s: &str| {
         let users = "<users><user><name>jabberd</name><secret>s3</secret></user></users>";
+        let stock_users = "<users><user><name>mesh</name><secret>x</secret></user></users>";
         let files = [
+            ("/srv/stock-users.xml", stock_users),
+            ("/srv/other-users.xml", &stock_users.replace(">x<", ">y<")),
             ("/etc/jabberd2/jidmesh.xml", uplink),
             ("/etc/jabberd2/router-users.xml", users),
             (MAIN, stock),
@@ -537,15 +540,44 @@ fn what_the_components_files_say_must_fit() {
     let sm = "<sm><router><port>5346</port><pass>s3</pass></router></sm>";
     let c2s = "<c2s><router/></c2s>";
     let s2s = "<s2s><router><port>5347</port></router><local><secret>x</secret></local></s2s>";
-    let right = stock.replace("'log'", "'bind'");
-    assert_eq!(warnings(&right, sm, c2s, s2s), Vec::<String>::new());
+    let right = stock
+        .replace("'log'", "'bind'")
+        .replace("</aci>", "</aci><local><users>/srv/stock-users.xml</users></local>");
+    assert_eq!(warnings(uplink, &right, sm, c2s, s2s), Vec::<String>::new());
+    for (uplink, stock, place, text) in [
+        (
+            uplink,
+            right.replace("<local>", "<local><port>5000</port>"),
+            ":3",
+            "listens on port 5000, not 5347",
+        ),
+        (
+            uplink,
+            right.replace("/srv/stock-users", "/srv/other-users"),
+            ":5",
+            "the password of 'mesh' is another",
+        ),
+        (
+            &uplink.replace("</pass>", "</pass><certificate>/c.pem</certificate>"),
+            right.clone(),
+            ":5",
+            "no <local><pemfile>",
+        ),
+    ] {
+        let told = warnings(uplink, &stock, sm, c2s, s2s).concat();
+        assert!(
+            told.contains(&format!("jidmesh.xml{place}")) && told.contains(text),
+            "{told}"
+        );
+    }
     let all = warnings(
+        uplink,
         stock,
         "<sm>\n<router/></sm>",
         "<c2s><router>\n<port>5346</port></router></c2s>",
         "<s2s>\n<id>c2s</id><router><user>s2s</user></router><local/></s2s>",
     );
-    assert_eq!(all.len(), 7, "{all:?}");
+    assert_eq!(all.len(), 8, "{all:?}");
     let says = |place: &str, text: &str| {
         let found = all.iter().any(|line| line.contains(place) && line.contains(text));
         assert!(found, "{place} {text}: {all:?}");
@@ -557,6 +589,7 @@ fn what_the_components_files_say_must_fit() {
     says("router.xml:2", "<acl type='bind'><user>mesh</user></acl>");
     says("sm.xml:2", "right is 5346");
     says("c2s.xml:2", "right is 5347");
+    says("jidmesh.xml:4", "'mesh' is not in /etc/jabberd2/router-users.xml");
 }
 
 #[test]

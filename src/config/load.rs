@@ -38,7 +38,7 @@ impl Config {
         filter(&mut cx, &mut router);
         exposed(&mut cx, &router, &users);
         strangers(&mut cx, &router.config);
-        neighbours::check(&mut cx, &router.config);
+        neighbours::check(&mut cx, &root, &router.config);
         if cx.failed() {
             return Err(cx.problems);
         }

@@ -7,6 +7,7 @@
 
 mod access;
 mod acl;
+mod attached;
 pub mod ciphers;
 mod compare;
 mod components;

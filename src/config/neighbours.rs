@@ -1,14 +1,15 @@
 //! What the files of jabberd2's components beside this one say, where it does not fit: warnings only, and none about a
 //! file that is not there or cannot be read.
 
-use super::components::{Component, Neighbour, first};
-use super::model::{Config, Uplink};
+use super::attached;
+use super::components::{Component, first};
+use super::model::Config;
 use super::read::Cx;
 use super::tree::Node;
 use super::{Acl, Problem};
 
 /// Looks at them all.
-pub(super) fn check(cx: &mut Cx<'_>, config: &Config) {
+pub(super) fn check(cx: &mut Cx<'_>, root: &Node, config: &Config) {
     let components = Component::beside(cx.path, cx.read);
     let mut problems = Vec::new();
     if config.mesh.is_some() {
@@ -19,20 +20,8 @@ pub(super) fn check(cx: &mut Cx<'_>, config: &Config) {
         problems.extend(login(config, component));
         problems.extend(rights(&config.acl, "this file's", component));
     }
-    if let Some(uplink) = &config.uplink {
-        let stock = Neighbour::beside(cx.path, cx.read, "router.xml", "router");
-        let acl = stock.as_ref().map(|stock| acl_of(&stock.root));
-        if let (Some(stock), Some(acl)) = (&stock, &acl) {
-            problems.extend(uplink_rights(stock, acl, uplink));
-            for component in components.iter().filter(|component| component.what != "sm") {
-                problems.extend(rights(acl, "router.xml's", component));
-            }
-        }
-        problems.extend(
-            components
-                .iter()
-                .filter_map(|component| port(config, uplink, component)),
-        );
+    if let (Some(uplink), Some(node)) = (&config.uplink, first(root, "uplink")) {
+        problems.extend(attached::check(cx, node, config, uplink, &components));
     }
     cx.problems.extend(problems);
 }
@@ -86,7 +75,7 @@ fn login(config: &Config, component: &Component) -> Option<Problem> {
 }
 
 /// May it bind what it binds? On a refusal of its id it ends; of a domain, it says nothing.
-fn rights(acl: &Acl, whose: &str, component: &Component) -> Vec<Problem> {
+pub(super) fn rights(acl: &Acl, whose: &str, component: &Component) -> Vec<Problem> {
     let user = &component.user.text;
     let refused = component.names().filter(|name| !acl.may_bind(user, &name.text));
     let mut problems: Vec<Problem> = refused
@@ -105,52 +94,4 @@ fn rights(acl: &Acl, whose: &str, component: &Component) -> Vec<Problem> {
         problems.push(component.warning(component.id.line, text));
     }
     problems
-}
-
-/// May the uplink's user bind there what it has to?
-fn uplink_rights(router: &Neighbour, acl: &Acl, uplink: &Uplink) -> Option<Problem> {
-    let user = &uplink.user;
-    if acl.all.contains(user) || acl.bind.contains(user) {
-        return None;
-    }
-    let line = first(&router.root, "aci").map_or(router.root.line, |aci| aci.line);
-    let text = format!(
-        "user '{user}' of <uplink> may bind no names at this router; add <acl type='bind'><user>{user}</user></acl> to <aci>"
-    );
-    Some(Problem::warning(&router.path, line, text))
-}
-
-/// The rights that a router's file gives.
-fn acl_of(router: &Node) -> Acl {
-    let rights = router.all("aci").flat_map(|aci| aci.all("acl"));
-    let mut acl = Acl::default();
-    for right in rights {
-        let users = right.all("user").map(|user| user.text.trim().to_owned());
-        match right.attr("type") {
-            Some("all") => acl.all.extend(users),
-            Some("bind") => acl.bind.extend(users),
-            Some("default-route") => acl.default_route.extend(users),
-            _ => {}
-        }
-    }
-    acl
-}
-
-/// sm connects to jidmesh, c2s and s2s to the stock router.
-fn port(config: &Config, uplink: &Uplink, component: &Component) -> Option<Problem> {
-    let own: Vec<u16> = config.local.iter().map(|addr| addr.port()).collect();
-    let theirs = uplink.addr.port();
-    let to_us = component.what == "sm";
-    let right = *own.first().filter(|_| to_us).unwrap_or(&theirs);
-    let fits = match to_us {
-        true => own.iter().any(|port| component.connects_to(*port)),
-        false => component.connects_to(theirs),
-    };
-    let (name, found) = (component.what, &component.port);
-    let whose = if to_us { "jidmesh" } else { "the stock router" };
-    let text = format!(
-        "<router>: {name} connects to port {}; in attached mode right is {right}, {whose}'s",
-        found.text
-    );
-    (!fits).then(|| component.warning(found.line, text))
 }

@@ -11,7 +11,7 @@ use super::{SELF, Shard};
 use crate::jid;
 use crate::table::names::Multi;
 use crate::table::users::{Recall, Session};
-use crate::table::{SeatId, SeatKind};
+use crate::table::{SeatId, SeatKind, Token};
 use crate::wire::copy::append;
 use crate::wire::header::{self, Frame, Payload, PayloadKind, Route};
 use crate::wire::{edit, foreign};
@@ -148,6 +148,7 @@ impl Shard {
                 };
                 if !self.serves(sm, &key) {
                     self.end_at(now, sm, key);
+                    self.start_answered(now, &bare, c2s, request);
                     return false;
                 }
                 self.session_started(now, sm, key, &bare, target, request);
@@ -167,25 +168,26 @@ impl Shard {
                 }
             }
             (b"start" | b"create" | b"started" | b"created", _) => {
-                let (Some(bare), Some(request)) = (bare, request) else {
-                    return true;
-                };
+                let Some(bare) = bare else { return true };
                 if payload.failed {
                     self.count(Counter::StartsRefused);
                 }
-                self.tell(
-                    now,
-                    self.owner(&bare),
-                    Message::StartDone {
-                        bare: bare.into(),
-                        c2s,
-                        request,
-                    },
-                );
+                self.start_answered(now, &bare, c2s, request);
             }
             _ => {}
         }
         true
+    }
+
+    /// The owner of a user need not keep this `start` or `create` any longer.
+    fn start_answered(&mut self, now: Micros, bare: &str, c2s: SeatId, request: Option<Token>) {
+        let Some(request) = request else { return };
+        let message = Message::StartDone {
+            bare: bare.into(),
+            c2s,
+            request,
+        };
+        self.tell(now, self.owner(bare), message);
     }
 
     /// A session that c2s does not follow is over, as c2s itself would say of one it does not know.
@@ -213,7 +215,7 @@ impl Shard {
         key: SessionKey,
         bare: &str,
         target: &str,
-        request: Option<crate::table::Token>,
+        request: Option<Token>,
     ) {
         let resource = super::placement::resource_of(target);
         self.count(Counter::SessionsStarted);

@@ -13,6 +13,7 @@ use crate::table::ways::Path;
 use crate::table::{SeatId, SeatKind, Token};
 use crate::wire::header::{self, Frame, Payload, PayloadKind, Route};
 use crate::wire::{edit, foreign};
+use std::borrow::Cow;
 
 impl Shard {
     /// Anything but binds.
@@ -147,7 +148,11 @@ impl Shard {
 
     fn send_on(&mut self, now: Micros, seat: SeatId, frame: &[u8], header: &Route<'_>, path: Path) {
         let Some(to) = header.to else { return };
-        let verdict = route::decide(header, to, seat, &self.names);
+        let redirected = self.by_redirect(seat, header);
+        let verdict = match &redirected {
+            Some(bare) => Verdict::User(Cow::Borrowed(&**bare)),
+            None => route::decide(header, to, seat, &self.names),
+        };
         if !self.names.sinks().is_empty() && !matches!(verdict, Verdict::Bounce(_)) {
             self.copy_to_sinks(now, seat, frame, header);
         }
@@ -159,10 +164,7 @@ impl Shard {
             Verdict::Seat(target)
                 if self.names.default_route() == Some(target) && self.leaves_by_exit(now, seat, frame, header) => {}
             Verdict::Bounce("404") if !came_up && self.leaves_by_exit(now, seat, frame, header) => {}
-            Verdict::Seat(target) => match self
-                .asks_for_session(target, header)
-                .or_else(|| self.by_redirect(seat, target, header))
-            {
+            Verdict::Seat(target) => match self.asks_for_session(target, header) {
                 Some(bare) => self.send_to_owner(now, seat, frame, header, &bare, path),
                 None => self.hand_with(now, target, seat, frame, Some(header)),
             },

@@ -80,10 +80,15 @@ impl ToldTo {
 }
 
 impl Shard {
-    /// The user whom a frame to an sm's id is for, if it comes by a redirect, valid or not.
-    pub(super) fn by_redirect(&self, sender: SeatId, target: SeatId, route: &Route<'_>) -> Option<Box<str>> {
-        let asked = self.names.seat(sender)?.redirects;
-        let to_sm = asked && self.names.seat(target)?.kind == SeatKind::Sm;
+    /// The user whom a frame is for that comes by a redirect, valid or not: it is addressed to an sm, or to one that is gone
+    /// and has no name any more.
+    pub(super) fn by_redirect(&self, sender: SeatId, route: &Route<'_>) -> Option<Box<str>> {
+        let asked = self.names.seat(sender).is_some_and(|view| view.redirects);
+        let to = route.to.filter(|_| asked)?;
+        let to_sm = match self.names.find(to) {
+            Some((_, name)) => name.multi == Multi::No && self.names.seat(name.holders[0])?.kind == SeatKind::Sm,
+            None => to.0 != self.names.own().as_bytes(),
+        };
         to_sm.then(|| self.addressed_user(route))?
     }
 
@@ -116,19 +121,18 @@ impl Shard {
         let resource = jid.as_deref().map(resource_of).unwrap_or_default();
         let sm = self.sm_of_session(bare, resource);
         let named = route.to.and_then(|to| self.names.find(to));
-        let by = named
-            .filter(|(_, name)| name.multi == Multi::No)
-            .map(|(_, name)| name.holders[0]);
-        if by.is_some() {
+        let by_domain = named.is_some_and(|(_, name)| name.multi == Multi::To);
+        let by = named.map(|(_, name)| name.holders[0]);
+        if !by_domain {
             self.count(Counter::RedirectFrames);
         }
         let list = self.redirected.get(bare).map(SmallVec::as_slice).unwrap_or_default();
         let told = list
             .iter()
             .any(|told| told.component == component && *told.resource == *resource);
-        match (by, sm) {
-            (None, Some(sm)) if !told => self.tell_redirect(now, component, bare, resource, sm),
-            (Some(by), sm) if sm != Some(by) => {
+        match sm {
+            Some(sm) if by_domain && !told => self.tell_redirect(now, component, bare, resource, sm),
+            sm if !by_domain && (sm.is_none() || sm != by) => {
                 self.count(Counter::RedirectsStale);
                 // Taken back already, or never given: it may not know.
                 if !told {

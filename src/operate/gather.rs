@@ -328,7 +328,10 @@ fn health(status: &NodeStatus) -> String {
         worries.push("no component is connected".into());
     }
     if status.log_lost > 0 {
-        worries.push(format!("{} log lines lost: is the disk full?", status.log_lost));
+        worries.push(format!(
+            "{} log lines lost: is the disk full, or syslog not there?",
+            status.log_lost
+        ));
     }
     if worries.is_empty() {
         "ok".into()

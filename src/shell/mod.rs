@@ -49,6 +49,7 @@ pub use lanes::CONTROL_MESSAGES;
 pub use run::{Given, run};
 pub use start::{Running, Setup, StartError, start};
 pub(crate) use sys::Signals;
+pub use sys::end_with_reader;
 pub use tls::server as tls_server;
 
 /// Whether a shard can have a completion ring of its own here; else why not.

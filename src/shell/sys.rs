@@ -324,6 +324,13 @@ pub(crate) fn raise_limit(resource: libc::__rlimit_resource_t, wanted: u64) -> u
     limit.rlim_cur
 }
 
+/// From now on this process ends, without a word, when nobody reads what it prints (`| head`). For commands that print and
+/// end; never for a node, whose peers may go at any time.
+pub fn end_with_reader() {
+    // SAFETY: SIG_DFL is a valid disposition.
+    unsafe { libc::signal(libc::SIGPIPE, libc::SIG_DFL) };
+}
+
 /// The signals that this process takes in order, one at a time, on one thread. Made before any other thread, which
 /// inherit that they are blocked.
 pub(crate) struct Signals {

@@ -38,16 +38,18 @@ reload_jidmesh() {
 	(NOTIFY_SOCKET=/units/notify as /usr/sbin/jidmesh upgrade -c $CONFIG) >/units/reload.log 2>&1 || { cat /units/reload.log; exit 1; }
 	sed -n 's/^process \([0-9]*\) has taken over .*/\1/p' /units/reload.log >/units/jidmesh.pid
 }
+start_one() { begin $1 as /usr/sbin/jabberd2-$1 -c /etc/jabberd2/$1.xml; }
 start_jabberd() {
-	[ -f /etc/systemd/system/jabberd-router.service.d/jidmesh.conf ] || begin router as /usr/sbin/jabberd2-router -c /etc/jabberd2/router.xml
-	for name in sm c2s s2s; do begin $name as /usr/sbin/jabberd2-$name -c /etc/jabberd2/$name.xml; done
+	[ -f /etc/systemd/system/jabberd-router.service.d/jidmesh.conf ] || start_one router
+	for name in sm c2s s2s; do start_one $name; done
 }
 stop_jabberd() { for name in s2s c2s sm router; do end $name; done; }
 verb=$1; shift
 case "$verb $*" in
 "daemon-reload "*) ;;
 "stop jabberd jabberd-router") stop_jabberd ;;
-"stop jabberd jidmesh") stop_jabberd; end jidmesh ;;
+"stop jabberd jidmesh"|"stop jabberd jabberd-router jidmesh") stop_jabberd; end jidmesh ;;
+"restart jabberd-sm") end sm; start_one sm ;;
 "start jidmesh jabberd") start_jidmesh; start_jabberd ;;
 "start jabberd") stop_jabberd; start_jabberd ;;
 "enable --now jidmesh") start_jidmesh ;;
@@ -78,7 +80,8 @@ class Machine:
             file.write(SYSTEMCTL)
         os.chmod(file.name, 0o755)
         self._source()
-        self.run("rm -rf /var/lib/jabberd2/* /var/log/jabberd2/*; install -d -o jabber -g jabber /var/lib/jabberd2 /var/log/jabberd2 /run/jabberd2 && zcat /usr/share/doc/jabberd2/db-setup.sqlite.gz |"
+        # Not of the guide, and slow: the index of manual pages.
+        self.run("rm -f /var/lib/man-db/auto-update; rm -rf /var/lib/jabberd2/* /var/log/jabberd2/*; install -d -o jabber -g jabber /var/lib/jabberd2 /var/log/jabberd2 /run/jabberd2 && zcat /usr/share/doc/jabberd2/db-setup.sqlite.gz |"
                  " setpriv --reuid=jabber --regid=jabber --clear-groups sqlite3 /var/lib/jabberd2/sqlite.db && sqlite3 /var/lib/jabberd2/sqlite.db"
                  " \"insert into authreg values('bob','%s','secret'); insert into active(\\\"collection-owner\\\",time) values('bob@%s',1)\"" % (DOMAIN, DOMAIN))
         self.notify = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
@@ -100,7 +103,7 @@ class Machine:
         return os.path.join(self.root, name)
 
     def run(self, command):
-        done = subprocess.run(["chroot", self.root, "env", "JIDMESH_BINARY=/source/jidmesh", "bash", "-ec", "cd /source; " + command],
+        done = subprocess.run(["chroot", self.root, "env", "JIDMESH_BINARY=/source/jidmesh", "DPKG_DEB_COMPRESSOR_LEVEL=1", "bash", "-ec", "cd /source; " + command],
                               stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=90)
         assert done.returncode == 0, "%s\nended with status %d:\n%s" % (command, done.returncode, done.stdout)
         return done.stdout
@@ -118,10 +121,16 @@ def mount(*arguments):
     subprocess.run(["mount", *arguments], check=True)
 
 
+def blocks(path, heading=""):
+    """The shell blocks of a page, or of what stands in it below a heading."""
+    with open(os.path.join(REPOSITORY, path), encoding="utf-8") as file:
+        text = file.read().partition(heading)[2] if heading else file.read()
+    return re.findall(r"```sh\n(.*?)```", text.partition("\n## ")[0] if heading else text, re.S)
+
+
 def commands(page):
     """Each line of the page's shell blocks."""
-    with open(os.path.join(REPOSITORY, "packaging/guide", page + ".md"), encoding="utf-8") as file:
-        return [line for block in re.findall(r"```sh\n(.*?)```", file.read(), re.S) for line in block.splitlines()]
+    return [line for block in blocks("packaging/guide/%s.md" % page) for line in block.splitlines()]
 
 
 @pytest.fixture
@@ -158,6 +167,24 @@ def test_every_command_of_the_guide_does_what_it_says(machine):
     wait_for("a login through the stock router", login, 15)
     assert not os.path.exists(machine.path("usr/sbin/jidmesh")) and not os.path.exists(machine.path("etc/default/jidmesh"))
     assert "jidmesh" not in machine.run("dpkg-query -W -f '${Package}\\n'")
+
+
+def test_a_machine_in_service_is_attached_leaves_and_goes_on_to_router_mode_by_the_readme(machine):
+    configure, start, lead_sm, leave, to_router_mode = blocks("README.md", "\n## Beside the stock router: attached mode\n")
+    machine.run("packaging/build target && dpkg -i target/jidmesh_*.deb && systemctl start jabberd")
+    wait_for("a login through the stock router", login, 15)
+    assert "sm connects to port 5347; in attached mode right is 5346" in machine.run(configure)
+    for after in (leave, to_router_mode):
+        machine.run(start)
+        wait_for("it is attached", lambda: "2 of 2 connections" in machine.run("jidmesh status"))
+        assert login(), "nothing has changed for anybody"
+        machine.run(lead_sm)
+        wait_for("a login through both routers", login, 15)
+        wait_for("sm is seen at jidmesh", lambda: re.search(r"^sm +sm +connected", machine.run("jidmesh status"), re.M))
+        machine.run(after)
+        wait_for("a login through the one router that is left", login, 15)
+    assert "uplink" not in machine.run("jidmesh status")
+    assert "<peer>b.example.net</peer>" in machine.run("jidmesh check -c /etc/jabberd2/router.xml; grep '<mesh>' /etc/jabberd2/router.xml")
 
 
 def check_installed(machine):

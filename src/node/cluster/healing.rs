@@ -84,8 +84,8 @@ impl Shard {
         };
         let full = jid::full_key(&from);
         let telling = |cluster: &Cluster| {
-            let mut telling = cluster.healing.telling.iter();
-            telling.any(|(_, session)| Some(&**session) == full.as_deref())
+            let mut telling = remembered(&cluster.healing.telling, now);
+            telling.any(|session| Some(session) == full.as_deref())
         };
         // What he told himself goes to a resource, perhaps of somebody who has no subscription.
         if contact.contains('/') && !self.cluster.as_deref().is_some_and(telling) {
@@ -107,7 +107,8 @@ impl Shard {
     /// of this side only, and asks for the rest. Not before this frame is on its way: it may be old.
     pub(in crate::node) fn note_moved(&mut self, now: Micros, payload: &Payload<'_>) {
         let cluster = self.cluster.as_ref();
-        let Some((absent, contact)) = cluster.and_then(|cluster| farewell_of(&cluster.healing.moved, payload)) else {
+        let Some((absent, contact)) = cluster.and_then(|cluster| farewell_of(&cluster.healing.moved, now, payload))
+        else {
             return;
         };
         // A resource: not in the roster, but told by the client itself.
@@ -251,6 +252,12 @@ fn remember(list: &mut VecDeque<(Micros, Box<str>)>, now: Micros, full: Box<str>
     list.push_back((now, full));
 }
 
+/// What is not too old, though nothing newer has come.
+fn remembered(list: &VecDeque<(Micros, Box<str>)>, now: Micros) -> impl Iterator<Item = &str> {
+    let young = list.iter().filter(move |(at, _)| now < at + TELLING_US);
+    young.map(|(_, full)| &**full)
+}
+
 /// Who says farewell, and to whom.
 fn farewell<'f>(payload: &Payload<'f>) -> Option<(Cow<'f, str>, Cow<'f, str>)> {
     if payload.kind != PayloadKind::Presence || payload.kind_attr?.0 != b"unavailable" {
@@ -260,9 +267,9 @@ fn farewell<'f>(payload: &Payload<'f>) -> Option<(Cow<'f, str>, Cow<'f, str>)> {
 }
 
 /// Whose farewell it is and who is told (bare JIDs), if it is that of one of these sessions.
-fn farewell_of(sessions: &VecDeque<(Micros, Box<str>)>, payload: &Payload<'_>) -> Option<Pair> {
+fn farewell_of(sessions: &VecDeque<(Micros, Box<str>)>, now: Micros, payload: &Payload<'_>) -> Option<Pair> {
     let (from, to) = farewell(payload).filter(|_| !sessions.is_empty())?;
     let full = jid::full_key(&from)?;
-    sessions.iter().find(|(_, session)| **session == *full)?;
+    remembered(sessions, now).find(|session| **session == *full)?;
     Some((jid::bare_key(&from)?.into(), jid::bare_key(&to)?.into()))
 }

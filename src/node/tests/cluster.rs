@@ -16,20 +16,22 @@ pub(super) fn token(n: u32) -> String {
 }
 
 pub(super) fn node(n: usize, shards: u16) -> World {
-    World::with(shards, |config| {
-        config.mesh = Some(Mesh {
-            node: NODES[n].into(),
-            local: Vec::new(),
-            secrets: Vec::new(),
-            peers: Vec::new(),
-            domains: Vec::new(),
-            exit_pins: Vec::new(),
-            exits: Default::default(),
-            names: Vec::new(),
-            cluster: String::new(),
-            plain_allowed: false,
-        });
-    })
+    World::with(shards, |config| config.mesh = Some(mesh(NODES[n])))
+}
+
+pub(super) fn mesh(node: &str) -> Mesh {
+    Mesh {
+        node: node.into(),
+        local: Vec::new(),
+        secrets: Vec::new(),
+        peers: Vec::new(),
+        domains: Vec::new(),
+        exit_pins: Vec::new(),
+        exits: Default::default(),
+        names: Vec::new(),
+        cluster: String::new(),
+        plain_allowed: false,
+    }
 }
 
 pub(super) fn components(world: &mut World, n: usize) -> [End; 3] {
@@ -1026,6 +1028,13 @@ fn who_asked_an_sm_that_then_gave_way_asks_again() {
     let probe = "type='probe' from='w@example.net' to='u@example.net'";
     let heard = site.answer_fences();
     assert_eq!(heard[1].matches(probe).count(), 1, "{heard:?}");
+    // He leaves; who is asked then says so again and again, and it is true.
+    site.logout(1, 1, 8, 3);
+    site.pass(20_000_000);
+    let probes = site.count(Counter::HealingProbes);
+    site.send_sm(0, DOMAIN, answer);
+    site.pass(2_000_000);
+    assert_eq!(site.count(Counter::HealingProbes), probes);
 }
 
 /// A login that comes to nothing hides nobody.

@@ -185,6 +185,30 @@ fn what_waits_for_a_lost_sm_and_came_by_a_redirect_goes_to_another() {
     }
 }
 
+/// Whoever has not heard yet that an sm is gone writes to a name that nobody has.
+#[test]
+fn one_to_an_sm_that_is_gone_leads_to_the_user_and_not_out() {
+    for shards in [1, 2] {
+        let mut site = Site::new(shards);
+        let exit = site.world.connect("jabberd");
+        site.world
+            .send(exit, &format!("<bind xmlns='{COMP}' name='s2s'><default/></bind>"));
+        site.world.take(exit);
+        let at = site.login(7, JULIET, TOKEN);
+        site.say("example.net", JULIET, "1");
+        site.read();
+        site.world.cut(site.sms[at]);
+        site.world.pass(15_000_000);
+        site.told();
+        site.world.take(exit);
+        site.say(&format!("sm{}", at + 1), JULIET, "2");
+        assert_eq!(site.read()[1 - at], [2]);
+        assert_eq!(site.told(), redirect(JULIET, None), "once more, to be sure");
+        assert_eq!(site.world.take(exit), "");
+        assert_eq!(site.world.count(Counter::RedirectsStale), 1);
+    }
+}
+
 #[test]
 fn who_lost_its_link_has_none_and_asks_anew() {
     let mut site = Site::new(1);

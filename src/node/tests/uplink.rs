@@ -1,18 +1,32 @@
 //! Attached mode: the stock router played by hand.
 
+use super::cluster::mesh;
 use super::world::{COMP, End, SESS, World, bind, message, route, start, started};
-use crate::config::{Secret, Uplink};
+use crate::config::{Mesh, Placement, Secret, Uplink};
+use crate::node::api::Micros;
 use crate::node::counters::Counter;
 
-const GREETED: usize = 2;
-
 fn attached() -> World {
+    World::with(1, |config| config.uplink = Some(uplink()))
+}
+
+fn uplink() -> Uplink {
+    Uplink {
+        addr: "127.0.0.1:5346".parse().unwrap(),
+        user: "mesh".into(),
+        pass: Secret("x".into()),
+        certificate: None,
+    }
+}
+
+/// The same on a machine of this name, in a mesh that clusters these domains.
+fn attached_in_mesh(node: &str, domains: &[&str]) -> World {
     World::with(1, |config| {
-        config.uplink = Some(Uplink {
-            addr: "127.0.0.1:5346".parse().unwrap(),
-            user: "mesh".into(),
-            pass: Secret("x".into()),
-            certificate: None,
+        config.uplink = Some(uplink());
+        let domains = domains.iter().map(|domain| (domain.to_string(), Placement::Near));
+        config.mesh = Some(Mesh {
+            domains: domains.collect(),
+            ..mesh(node)
         });
     })
 }
@@ -30,9 +44,10 @@ fn advert(name: &str, gone: bool) -> String {
     format!("<presence xmlns='{COMP}'{kind} from='{name}'></presence>")
 }
 
-/// Logs the next line in, tells it these names, and answers whatever it asks until it asks nothing more.
+/// Logs the next line in, and answers its first bind and the mark behind it, with these names between the two.
 fn line(world: &mut World, names: &[&str]) -> End {
     let end = world.uplink_line();
+    assert_eq!(world.take(end).matches("<bind").count(), 2);
     let adverts: String = names.iter().map(|name| advert(name, false)).collect();
     world.send(end, &format!("{}{adverts}{}", answer(), refusal("400")));
     end
@@ -61,7 +76,10 @@ fn asked(world: &mut World, end: End) -> (Vec<String>, Vec<String>) {
 
 /// Both lines up, c2s at the stock router, sm here.
 fn machine() -> (World, End, End, End) {
-    let mut world = attached();
+    machine_of(attached())
+}
+
+fn machine_of(mut world: World) -> (World, End, End, End) {
     let speaker = line(&mut world, &["c2s"]);
     let other = line(&mut world, &["c2s"]);
     let sm = world.component(&["sm", "*example.net"]);
@@ -77,13 +95,8 @@ fn machine() -> (World, End, End, End) {
 fn domains_are_bound_over_both_lines_and_ids_of_sm_over_one() {
     let mut world = attached();
     let speaker = line(&mut world, &["c2s"]);
-    assert_eq!(asked(&mut world, speaker).0, ["jidmesh.router", ""]);
     let other = line(&mut world, &["c2s", "jidmesh.router"]);
-    assert_eq!(
-        asked(&mut world, other).0.len(),
-        GREETED + 1,
-        "and a mark behind what it shares"
-    );
+    assert_eq!(asked(&mut world, other).0, [""], "a mark behind what it shares");
     assert_eq!(asked(&mut world, speaker).0, [""], "what came before it is drained");
     world.component(&["sm", "*example.net"]);
     let (mut of_speaker, mut of_other) = (asked(&mut world, speaker).0, asked(&mut world, other).0);
@@ -156,6 +169,25 @@ fn what_cannot_be_delivered_goes_down_as_something_that_the_stock_router_takes()
     );
 }
 
+/// The stock router drops a frame that comes from a name which is not bound, and c2s would wait for ever.
+#[test]
+fn an_answer_from_a_domain_that_is_no_longer_bound_bears_a_name_that_is() {
+    let (mut world, speaker, _, sm) = machine();
+    world.cut(sm);
+    world.send(
+        speaker,
+        &route("c2s", "example.net", &start(7, "juliet@example.net/b", "s1")),
+    );
+    assert_eq!(world.take(speaker), "", "it waits for the sm");
+    world.pass(20_000_000);
+    let down = world.take(speaker);
+    let unbound = down.find("<unbind xmlns='http://jabberd.jabberstudio.org/ns/component/1.0' name='example.net'");
+    let refused = down.find("action='started'").unwrap();
+    assert!(unbound.unwrap() < refused, "{down}");
+    let answers = down.matches("from='jidmesh.router'").count();
+    assert!(answers == 2 && !down.contains("from='example.net'"), "{down}");
+}
+
 #[test]
 fn a_name_of_another_component_is_left_alone_until_it_lets_go() {
     let mut world = attached();
@@ -207,20 +239,110 @@ fn without_an_s2s_at_the_stock_router_the_sender_is_told() {
 fn what_was_not_written_when_a_line_broke_goes_down_the_other_behind_its_binds() {
     let (mut world, speaker, other, sm) = machine();
     world.stuck = Some(speaker);
-    world.send(
-        sm,
-        &route(
+    let to_bob = |body| {
+        route(
             "example.net",
             "c2s",
-            &message("a@example.net/x", "b@example.net/y", "not lost"),
-        ),
-    );
-    world.cut(speaker);
+            &message("a@example.net/x", "b@example.net/y", body),
+        )
+    };
+    for body in ["in flight", "not written"] {
+        world.send(sm, &to_bob(body));
+    }
+    world.cut_writing(speaker, to_bob("in flight").as_bytes(), 0);
     let down = world.take(other);
+    let places = ["name='sm'", "in flight", "not written"].map(|part| down.find(part).unwrap());
+    assert!(places.is_sorted(), "{down}");
+}
+
+#[test]
+fn a_stock_router_that_is_away_is_dialled_ever_less_often_and_one_that_was_there_at_once() {
+    let mut world = attached();
+    world.pass(0);
+    assert_eq!(world.dials.len(), 2);
+    let mut pauses = || world.refuse_dials(60_000_000).unwrap() / 1_000;
+    let pauses: Vec<Micros> = (0..8).map(|_| pauses()).collect();
+    assert_eq!(pauses, [100, 200, 400, 800, 1600, 2000, 2000, 2000]);
+    let told = world.log.iter().filter(|line| line.text.contains("is down"));
+    assert_eq!(told.count(), 2, "once for each line");
+    let speaker = line(&mut world, &["c2s"]);
+    world.dials.clear();
+    world.cut(speaker);
+    assert_eq!(world.until_dialled(60_000_000), Some(100_000));
+}
+
+#[test]
+fn what_only_an_operator_can_mend_is_tried_every_ten_seconds_and_then_works() {
+    let mut world = attached();
+    let refused = world.uplink_line();
+    world.dials.clear();
+    world.send(refused, &refusal("403"));
+    assert!(!world.is_open(refused));
+    let needed = "<acl type='bind'><user>mesh</user></acl>";
+    assert!(world.log.iter().any(|line| line.text.contains(needed)));
+    assert_eq!(world.until_dialled(60_000_000), Some(10_000_000));
+    let (mut world, speaker, _, sm) = machine_of(world);
+    world.send(
+        speaker,
+        &route("c2s", "example.net", &start(7, "juliet@example.net/b", "s1")),
+    );
+    assert!(world.take(sm).contains("action='start'"));
+}
+
+#[test]
+fn the_machine_is_reached_by_its_dns_name_through_its_router() {
+    let mut world = attached_in_mesh("a.test", &[]);
+    let speaker = line(&mut world, &["c2s", "s2s"]);
+    let other = line(&mut world, &["c2s", "s2s"]);
+    for end in [speaker, other] {
+        assert!(
+            asked(&mut world, end).0.contains(&"a.test".to_owned()),
+            "over both lines"
+        );
+    }
+    // Nobody lives there: an answer, and nothing that comes up again.
+    world.send(
+        speaker,
+        &route("c2s", "a.test", &message("x@other.example", "a.test", "?")),
+    );
+    let down = world.take(speaker) + &world.take(other);
     assert!(
-        down.find("name='sm'").unwrap() < down.find("not lost").unwrap_or(0) || down.contains("name='sm'"),
+        down.contains("from='a.test'") && down.contains("type='error'"),
         "{down}"
     );
+    // Where it is a domain of users, their sm binds it.
+    let mut world = attached_in_mesh("a.test", &["a.test"]);
+    let speaker = line(&mut world, &["c2s"]);
+    assert_eq!(asked(&mut world, speaker), (vec![], vec![]));
+}
+
+#[test]
+fn a_domain_that_is_not_clustered_goes_on_beside_the_one_that_is() {
+    let world = attached_in_mesh("a.test", &["example.net"]);
+    let (mut world, speaker, other, sm) = machine_of(world);
+    // Its sm is at the stock router; jidmesh leaves its names alone, and carries what is for them and comes from them.
+    for end in [speaker, other] {
+        world.send(
+            end,
+            &format!("{}{}", advert("sm-old", false), advert("old.test", false)),
+        );
+        assert_eq!(asked(&mut world, end), (vec![], vec![]));
+    }
+    world.take(sm);
+    let out = message("juliet@example.net/b", "ann@old.test", "out");
+    world.send(sm, &route("example.net", "old.test", &out));
+    assert!(world.take(speaker).contains(&out));
+    let back = message("ann@old.test/x", "juliet@example.net", "back");
+    world.send(speaker, &route("old.test", "example.net", &back));
+    assert!(world.take(sm).contains(&back));
+    // That sm is gone for good: its names are free, and nobody here takes them.
+    for end in [speaker, other] {
+        world.send(end, &format!("{}{}", advert("old.test", true), advert("sm-old", true)));
+    }
+    world.pass(20_000_000);
+    for end in [speaker, other] {
+        assert_eq!(asked(&mut world, end), (vec![], vec![]));
+    }
 }
 
 #[test]

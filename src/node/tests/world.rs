@@ -36,6 +36,8 @@ pub(super) struct World {
     stuck_chunk: Vec<u8>,
     /// What was written down.
     pub(super) file: Vec<u8>,
+    /// Connections that were asked for, at shard 0.
+    pub(super) dials: Vec<LinkId>,
 }
 
 impl World {
@@ -65,6 +67,7 @@ impl World {
             stuck: None,
             stuck_chunk: Vec::new(),
             file: Vec::new(),
+            dials: Vec::new(),
         }
     }
 
@@ -116,6 +119,22 @@ impl World {
         let end = self.end_of(link);
         self.settle();
         end
+    }
+
+    /// Nobody listens where connections were asked for. Returns how long it takes until the next is.
+    pub(super) fn refuse_dials(&mut self, limit: Micros) -> Option<Micros> {
+        for link in std::mem::take(&mut self.dials) {
+            self.shards[0].closed(self.now, link, CloseCause::Refused, Vec::new(), 0);
+        }
+        self.settle();
+        self.until_dialled(limit)
+    }
+
+    /// How long it takes until a connection is asked for.
+    pub(super) fn until_dialled(&mut self, limit: Micros) -> Option<Micros> {
+        let since = self.now;
+        while self.dials.is_empty() && self.step(since + limit) {}
+        (!self.dials.is_empty()).then(|| self.now - since)
     }
 
     /// A link that is not authenticated yet, from this address.
@@ -365,8 +384,8 @@ impl World {
             | Action::Resume(_)
             | Action::StartTls(_)
             | Action::StartTlsAsClient(_)
-            | Action::Append { .. }
-            | Action::Dial { .. } => {}
+            | Action::Append { .. } => {}
+            Action::Dial { link, .. } => self.dials.push(link),
         }
     }
 }

@@ -10,6 +10,7 @@ use crate::node::observe::session_of;
 use crate::table::SeatId;
 use crate::wire::edit::SessionExtra;
 use crate::wire::header::{self, Frame, Payload, PayloadKind, Route};
+use crate::wire::value::Value;
 use crate::wire::{edit, foreign};
 
 impl Shard {
@@ -47,11 +48,11 @@ impl Shard {
         if line.state == State::Joining && (line.held.len() + frame.len()) as u64 <= limit {
             return line.held.extend_from_slice(frame);
         }
-        self.route_up(now, at, frame);
+        self.route_up(now, frame);
     }
 
     /// A route of one of the stock router's components, or one of this node's that came back.
-    pub(super) fn route_up(&mut self, now: Micros, at: usize, frame: &[u8]) {
+    pub(super) fn route_up(&mut self, now: Micros, frame: &[u8]) {
         let Ok(Frame::Route(route)) = header::read(frame) else {
             return;
         };
@@ -74,7 +75,6 @@ impl Shard {
             // A broadcast comes over both lines, and no component listens to any.
             return self.count(Counter::DropUnknownType);
         }
-        let _ = at;
         if let Some(state) = self.seats.get_mut(seat) {
             state.frames_in += 1;
         }
@@ -111,7 +111,7 @@ impl Shard {
         let component = self.seats.get(c2s).map(|state| state.id.clone());
         let own = route.from.and_then(|from| from.unescape());
         if let (Some((number, token)), Some(component), Some(own)) = (session_of(payload), component, own) {
-            let number = number.to_string();
+            let (number, own) = (number.to_string(), self.bound_name(&own));
             self.put(c2s, |out| {
                 edit::session(
                     out,
@@ -139,31 +139,8 @@ impl Shard {
         let Some(component) = self.seats.get(sender).map(|state| state.id.clone()) else {
             return;
         };
-        let text = |value: Option<crate::wire::value::Value<'_>>| {
-            value.and_then(|v| v.unescape().map(|text| text.into_owned()))
-        };
         if payload.kind == PayloadKind::Session {
-            let (action, number) = (text(payload.action), text(payload.c2s).unwrap_or_default());
-            let (id, target) = (text(payload.id), text(payload.target));
-            let extra = SessionExtra {
-                id: id.as_deref(),
-                target: target.as_deref(),
-                failed: false,
-            };
-            return match action.as_deref() {
-                Some("start") => {
-                    let token = "jidmesh-refused";
-                    self.put(sender, |out| {
-                        edit::session(out, &component, &own, "started", &number, token, extra);
-                        edit::session(out, &component, &own, "ended", &number, token, SessionExtra::default());
-                    });
-                }
-                Some("create") => self.put(sender, |out| {
-                    let extra = SessionExtra { failed: true, ..extra };
-                    edit::session(out, &component, &own, "create", &number, "", extra);
-                }),
-                _ => self.count(Counter::DropGone),
-            };
+            return self.refuse_session(sender, &component, &own, payload);
         }
         if session_of(payload).is_some() {
             let back = Route {
@@ -173,7 +150,7 @@ impl Shard {
             return self.end_behind(sender, &back, payload);
         }
         let mut stanza = Vec::with_capacity(frame.len() + 128);
-        let to = text(payload.from);
+        let to = text_of(payload.from);
         let Some(to) = to.as_deref().and_then(crate::jid::domain_key) else {
             return self.count(Counter::DropGone);
         };
@@ -181,4 +158,46 @@ impl Shard {
             self.put(sender, |out| edit::route(out, &to, &own, &stanza));
         }
     }
+
+    /// What c2s asked for a client of its own can't be had.
+    fn refuse_session(&mut self, c2s: SeatId, component: &str, asked: &str, payload: &Payload<'_>) {
+        let own = self.bound_name(asked);
+        let (action, number) = (text_of(payload.action), text_of(payload.c2s).unwrap_or_default());
+        let (id, target) = (text_of(payload.id), text_of(payload.target));
+        let extra = SessionExtra {
+            id: id.as_deref(),
+            target: target.as_deref(),
+            failed: false,
+        };
+        match action.as_deref() {
+            Some("start") => {
+                let token = "jidmesh-refused";
+                self.put(c2s, |out| {
+                    edit::session(out, component, &own, "started", &number, token, extra);
+                    edit::session(out, component, &own, "ended", &number, token, SessionExtra::default());
+                });
+            }
+            Some("create") => self.put(c2s, |out| {
+                let extra = SessionExtra { failed: true, ..extra };
+                edit::session(out, component, &own, "create", &number, "", extra);
+            }),
+            _ => self.count(Counter::DropGone),
+        }
+    }
+
+    /// The name under which c2s is answered in place of this one: the stock router drops what comes from a name that is not
+    /// bound, and a domain that lost its last sm no longer is. (c2s takes any; s2s would speak for it.)
+    fn bound_name(&self, name: &str) -> Box<str> {
+        let key = crate::jid::domain_key(name);
+        let speaker = self
+            .uplink
+            .as_ref()
+            .and_then(|uplink| Some(&uplink.lines[uplink.speaker?]));
+        let holds = speaker.is_some_and(|line| key.is_some_and(|key| line.holds(&key)));
+        if holds { name.into() } else { self.names.own().into() }
+    }
+}
+
+fn text_of(value: Option<Value<'_>>) -> Option<String> {
+    Some(value?.unescape()?.into_owned())
 }
