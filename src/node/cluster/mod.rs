@@ -48,6 +48,7 @@ mod transports;
 mod turn;
 
 pub use drain::{DRAIN_RATE_MAX, DrainAsk, DrainOrder};
+#[cfg(test)]
 pub(super) use flush::EVERY_US as FLUSH_EVERY_US;
 pub(super) use inquiry::Inquiries;
 pub use inquiry::{ANSWER_US, Answer, Question, where_key};

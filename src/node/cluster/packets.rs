@@ -298,7 +298,7 @@ impl Shard {
         let to = to
             .map(|to| format!("{to}.{node}"))
             .filter(|name| self.names.get(name).is_some());
-        let mended = self.from_here(frame, &route, to.as_deref());
+        let mended = self.as_sent(frame, &route, to.as_deref());
         self.bounce(now, seat, &mended, code);
     }
 
@@ -307,7 +307,7 @@ impl Shard {
         let Ok(Frame::Route(route)) = header::read(frame) else {
             return;
         };
-        let frame = self.from_here(frame, &route, None);
+        let frame = self.as_sent(frame, &route, None);
         let owner = self.owner(bare);
         if owner == self.id {
             return self.came_astray(now, peer, bare, seat, hops, &frame);
@@ -316,7 +316,7 @@ impl Shard {
     }
 
     /// A frame of a component of this node, as it was before another node had it. `to`: whom it is for.
-    fn from_here(&self, frame: &[u8], route: &Route<'_>, to: Option<&str>) -> Vec<u8> {
+    fn as_sent(&self, frame: &[u8], route: &Route<'_>, to: Option<&str>) -> Vec<u8> {
         let from = route.from.and_then(|from| from.unescape());
         let from = from.as_deref().and_then(|from| self.id_at_home(from));
         let mut mended = Vec::with_capacity(frame.len() + 64);

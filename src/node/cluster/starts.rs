@@ -163,7 +163,7 @@ impl Shard {
                 (peer, self.cluster.as_mut().map_or(Clock::default(), |c| c.stamp(now)))
             }
             // It knows better than a row that may be late.
-            Place::At(owner) if !(asked && served) && !self.is_stalled(owner) => (owner, Clock::default()),
+            Place::At(owner) if !(asked && served || self.is_stalled(owner)) => (owner, Clock::default()),
             // A node that can't be reached never blocks a login: neither the owner nor who served the user before, who gives
             // way when he hears of the newer claim.
             _ if self.is_stalled(peer) => {
