@@ -33,6 +33,7 @@ pub(in crate::node) struct ClusterShare {
     outdone: VecDeque<(Micros, Box<str>, Row)>,
     told_away: Vec<(PeerId, Vec<Box<str>>)>,
     ways: Vec<(u64, PeerId)>,
+    sent_on: Vec<(u64, PeerId)>,
     astray: Vec<(PeerId, u64)>,
     exits: Vec<(Box<str>, Exit)>,
     exits_asked: Vec<(Box<str>, Asked)>,
@@ -99,6 +100,7 @@ impl Shard {
             outdone: cluster.outdone.clone(),
             told_away: pairs(&cluster.told_away),
             ways: cluster.ways.iter().collect(),
+            sent_on: cluster.sent_on.iter().collect(),
             astray: cluster.astray.iter().collect(),
             exits: pairs(&cluster.exits.known),
             exits_asked: pairs(&cluster.exits.asked),
@@ -178,6 +180,7 @@ impl Shard {
         }
         cluster.outdone.extend(outdone);
         cluster.ways.restore(&share.ways);
+        cluster.sent_on.restore(&share.sent_on);
         for (from, user) in &share.astray {
             cluster.astray.insert(*from, *user);
         }

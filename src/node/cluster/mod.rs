@@ -104,6 +104,8 @@ pub(super) struct Cluster {
     /// Peers that are about to join as other processes than before.
     reborn: Vec<PeerId>,
     ways: Ways,
+    /// Where this node sent on what it had taken for a user and lost the one who was to have it.
+    sent_on: Ways,
     astray: Astray,
     /// Markers sent so far.
     serial: u64,
@@ -161,6 +163,7 @@ impl Cluster {
             told_away: TableMap::default(),
             reborn: Vec::new(),
             ways: Ways::default(),
+            sent_on: Ways::default(),
             astray: Astray::default(),
             serial: 0,
             turning: VecDeque::new(),

@@ -508,9 +508,7 @@ impl Shard {
     /// Sends word to a marker's origin that all before it has arrived here, or has come back.
     pub(in crate::node) fn marker_arrived(&mut self, now: Micros, bare: &str, marker: Marker) {
         let (shard, serial) = (marker.shard, marker.serial);
-        let Some(peer) = marker.origin else {
-            return self.marker_lost(now, serial);
-        };
+        let Some(peer) = marker.origin else { return };
         if let Some(cluster) = &mut self.cluster {
             cluster.astray.remove(peer, jid::lasting_hash(bare));
         }

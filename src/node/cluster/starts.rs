@@ -135,7 +135,11 @@ impl Shard {
             return;
         }
         if let Some(cluster) = &mut self.cluster {
-            cluster.ways.note(now, jid::lasting_hash(bare), peer);
+            let user = jid::lasting_hash(bare);
+            cluster.ways.note(now, user, peer);
+            if path.again {
+                cluster.sent_on.note(now, user, peer);
+            }
         }
         self.cross_to_user(now, peer, bare, source, path, frame);
     }

@@ -156,16 +156,39 @@ impl Shard {
             // What went to an sm here is to be done before anything goes elsewhere.
             holds || (matches!(shard.place(bare), Place::At(_)) && shard.wait_for_fences(now, bare, None))
         };
-        if marker.origin.is_none() || !waits(self) {
-            return self.marker_arrived(now, bare, marker);
-        }
+        let sent_on = self
+            .cluster
+            .as_ref()
+            .and_then(|cluster| cluster.sent_on.last(jid::lasting_hash(bare)));
         let held = Held {
             source: crate::node::SELF,
             path: Path::LOCAL,
             what: Waiting::Marker(marker),
         };
-        self.held_bytes += held.what.byte_len();
-        self.users.change(bare, |user| user.flux().held.push_back(held));
+        if marker.origin.is_none() {
+            self.marker_lost(now, marker.serial);
+        } else if waits(self) {
+            self.held_bytes += held.what.byte_len();
+            self.users.change(bare, |user| user.flux().held.push_back(held));
+        } else if let Some(to) = sent_on {
+            self.wait_for_sent_on(now, bare, to, held);
+        } else {
+            self.marker_arrived(now, bare, marker);
+        }
+    }
+
+    /// A marker of another node waits for what this one sent on.
+    fn wait_for_sent_on(&mut self, now: Micros, bare: &str, to: PeerId, marker: Held) {
+        let own = self.turn(bare).is_none().then(|| self.begin_turn(now, bare, to));
+        self.held_bytes += marker.what.byte_len();
+        self.users.change(bare, |user| {
+            if let Some(turn) = &mut user.flux().turn {
+                turn.frames.push_back(marker);
+            }
+        });
+        if let Some(own) = own {
+            self.cross_marker(now, to, bare, own);
+        }
     }
 
     /// Of whose turn this marker is.
@@ -180,7 +203,7 @@ impl Shard {
 
     /// The node of the old way is gone. What came back from it may be under way from there to the user as well: it did
     /// not hear that this node has it.
-    pub(super) fn marker_lost(&mut self, now: Micros, serial: u64) {
+    fn marker_lost(&mut self, now: Micros, serial: u64) {
         let Some(bare) = self.take_turning(serial) else { return };
         let back = self.users.change(&bare, |user| {
             let turn = user.flux().turn.as_mut();
@@ -225,12 +248,17 @@ impl Shard {
     }
 
     fn end_turn(&mut self, now: Micros, bare: &str) {
-        if let Some(cluster) = &mut self.cluster {
-            cluster.ways.forget(jid::lasting_hash(bare));
-        }
-        let Some(Turn { back, frames, .. }) = self.users.change(bare, |user| user.flux().turn.take()) else {
+        let turn = self.users.change(bare, |user| user.flux().turn.take());
+        let Some(Turn { old, back, frames, .. }) = turn else {
             return;
         };
+        if let Some(cluster) = &mut self.cluster {
+            let user = jid::lasting_hash(bare);
+            cluster.ways.forget(user);
+            if cluster.sent_on.last(user) == Some(old) {
+                cluster.sent_on.forget(user);
+            }
+        }
         if self.users.get(bare).is_some_and(|user| user.holds()) {
             // Older than what waits here meanwhile.
             return self.users.change(bare, |user| {
@@ -242,8 +270,9 @@ impl Shard {
         }
         for Held { source, path, what } in back.into_iter().chain(frames) {
             self.held_bytes -= what.byte_len();
-            if let Waiting::Frame(frame) = what {
-                self.for_user(now, source, &frame, path);
+            match what {
+                Waiting::Frame(frame) => self.for_user(now, source, &frame, path),
+                Waiting::Marker(marker) => self.marker_for(now, bare, marker),
             }
         }
     }

@@ -57,6 +57,33 @@ fn what_comes_back_to_the_node_that_serves_him_again_stays_before_what_is_newer(
 }
 
 #[test]
+fn what_waited_for_an_sm_that_is_lost_stays_before_what_is_newer() {
+    for user in 0..12 {
+        let mut site = Site::new(3, 2);
+        let jid = format!("u{user}@example.net");
+        assert_eq!(site.login(0, 7, &format!("{jid}/r"), 1), 0);
+        let sm = site.sm[0];
+        site.nodes[0].cut(sm);
+        site.say(1, &jid, "one");
+        // When the sm is given up, node 0 sends on what waited for it, and that is long under way.
+        site.cut.push((0, 2));
+        site.pass(10_000_000);
+        site.say(1, &jid, "two");
+        site.pass(1_000_000);
+        site.heal(0, 2);
+        let mut heard = site.answer_fences();
+        // No sm answers the surrogate that tells his contacts.
+        site.pass(7_000_000);
+        for (heard, later) in heard.iter_mut().zip(site.answer_fences()) {
+            heard.push_str(&later);
+        }
+        let all = heard.concat();
+        let (one, two) = (all.find("one"), all.find("two"));
+        assert!(one.is_some() && one < two, "user {user}: {heard:?}");
+    }
+}
+
+#[test]
 fn an_sm_that_outlived_its_router_ends_the_sessions_of_a_c2s_elsewhere_that_is_heard_of_later() {
     let mut site = Site::new(2, 2);
     site.nodes[0] = node(0, 2);
