@@ -5,6 +5,7 @@ That clients see the same as with the stock router alone is in `test_same_as_sto
 
 import asyncio
 import contextlib
+import time
 
 import pytest
 from slixmpp.xmlstream.xmlstream import NotConnectedError
@@ -14,9 +15,10 @@ from client import Client, settle
 from forwarder import Forwarder
 from native import Foreign
 from prosody import pem_file
-from talk import Talk, in_order_once, truth_of
+from talk import Talk, in_order_once, not_disturbed, truth_of
 
 UPLINK_PORT = 7003
+STATUS_AGE_S = 0.25
 pytestmark = [pytest.mark.jidmesh, pytest.mark.timeout(120)]
 
 
@@ -55,7 +57,27 @@ def next_from(service, sender):
 
 
 def wait_lines(stack, count=2):
+    # What status says may be so old.
+    time.sleep(STATUS_AGE_S)
     bed.wait_for("%d lines are up" % count, lambda: stack.status()["uplink"]["lines_up"] == count, 10)
+
+
+async def going_on(talks, count=10):
+    """So many more messages arrive of each talk."""
+    before = [len(talk.received()) for talk in talks]
+    for talk, had in zip(talks, before):
+        await talk.receiver.until(lambda: len(talk.received()) >= had + count or None, "messages again")
+
+
+async def end(talks, *clients):
+    """Stops the talks. What came did so once and in order, and no client was disconnected. The numbers that did not come, talk by talk."""
+    for talk in talks:
+        await talk.stop()
+    await settle(clients)
+    for talk in talks:
+        in_order_once(talk.received())
+    assert not any(client.closed for client in clients)
+    return [set(range(talk.first, talk.first + talk.sent)) - set(talk.received()) for talk in talks]
 
 
 def test_one_lost_line_is_seen_by_no_client(bare_machine):
@@ -65,19 +87,12 @@ def test_one_lost_line_is_seen_by_no_client(bare_machine):
         talks = Talk(alice, bob), Talk(bob, alice, first=1_000_000)
         for _ in range(4):
             wait_lines(stack)
-            await asyncio.sleep(0.3)
+            await going_on(talks)
             await asyncio.to_thread(lines.cut, "close", True)
         wait_lines(stack)
-        await asyncio.sleep(0.3)
-        for talk in talks:
-            await talk.stop()
-        await settle([alice, bob])
-        for talk in talks:
-            got = talk.received()
-            in_order_once(got)
-            missing = set(range(talk.first, talk.first + talk.sent)) - set(got) - lines.lost_numbers()
-            assert len(missing) <= 4 * 3, missing
-        assert not alice.closed and not bob.closed
+        await going_on(talks)
+        for missing in await end(talks, alice, bob):
+            assert len(missing - lines.lost_numbers()) <= 4 * 3, missing
         assert truth_of(alice, bob.boundjid.full) == truth_of(bob, alice.boundjid.full) == "available"
         carol = await Client("carol@example.net/r", label="carol").login()
         await settle([alice, bob, carol])
@@ -96,18 +111,10 @@ def test_another_process_takes_over_and_nobody_notices(bare_machine):
         talks = Talk(alice, bob), Talk(bob, alice, first=1_000_000)
         connects = stack.processes["stock"].log().count("connect")
         for _ in range(3):
-            before = [len(talk.received()) for talk in talks]
             await asyncio.to_thread(stack.take_over)
-            for talk, count in zip(talks, before):
-                await talk.receiver.until(lambda: len(talk.received()) > count + 20 or None, "messages again")
-        for talk in talks:
-            await talk.stop()
-        await settle([alice, bob])
-        for talk in talks:
-            got = talk.received()
-            in_order_once(got)
-            assert set(got) == set(range(talk.first, talk.first + talk.sent))
-        assert not alice.closed and not bob.closed
+            await going_on(talks)
+        assert await end(talks, alice, bob) == [set(), set()], "no message is lost"
+        not_disturbed(alice, bob)
         assert stack.status()["uplink"]["lines_up"] == 2
         assert stack.processes["stock"].log().count("connect") == connects, stack.processes["stock"].log()
 
@@ -130,19 +137,12 @@ def test_clients_outlive_a_stock_router_that_is_killed_and_restarted(bare_machin
     async def play():
         alice, bob = await couple(stack)
         talks = Talk(alice, bob, rate=20), Talk(bob, alice, first=1_000_000, rate=20)
-        await asyncio.sleep(0.5)
+        await going_on(talks)
         stack.processes["stock"].kill()
         await asyncio.to_thread(stack.start_stock)
         wait_lines(stack)
-        before = [len(talk.received()) for talk in talks]
-        for talk, count in zip(talks, before):
-            await talk.receiver.until(lambda: len(talk.received()) > count + 5 or None, "messages again")
-        for talk in talks:
-            await talk.stop()
-        await settle([alice, bob])
-        for talk in talks:
-            in_order_once(talk.received())
-        assert not alice.closed and not bob.closed
+        await going_on(talks)
+        await end(talks, alice, bob)
 
     run(play())
 
@@ -164,8 +164,9 @@ def test_a_stock_router_that_is_stopped_in_order_leaves_nobody_behind(bare_machi
         await asyncio.to_thread(stack.start_stock)
         await asyncio.to_thread(wait_lines, stack)
         await asyncio.to_thread(stack.wait_login)
-        alice, bob = [client if await still_there(client) else await Client(str(client.boundjid), label=client.label + " again").login()
-                      for client in couple_of]
+        stayed = await asyncio.gather(*(still_there(client) for client in couple_of))
+        alice, bob = [client if here else await Client(str(client.boundjid), label=client.label + " again").login()
+                      for client, here in zip(couple_of, stayed)]
         for client, other in ((alice, bob), (bob, alice)):
             client.chat(other.boundjid.full, "from " + client.boundjid.user)
         await bob.gets("message", body="from alice")

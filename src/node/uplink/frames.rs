@@ -48,11 +48,11 @@ impl Shard {
         if line.state == State::Joining && (line.held.len() + frame.len()) as u64 <= limit {
             return line.held.extend_from_slice(frame);
         }
-        self.route_up(now, at, frame);
+        self.route_up(now, frame);
     }
 
     /// A route of one of the stock router's components, or one of this node's that came back.
-    pub(super) fn route_up(&mut self, now: Micros, at: usize, frame: &[u8]) {
+    pub(super) fn route_up(&mut self, now: Micros, frame: &[u8]) {
         let Ok(Frame::Route(route)) = header::read(frame) else {
             return;
         };
@@ -75,7 +75,6 @@ impl Shard {
             // A broadcast comes over both lines, and no component listens to any.
             return self.count(Counter::DropUnknownType);
         }
-        let _ = at;
         if let Some(state) = self.seats.get_mut(seat) {
             state.frames_in += 1;
         }

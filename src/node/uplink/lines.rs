@@ -1,6 +1,6 @@
 //! A line's life: dialled, logged in, greeted; speaking or joining the one that speaks; lost.
 
-use super::{Asked, Claim, LINES, Line, Mark, State, Uplink};
+use super::{Asked, Claim, LINES, Line, Mark, State};
 use crate::config::Secret;
 use crate::node::Shard;
 use crate::node::api::{Action, CloseCause, Level, LinkId, Micros};
@@ -243,7 +243,7 @@ impl Shard {
         line.state = State::Up;
         let held = std::mem::take(&mut line.held);
         for (_, frame) in crate::node::grace::frames_of(self.limits, &held) {
-            self.route_up(now, at, frame);
+            self.route_up(now, frame);
         }
     }
 
@@ -288,14 +288,14 @@ impl Shard {
         self.log_loss(remote, at, was, failures, cause);
         // Came up before the end, and the other line has nothing older that is not here by now.
         for (_, frame) in crate::node::grace::frames_of(limits, &held) {
-            self.route_up(now, at, frame);
+            self.route_up(now, frame);
         }
         if !spoke {
             return;
         }
         let left = unwritten(limits, &unsent, written, pending);
         let ready = |line: &Line| matches!(line.state, State::Up | State::Joining);
-        let other = self.uplink.as_mut().and_then(|uplink: &mut Box<Uplink>| {
+        let other = self.uplink.as_mut().and_then(|uplink| {
             uplink.speaker = None;
             uplink.lines.iter().position(ready)
         });

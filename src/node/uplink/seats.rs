@@ -1,7 +1,6 @@
 //! Components of the stock router: each has a seat here, as long as its name is advertised and for the grace period
 //! behind that; and one more stands for whatever takes what is for foreign domains.
 
-use super::LINES;
 use crate::node::Shard;
 use crate::node::api::{Level, LinkId, Micros};
 use crate::node::lane::Message;
@@ -220,7 +219,6 @@ impl Shard {
 
     /// Both lines are lost: all components of the stock router are waited for, and what was to go down waits with them.
     pub(super) fn router_lost(&mut self, now: Micros, left: &[u8]) {
-        debug_assert_eq!(LINES, 2);
         let until = now + self.config.grace_ms * 1_000;
         for (seat, _) in self.seats_behind() {
             self.behind_lost(now, seat, until);
@@ -233,7 +231,7 @@ impl Shard {
             let named = route
                 .to
                 .and_then(|to| self.names.find(to))
-                .map(|(_, name)| name.holders[0]);
+                .and_then(|(_, name)| name.holders.first().copied());
             let seat = named.filter(|seat| self.is_behind(*seat)).or(exit);
             if let Some(state) = seat.and_then(|seat| self.seats.get_mut(seat)) {
                 state.queue.extend_from_slice(frame);
