@@ -254,7 +254,9 @@ impl Shard {
         let text = |value: Option<crate::wire::value::Value<'_>>| value.and_then(|v| v.unescape()).map(Cow::into_owned);
         let (to, from) = (text(route.to), text(route.from));
         let node = self.cluster.as_ref().map_or("", |cluster| cluster.name_of(peer));
+        // What went to a user bears the address that its sender wrote, a redirect's too.
         let to = to
+            .filter(|_| self.by_redirect(seat, &route).is_none())
             .map(|to| format!("{to}.{node}"))
             .filter(|name| self.names.get(name).is_some());
         let from = from

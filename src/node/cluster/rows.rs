@@ -262,9 +262,8 @@ impl Shard {
         let sm = self.users.get(bare).and_then(|user| user.sm);
         let sessions = self.users.change(bare, |user| {
             user.claim = Clock::default();
-            let flux = user.flux();
-            flux.starts.iter_mut().for_each(|start| start.stage = Stage::Waiting);
-            flux.untold.clear();
+            let starts = &mut user.flux().starts;
+            starts.iter_mut().for_each(|start| start.stage = Stage::Waiting);
             std::mem::take(&mut user.sessions)
         });
         let online: SmallVec<[Box<str>; 2]> = row.sessions.iter().map(|session| session.resource.clone()).collect();
