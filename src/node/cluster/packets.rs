@@ -295,7 +295,9 @@ impl Shard {
         }
         let to = route.to.and_then(|to| to.unescape());
         let node = self.cluster.as_ref().map_or("", |cluster| cluster.name_of(peer));
+        // What went to a user bears the address that its sender wrote, a redirect's too.
         let to = to
+            .filter(|_| self.by_redirect(seat, &route).is_none())
             .map(|to| format!("{to}.{node}"))
             .filter(|name| self.names.get(name).is_some());
         let mended = self.as_sent(frame, &route, to.as_deref());

@@ -262,13 +262,14 @@ impl Shard {
         let sm = self.users.get(bare).and_then(|user| user.sm);
         let sessions = self.users.change(bare, |user| {
             user.claim = Clock::default();
-            let flux = user.flux();
-            flux.starts.iter_mut().for_each(|start| start.stage = Stage::Waiting);
-            flux.untold.clear();
+            let starts = &mut user.flux().starts;
+            starts.iter_mut().for_each(|start| start.stage = Stage::Waiting);
             std::mem::take(&mut user.sessions)
         });
-        let online: SmallVec<[Box<str>; 2]> = row.sessions.iter().map(|session| session.resource.clone()).collect();
-        let is_online = row.sessions.iter().any(|session| session.available);
+        // Who has a session there and is not available in it is gone for those who saw him here.
+        let online = row.sessions.iter().filter(|session| session.available);
+        let online: SmallVec<[Box<str>; 2]> = online.map(|session| session.resource.clone()).collect();
+        let is_online = !online.is_empty();
         if let Some(cluster) = &mut self.cluster {
             cluster.rows.set(bare, row);
         }

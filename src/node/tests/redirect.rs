@@ -327,3 +327,18 @@ fn across_nodes() {
         assert_eq!(numbers(&site.nodes[0].take(sm)), [4, 5]);
     }
 }
+
+/// Both nodes have an `sm`: one at home does not become the other's on the way back.
+#[test]
+fn a_bounce_from_another_node_bears_the_address_that_was_written() {
+    let mut site = cluster::Site::new(2, 1);
+    let asker = site.nodes[0].connect("jabberd");
+    site.nodes[0].send(asker, &asking("asker"));
+    site.login(1, 7, JULIET, 1);
+    site.nodes[0].take(asker);
+    site.nodes[1].reload(|config| config.queues.link_bytes = 10);
+    site.nodes[0].send(asker, &route("asker", "sm", &message("x@asker", JULIET, "1")));
+    site.carry();
+    let read = site.nodes[0].take(asker);
+    assert!(read.contains("error='503'") && read.contains(" to='sm'"), "{read}");
+}

@@ -113,17 +113,26 @@ fn promises_hold_between_nodes() {
         .iter()
         .flat_map(|(nodes, last)| (1..=*last).map(|seed| (*nodes, seed)));
     let plays: Vec<(usize, u64)> = seeds.filter(|play| !MESH_OPEN.contains(play)).collect();
+    hold(&plays, run);
+}
+
+type Run = fn(u64, usize, bool) -> Result<Summary, Box<Failure>>;
+
+/// Plays all of these, by number of nodes and seed.
+fn hold(plays: &[(usize, u64)], run: Run) -> Vec<Summary> {
+    let share = |share: usize| {
+        let plays = plays.iter().skip(share).step_by(THREADS as usize);
+        let played = plays.map(|(nodes, seed)| {
+            run(*seed, *nodes, false).unwrap_or_else(|failure| panic!("{nodes} nodes: {failure}"))
+        });
+        played.collect::<Vec<_>>()
+    };
     std::thread::scope(|scope| {
-        for share in 0..THREADS as usize {
-            let plays = plays.iter().skip(share).step_by(THREADS as usize);
-            scope.spawn(move || {
-                for (nodes, seed) in plays {
-                    let played = run(*seed, *nodes, false);
-                    assert!(played.is_ok(), "{nodes} nodes: {}", played.unwrap_err());
-                }
-            });
-        }
-    });
+        let threads: Vec<_> = (0..THREADS as usize)
+            .map(|number| scope.spawn(move || share(number)))
+            .collect();
+        threads.into_iter().flat_map(|thread| thread.join().unwrap()).collect()
+    })
 }
 
 #[test]
@@ -146,10 +155,15 @@ fn nothing_is_lost_doubled_or_overtaken_when_another_process_takes_over() {
     assert!(runs.iter().map(|run| run.take_overs).sum::<u64>() > 20);
 }
 
+/// What is played with redirects, by number of nodes.
+const REDIRECT_SEEDS: [(usize, std::ops::RangeInclusive<u64>); 3] = [(1, 1..=12), (2, 4..=9), (2, 11..=14)];
+
 #[test]
 fn nothing_is_lost_doubled_or_overtaken_by_redirects() {
-    let runs: Vec<Summary> = (1..=12)
-        .map(|seed| run_with_redirects(seed, 1, false).unwrap_or_else(|failure| panic!("{failure}")))
+    let plays: Vec<(usize, u64)> = REDIRECT_SEEDS
+        .into_iter()
+        .flat_map(|(nodes, seeds)| seeds.map(move |seed| (nodes, seed)))
         .collect();
-    assert!(runs.iter().map(|run| run.redirected).sum::<u64>() > 1_000);
+    let runs = hold(&plays, run_with_redirects);
+    assert!(runs.iter().map(|run| run.redirected).sum::<u64>() > 2_000);
 }
