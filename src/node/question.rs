@@ -294,7 +294,8 @@ impl Shard {
         };
         let sm = self.names.seat(sm).map(|view| view.id.clone());
         let sm = sm.unwrap_or_else(|| self.names.own().into());
-        let payload = session_payload("started", number, token.as_str(), Some(bare), Some("jidmesh"));
+        let target = self.answers_to(seat, bare);
+        let payload = session_payload("started", number, token.as_str(), Some(&target), Some("jidmesh"));
         self.ask_link(seat, &name, &sm, &payload);
     }
 

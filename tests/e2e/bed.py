@@ -194,7 +194,7 @@ class Stack:
 
     def start_router(self):
         config = os.path.join(self.folder, "router.xml")
-        if self.attached:
+        if self.attached and not ("stock" in self.processes and self.processes["stock"].alive()):
             self.start_stock()
         if self.kind == "stock":
             arguments = [STOCK, "-c", config]

@@ -21,6 +21,7 @@ ALL_ROUTERS = {"stock": dict(router="stock"), "jidmesh": dict(router="jidmesh", 
 
 def pytest_addoption(parser):
     parser.addoption("--router", action="append", choices=sorted(ALL_ROUTERS), help="run only with these routers")
+    parser.addoption("--attached", action="store_true", help="the machines of a mesh keep their stock routers, unless the test says otherwise")
     parser.addoption("--full", action="store_true", help="the long tests of many machines at their full length")
 
 
@@ -30,6 +31,7 @@ def pytest_configure(config):
     config.addinivalue_line("markers", "jidmesh: the test names jidmesh itself, without the parameter `router`")
     config.addinivalue_line("markers", "mesh: needs several machines")
     config.addinivalue_line("markers", "full: runs with --full only")
+    config.addinivalue_line("markers", "router_mode: does not run with --attached")
     config.addinivalue_line("markers", "only(*routers): the test has a meaning on these routers alone")
     logging.getLogger("asyncio").setLevel(logging.CRITICAL + 1)
     logging.getLogger("slixmpp").setLevel(logging.CRITICAL + 1)
@@ -47,7 +49,8 @@ def pytest_collection_modifyitems(config, items):
     """A test that has no meaning on the chosen routers is not there at all: nothing is skipped."""
     stock_only = set(config.getoption("--router") or ["jidmesh"]) == {"stock"}
     gone = [item for item in items if "NOTSET" in item.nodeid or stock_only and item.get_closest_marker("jidmesh")
-            or not config.getoption("--full") and item.get_closest_marker("full")]
+            or not config.getoption("--full") and item.get_closest_marker("full")
+            or config.getoption("--attached") and item.get_closest_marker("router_mode")]
     if gone:
         config.hook.pytest_deselected(items=gone)
         items[:] = [item for item in items if item not in gone]
@@ -107,7 +110,8 @@ def full(request):
 @pytest.fixture
 def mesh(request):
     """Factory: `mesh(s2s=..., ...)` starts machines that serve one domain together, and waits until they do."""
-    yield from _beds(request, meshes.Mesh)
+    kind = "attached" if request.config.getoption("--attached") else "jidmesh"
+    yield from _beds(request, lambda folder, **settings: meshes.Mesh(folder, **{"router": kind, **settings}))
 
 
 def _machines(request, defaults):

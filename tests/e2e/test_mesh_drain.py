@@ -11,7 +11,8 @@ from bed import wait_for
 from mesh import DOMAIN
 from test_mesh_operator import all_ready, command
 
-pytestmark = [pytest.mark.mesh, pytest.mark.timeout(120)]
+# In attached mode a drain is refused.
+pytestmark = [pytest.mark.mesh, pytest.mark.router_mode, pytest.mark.timeout(120)]
 USERS = ["ann", "bob", "cid", "dan"]
 
 

@@ -266,8 +266,10 @@ impl Shard {
             starts.iter_mut().for_each(|start| start.stage = Stage::Waiting);
             std::mem::take(&mut user.sessions)
         });
-        let online: SmallVec<[Box<str>; 2]> = row.sessions.iter().map(|session| session.resource.clone()).collect();
-        let is_online = row.sessions.iter().any(|session| session.available);
+        // Who has a session there and is not available in it is gone for those who saw him here.
+        let online = row.sessions.iter().filter(|session| session.available);
+        let online: SmallVec<[Box<str>; 2]> = online.map(|session| session.resource.clone()).collect();
+        let is_online = !online.is_empty();
         if let Some(cluster) = &mut self.cluster {
             cluster.rows.set(bare, row);
         }

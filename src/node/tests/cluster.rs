@@ -549,6 +549,23 @@ fn who_lost_sessions_before_he_gave_way_is_told_of_where_he_is_now() {
 }
 
 #[test]
+fn who_gave_way_to_a_session_that_is_not_available_is_told_away() {
+    let mut site = Site::new(2, 2);
+    site.parts_and_heals();
+    assert_eq!(site.login(0, 7, "u@example.net/r", 1), 0);
+    site.pass(5_000);
+    assert_eq!(site.login(1, 8, "u@example.net/r", 2), 1);
+    assert_eq!(site.login(1, 9, "w@example.net/r", 3), 1);
+    let away = from_client(8, &token(2), "<presence type='unavailable'/>");
+    site.send_c2s(1, "sm", &away);
+    site.connect(0, 1);
+    site.drain();
+    let farewell = "<presence xmlns='jabber:client' type='unavailable' from='u@example.net/r' to='w@example.net'/>";
+    site.send_sm(0, DOMAIN, farewell);
+    assert!(site.took_sm(1).contains("from='u@example.net/r'"));
+}
+
+#[test]
 fn who_saw_the_sessions_that_gave_way_is_shown_the_others() {
     let mut site = Site::new(2, 2);
     site.parts_and_heals();

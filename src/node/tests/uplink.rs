@@ -1,10 +1,13 @@
 //! Attached mode: the stock router played by hand.
 
 use super::cluster::mesh;
-use super::world::{COMP, End, SESS, World, bind, message, route, start, started};
+use super::world::{COMP, End, SESS, World, bind, control, message, route, start, started};
 use crate::config::{Mesh, Placement, Secret, Uplink};
 use crate::node::api::Micros;
 use crate::node::counters::Counter;
+
+/// Where c2s answers questions.
+const ANSWERS: &str = "answers.jidmesh.router";
 
 fn attached() -> World {
     World::with(1, |config| config.uplink = Some(uplink()))
@@ -97,7 +100,11 @@ fn domains_are_bound_over_both_lines_and_ids_of_sm_over_one() {
     let speaker = line(&mut world, &["c2s"]);
     let other = line(&mut world, &["c2s", "jidmesh.router"]);
     assert_eq!(asked(&mut world, other).0, [""], "a mark behind what it shares");
-    assert_eq!(asked(&mut world, speaker).0, [""], "what came before it is drained");
+    assert_eq!(
+        asked(&mut world, speaker).0,
+        [ANSWERS, ""],
+        "what came before it is drained"
+    );
     world.component(&["sm", "*example.net"]);
     let (mut of_speaker, mut of_other) = (asked(&mut world, speaker).0, asked(&mut world, other).0);
     of_speaker.sort();
@@ -107,7 +114,7 @@ fn domains_are_bound_over_both_lines_and_ids_of_sm_over_one() {
         (vec!["example.net".into(), "sm".into()], vec!["example.net".to_owned()])
     );
     world.cut(speaker);
-    assert_eq!(asked(&mut world, other).0, ["sm"], "the other one speaks");
+    assert_eq!(asked(&mut world, other).0, ["sm", ANSWERS], "the other one speaks");
 }
 
 #[test]
@@ -135,6 +142,51 @@ fn a_client_logs_in_through_the_stock_router() {
     assert!(world.take(speaker).is_empty());
     world.send(speaker, &advert("c2s", false));
     assert!(world.take(speaker).contains("jidmesh-ask-"));
+}
+
+/// The answers of a c2s must not overtake one another, as they may on their way to a name that both lines have.
+#[test]
+fn a_c2s_is_asked_to_answer_over_one_line() {
+    let (mut world, speaker, other, sm) = machine();
+    for (number, user) in [(7, "juliet"), (8, "nurse")] {
+        let (full, token) = (format!("{user}@example.net/b"), format!("t{number}"));
+        world.send(speaker, &route("c2s", "example.net", &start(number, &full, "s")));
+        world.send(sm, &route("sm", "c2s", &started(number, &full, "s", &token)));
+    }
+    for gone in [true, false] {
+        world.send(speaker, &advert("c2s", gone));
+        world.take(other);
+        if gone {
+            world.take(speaker);
+        }
+    }
+    let down = world.take(speaker);
+    let questions: Vec<&str> = down
+        .split("<route")
+        .filter(|frame| frame.contains("jidmesh-ask-"))
+        .collect();
+    assert_eq!(questions.len(), 3, "two clients, and the end of it: {down}");
+    let of = |frame: &str, name: &str| {
+        let value = frame
+            .split(&format!("{name}='"))
+            .nth(1)
+            .and_then(|rest| rest.split('\'').next());
+        value.unwrap().to_owned()
+    };
+    for question in questions {
+        assert_eq!(of(question, "target"), format!("jidmesh@{ANSWERS}"));
+        let number = of(question, "sc:c2s").parse().unwrap();
+        world.send(
+            speaker,
+            &route("c2s", ANSWERS, &control("end", number, &of(question, "sc:sm"))),
+        );
+    }
+    assert!(world.log.iter().any(|line| line.text.contains("[c2s] was restarted")));
+    let told = world.take(sm);
+    assert!(
+        told.contains("type='unavailable'") && told.contains("from='c2s'"),
+        "its sessions are over: {told}"
+    );
 }
 
 #[test]
@@ -313,7 +365,7 @@ fn the_machine_is_reached_by_its_dns_name_through_its_router() {
     // Where it is a domain of users, their sm binds it.
     let mut world = attached_in_mesh("a.test", &["a.test"]);
     let speaker = line(&mut world, &["c2s"]);
-    assert_eq!(asked(&mut world, speaker), (vec![], vec![]));
+    assert_eq!(asked(&mut world, speaker).0, [ANSWERS]);
 }
 
 #[test]
@@ -369,5 +421,5 @@ fn another_process_goes_on_with_the_lines() {
     world.send(sm, &route("example.net", "c2s", &down));
     assert!(world.take(speaker).contains("down"));
     world.cut(speaker);
-    assert_eq!(asked(&mut world, other).0, ["sm"], "the other one speaks");
+    assert_eq!(asked(&mut world, other).0, ["sm", ANSWERS], "the other one speaks");
 }

@@ -12,7 +12,8 @@
 //! between them by the hash of the user who is addressed, which keeps the order of what is for him. What c2s sends for a
 //! client that is logged in is addressed to the *id* of his sm and mostly to no user at all: between two holders the
 //! stock router would choose by chance, frame by frame. So ids of sm are bound over one line only, the *speaker*, which
-//! carries all that goes down as well. When it is lost the other one speaks at once; the withdrawal of an sm's id means
+//! carries all that goes down as well. So is the name to which c2s answers questions: the answers keep their order
+//! ([`Shard::answers_to`]). When it is lost the other one speaks at once; the withdrawal of an sm's id means
 //! nothing to c2s.
 //!
 //! # Invariants
@@ -36,9 +37,9 @@ use super::api::{LinkId, Micros};
 use super::lane::Message;
 use super::report::UplinkReport;
 use crate::jid::TableMap;
-use crate::table::SeatKind;
 use crate::table::image::bytes;
 use crate::table::names::Multi;
+use crate::table::{SeatId, SeatKind};
 use crate::wire::edit;
 use serde::{Deserialize, Serialize};
 use std::collections::{HashSet, VecDeque};
@@ -175,6 +176,9 @@ impl Shard {
         if *key == *self.names.own() || self.is_machine_name(key) {
             return Some(Want::Both);
         }
+        if *key == *self.answers_name() {
+            return Some(Want::Speaker);
+        }
         let (_, name) = self.names.get(key)?;
         let mut want = None;
         for seat in name.holders.iter().filter(|seat| !self.is_behind(**seat)) {
@@ -188,6 +192,20 @@ impl Shard {
             }
         }
         want
+    }
+
+    /// The JID to whose domain a c2s says that it does not know a client who is asked about. The user's own domain would do,
+    /// but is bound over both lines: the stock router would choose between them by chance, and what the last of several
+    /// answers proves, it proves only behind the others.
+    pub(in crate::node) fn answers_to(&self, c2s: SeatId, bare: &str) -> String {
+        match self.is_behind(c2s) {
+            true => format!("jidmesh@{}", self.answers_name()),
+            false => bare.into(),
+        }
+    }
+
+    fn answers_name(&self) -> String {
+        format!("answers.{}", self.names.own())
     }
 
     /// The machine's DNS name, under which its router reaches this node, unless it is a domain of users.
@@ -225,7 +243,8 @@ impl Shard {
     fn wanted_names(&self) -> Vec<Box<str>> {
         let machine = self.config.mesh.as_ref().map(|mesh| mesh.node.as_str().into());
         let known = self.names.iter().map(|(key, _)| Box::from(key));
-        let mut names: Vec<Box<str>> = known.chain(machine).collect();
+        let answers = std::iter::once(self.answers_name().into());
+        let mut names: Vec<Box<str>> = known.chain(machine).chain(answers).collect();
         names.retain(|key| self.want(key).is_some());
         names
     }
