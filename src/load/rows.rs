@@ -57,6 +57,7 @@ pub(super) fn all(sessions: usize) -> Vec<Row> {
         let args = PingArgs {
             bytes: Vec::new(),
             pairs: 1,
+            users: false,
         };
         rows.push(row("ping", two, Scene::Ping(args, bytes)));
     }
@@ -78,6 +79,7 @@ pub(super) fn tuning_scenes() -> [(&'static str, Scene); 3] {
     let ping = PingArgs {
         bytes: Vec::new(),
         pairs: 1,
+        users: false,
     };
     [
         ("64 links, one frame a write", pipe(32, 265, true)),
@@ -91,6 +93,7 @@ fn pipe(pairs: usize, bytes: usize, single: bool) -> Scene {
         bytes: Vec::new(),
         pairs,
         foreign: false,
+        users: false,
         sending: Sending {
             single,
             ..Sending::default()

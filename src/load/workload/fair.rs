@@ -49,6 +49,7 @@ pub(in crate::load) fn fair(args: &FairArgs, routers: &[Router]) -> Result<(Plan
         bytes: Vec::new(),
         pairs,
         foreign: false,
+        users: false,
         sending: Sending {
             single: true,
             ..Sending::default()

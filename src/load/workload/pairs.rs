@@ -20,6 +20,10 @@ pub(in crate::load) struct PipeArgs {
     /// The senders are XEP-0114 components.
     #[arg(long)]
     pub(in crate::load) foreign: bool,
+    /// Addresses users of the receiver's domain, not its id. With several nodes it is always so, as ids are known on their
+    /// own node only: what a way between nodes costs is seen against one node with this.
+    #[arg(long)]
+    pub(in crate::load) users: bool,
 }
 
 /// `jidmesh load ping`: there and back, twice through the router, one frame on its way for each pair.
@@ -31,16 +35,22 @@ pub(in crate::load) struct PingArgs {
     /// Pairs of components.
     #[arg(long, default_value_t = 1)]
     pub(in crate::load) pairs: usize,
+    /// Addresses users of the receiver's domain, not its id. With several nodes it is always so, as ids are known on their
+    /// own node only: what a way between nodes costs is seen against one node with this.
+    #[arg(long)]
+    pub(in crate::load) users: bool,
 }
 
 /// Frames of `bytes` bytes from `a1` to `b1`, `a2` to `b2`, ...
 pub(in crate::load) fn pipe(args: &PipeArgs, bytes: usize, routers: &[Router]) -> Result<(Plan, Vec<Link>), String> {
     let links = connect(routers, names(args.pairs, args.foreign))?;
-    let mut plan = empty(format!("pipe {bytes} B{}", text(args.pairs, &args.sending)), args.pairs);
+    let users = args.users || routers.len() > 1;
+    let name = format!("pipe {bytes} B{}{}", addressed(users), text(args.pairs, &args.sending));
+    let mut plan = empty(name, args.pairs);
     plan.write_bytes = args.sending.write_bytes();
     for pair in 0..args.pairs {
         let way = Way {
-            abroad: routers.len() > 1,
+            users,
             ..Way::new(pair, false, args.foreign)
         };
         let there = frame(&mut plan.book, bytes, &way)?;
@@ -53,24 +63,28 @@ pub(in crate::load) fn pipe(args: &PipeArgs, bytes: usize, routers: &[Router]) -
 /// Round trips of frames of `bytes` bytes between `a1` and `b1`, `a2` and `b2`, ...
 pub(in crate::load) fn ping(args: &PingArgs, bytes: usize, routers: &[Router]) -> Result<(Plan, Vec<Link>), String> {
     let links = connect(routers, names(args.pairs, false))?;
-    let mut plan = empty(format!("round trip {bytes} B"), args.pairs);
+    let users = args.users || routers.len() > 1;
+    let mut plan = empty(format!("round trip {bytes} B{}", addressed(users)), args.pairs);
     plan.spin = true;
-    let abroad = routers.len() > 1;
     for pair in 0..args.pairs {
         let way = Way {
-            abroad,
+            users,
             ..Way::new(pair, true, false)
         };
         let back = frame(&mut plan.book, bytes, &way)?;
         let way = Way {
             then: back..back + 1,
-            abroad,
+            users,
             ..Way::new(pair, false, false)
         };
         let there = frame(&mut plan.book, bytes, &way)?;
         plan.lanes.push(lane(pair, there));
     }
     Ok((plan, links))
+}
+
+fn addressed(users: bool) -> &'static str {
+    if users { " to users" } else { "" }
 }
 
 fn text(pairs: usize, sending: &Sending) -> String {
@@ -132,8 +146,8 @@ struct Way {
     pair: usize,
     back: bool,
     foreign: bool,
-    /// They are at different nodes: ids are known on their own node only, domains on all.
-    abroad: bool,
+    /// The route is addressed to the receiver's domain, not to its id.
+    users: bool,
     then: std::ops::Range<u32>,
 }
 
@@ -143,7 +157,7 @@ impl Way {
             pair,
             back,
             foreign,
-            abroad: false,
+            users: false,
             then: 0..0,
         }
     }
@@ -156,7 +170,7 @@ fn frame(book: &mut Book, bytes: usize, way: &Way) -> Result<u32, String> {
         std::mem::swap(&mut source, &mut dest);
     }
     let (from, to) = (format!("u@{source}.test"), format!("v@{dest}.test"));
-    if way.abroad {
+    if way.users {
         dest += ".test";
     }
     let (a, b) = (2 * way.pair, 2 * way.pair + 1);
@@ -191,6 +205,7 @@ fn frame(book: &mut Book, bytes: usize, way: &Way) -> Result<u32, String> {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+    use crate::load::stamp::Stamp;
 
     #[test]
     fn frames_have_the_size_asked_for() {
@@ -200,5 +215,24 @@ mod tests {
             assert_eq!(book.len(recipe), bytes);
         }
         assert!(frame(&mut book, 100, &Way::new(0, false, false)).is_err());
+    }
+
+    #[test]
+    fn a_frame_to_a_user_is_addressed_to_his_domain_and_has_the_same_size() {
+        let mut book = Book::default();
+        let mut route = |users: bool| {
+            let way = Way {
+                users,
+                ..Way::new(0, false, false)
+            };
+            let recipe = frame(&mut book, 265, &way).unwrap();
+            assert_eq!(book.len(recipe), 265);
+            let mut text = Vec::new();
+            let (number, due_ns) = (0, 0);
+            book.write(Stamp { recipe, number, due_ns }, &mut text);
+            String::from_utf8(text).unwrap()
+        };
+        assert!(route(false).contains("from='a1' to='b1'>"));
+        assert!(route(true).contains("from='a1' to='b1.test'>"));
     }
 }
