@@ -5,9 +5,9 @@
 //! every shard to every shard and from there to the peers' homes, behind all frames; these ask their peers, which let a
 //! token pass through all their shards before they answer. Rounds follow one another.
 
+use super::message::Packet;
 use crate::jid::TableMap;
 use crate::node::api::Micros;
-use crate::node::cluster::message::Packet;
 use crate::node::lane::{FlushAt, Message, Verb};
 use crate::node::{SELF, Shard};
 use crate::table::users::Wait;

@@ -84,6 +84,31 @@ fn what_waited_for_an_sm_that_is_lost_stays_before_what_is_newer() {
 }
 
 #[test]
+fn nobody_is_served_elsewhere_before_every_node_has_what_an_sm_said_of_him() {
+    for heals in [true, false] {
+        let mut site = Site::new(3, 2);
+        let jid = "u@example.net";
+        site.say(0, jid, "work");
+        let duty = site.who_got("work")[0];
+        let (elsewhere, third) = ((duty + 1) % 3, (duty + 2) % 3);
+        site.cut.push((duty, third));
+        let begin = start(5, &format!("{jid}/r"), "id");
+        site.send_c2s(elsewhere, "example.net", &begin);
+        let heard = site.answer_fences().concat();
+        assert!(
+            heard.contains("jidmesh-fence-") && !heard.contains("action='start'"),
+            "{heard}"
+        );
+        match heals {
+            true => site.heal(duty, third),
+            // Nobody is waited for without end.
+            false => site.pass(5_500_000),
+        }
+        assert_eq!(site.who_got("action='start'"), [elsewhere], "heals: {heals}");
+    }
+}
+
+#[test]
 fn an_sm_that_outlived_its_router_ends_the_sessions_of_a_c2s_elsewhere_that_is_heard_of_later() {
     let mut site = Site::new(2, 2);
     site.nodes[0] = node(0, 2);
