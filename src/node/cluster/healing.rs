@@ -53,13 +53,14 @@ pub(super) struct Healing {
 }
 
 impl Shard {
-    /// A node that was here is out of reach (which it is before it counts as gone), or has not told all it has since it is
-    /// back.
+    /// A node that is known is out of reach (which it is before it counts as gone), or has not told all it has; or others
+    /// are expected, and none was met since the start.
     fn is_torn(&self) -> bool {
-        let gone = |view: &PeerView| view.state != PeerState::Ready && view.ready_since > 0;
-        self.cluster
-            .as_ref()
-            .is_some_and(|cluster| cluster.peers.iter().any(gone))
+        let (Some(cluster), Some(mesh)) = (&self.cluster, &self.config.mesh) else {
+            return false;
+        };
+        let gone = |view: &PeerView| view.state != PeerState::Ready;
+        cluster.peers.iter().any(gone) || (cluster.peers.is_empty() && !mesh.peers.is_empty())
     }
 
     /// Every shard: the contacts of this session are being told that it is gone.
