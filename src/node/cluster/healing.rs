@@ -14,6 +14,7 @@ use crate::node::api::Micros;
 use crate::node::counters::Counter;
 use crate::node::lane::{Message, PeerState};
 use crate::table::names::Multi;
+use crate::table::users::Session;
 use crate::wire::NS_CLIENT;
 use crate::wire::edit;
 use crate::wire::header::{self, Frame, Payload, PayloadKind, Route};
@@ -132,7 +133,12 @@ impl Shard {
 
     /// Presence for a user who has no session, as far as this node can see. (One that begins here may come to nothing.)
     pub(in crate::node) fn note_presence(&mut self, payload: &Payload<'_>, absent: &str) {
-        let has_session = self.users.get(absent).is_some_and(|user| !user.sessions.is_empty());
+        // One whose client is gone already does not count.
+        let stays = |session: &Session| !session.ending && self.names.seat(session.c2s).is_some();
+        let has_session = self
+            .users
+            .get(absent)
+            .is_some_and(|user| user.sessions.iter().any(stays));
         if payload.kind != PayloadKind::Presence || has_session || !self.is_torn() {
             return;
         }
