@@ -7,7 +7,6 @@ The kinds take turns. Everything is on 127.0.0.9 and in a temporary folder.
 """
 
 import os
-import statistics
 import sys
 import tempfile
 import time
@@ -15,6 +14,7 @@ import time
 sys.dont_write_bytecode = True
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "../tests/e2e"))
 import bed  # noqa: E402
+from table import cell  # noqa: E402
 
 IP = "127.0.0.9"
 KINDS = {"stock router alone": "stock", "router mode": "jidmesh", "attached mode": "attached"}
@@ -67,13 +67,6 @@ def main():
     print("| | jidmesh, us a message | stock router, us a message | way p50 ms | p99 ms | messages/s |\n|---|---|---|---|---|---|")
     for name, rows in results.items():
         print("| %s | %s |" % (name, " | ".join(cell(column, digits) for column, digits in zip(zip(*rows), (1, 1, 2, 2, 0)))))
-
-
-def cell(values, digits):
-    """Median (lowest..highest)."""
-    if values[0] is None:
-        return "-"
-    return "%.*f (%.*f..%.*f)" % (digits, statistics.median(values), digits, min(values), digits, max(values))
 
 
 main()

@@ -8,7 +8,6 @@ A router is started for each run, one shard on CPU 0; both ways take turns. Ever
 
 import json
 import os
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -16,6 +15,7 @@ import tempfile
 sys.dont_write_bytecode = True
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "../tests/e2e"))
 import bed  # noqa: E402
+from table import cell  # noqa: E402
 
 IP = "127.0.0.9"
 SHAPES = {"router, 12 sm": ("jidmesh", 12), "router, 2 sm": ("jidmesh", 2), "attached, 12 sm": ("attached", 12)}
@@ -43,11 +43,6 @@ def main():
     for name, rows in pairs.items():
         saved = [100 * (1 - by / to) for to, by in rows]
         print("| %s | %s | %s | %s %% |" % (name, *(cell(column, 2) for column in zip(*rows)), cell(saved, 0)))
-
-
-def cell(values, digits):
-    """Median (lowest..highest)."""
-    return "%.*f (%.*f..%.*f)" % (digits, statistics.median(values), digits, min(values), digits, max(values))
 
 
 main()

@@ -29,8 +29,8 @@ pub(super) enum Verb {
     Outside,
     /// It has come back from that node, for the user whose key stands before it; and how often it may still be sent.
     Astray(PeerId, u8),
-    /// Follows what went to the user whose key is its text: to this shard's slice, or to that node.
-    Marker(Option<PeerId>, Marker),
+    /// Follows what went to the user whose key is its text.
+    Marker(Marker),
     /// No frame, but this marker of the receiver has done its work: what came back stands before this.
     MarkerDone(u64),
     /// Send this packet to that node.

@@ -260,19 +260,27 @@ impl Shard {
         (self.held_bytes + bytes) as u64 <= self.config.queues.held_bytes / u64::from(self.shards)
     }
 
-    pub(super) fn hold(&mut self, now: Micros, bare: &str, source: SeatId, frame: &[u8], path: Path) {
+    /// A frame that is to wait, counted; `None` when there is no room: it went back.
+    pub(super) fn make_held(&mut self, now: Micros, source: SeatId, path: Path, frame: &[u8]) -> Option<Held> {
         if !self.may_hold(frame.len()) {
-            return self.bounce(now, source, frame, "503");
+            self.bounce(now, source, frame, "503");
+            return None;
         }
         self.held_bytes += frame.len();
         self.count(Counter::HeldFrames);
+        Some(Held {
+            source,
+            path,
+            what: Waiting::Frame(frame.into()),
+        })
+    }
+
+    pub(super) fn hold(&mut self, now: Micros, bare: &str, source: SeatId, frame: &[u8], path: Path) {
+        let Some(held) = self.make_held(now, source, path, frame) else {
+            return;
+        };
         self.users.change(bare, |user| {
             let flux = user.flux();
-            let held = Held {
-                source,
-                path,
-                what: Waiting::Frame(frame.into()),
-            };
             // What waited for a lost component goes before anything newer.
             let at = match path.again {
                 true => flux.held.partition_point(|held| held.path.again),

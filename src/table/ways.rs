@@ -109,10 +109,15 @@ pub struct Astray {
 }
 
 impl Astray {
-    /// It is so.
+    /// Nothing is given back at present, as nearly always.
     #[inline]
+    pub fn is_empty(&self) -> bool {
+        self.pairs.is_empty()
+    }
+
+    /// It is so.
     pub fn has(&self, from: PeerId, user: u64) -> bool {
-        !self.pairs.is_empty() && self.pairs.contains_key(&(from, user))
+        self.pairs.contains_key(&(from, user))
     }
 
     /// From now on.

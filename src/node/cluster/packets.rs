@@ -98,25 +98,6 @@ impl Shard {
         self.post_packet(peer, &packet);
     }
 
-    /// A marker for a user on its way to another node.
-    pub(super) fn cross_marker(&mut self, now: Micros, peer: PeerId, bare: &str, marker: Marker) {
-        let home = self.home_of(peer);
-        if home != self.id {
-            return self.data[usize::from(home)].push(Verb::Marker(Some(peer), marker), SELF, bare.as_bytes());
-        }
-        self.marker_here(now, peer, bare, marker);
-    }
-
-    /// The peer's home: the same. If the peer is gone, whatever was under way to it went back before this.
-    fn marker_here(&mut self, now: Micros, peer: PeerId, bare: &str, marker: Marker) {
-        let Some(cluster) = &self.cluster else { return };
-        if !cluster.homes.contains_key(&peer) {
-            return self.marker_in(now, bare, marker);
-        }
-        let (shard, serial) = (marker.shard, marker.serial);
-        self.post_packet(peer, &Packet::Marker { bare, shard, serial });
-    }
-
     /// Gives a frame for a user back to the node that it came from, and all that follow it until that node's marker comes.
     pub(in crate::node) fn send_astray_back(
         &mut self,
@@ -142,7 +123,7 @@ impl Shard {
         self.post_by_home(now, peer, &packet);
     }
 
-    /// The peer's home: a packet to it, or back if it is gone.
+    /// The peer's home: a packet to it, or back if it is gone: then whatever was under way to it went back before.
     fn post_or_keep(&mut self, now: Micros, peer: PeerId, packet: &Packet<'_>) {
         let homes = self.cluster.as_ref().map(|cluster| &cluster.homes);
         match homes.is_some_and(|homes| homes.contains_key(&peer)) {
@@ -152,7 +133,7 @@ impl Shard {
     }
 
     /// A packet of any shard to a peer, in the order of this shard's frames.
-    fn post_by_home(&mut self, now: Micros, peer: PeerId, packet: &Packet<'_>) {
+    pub(super) fn post_by_home(&mut self, now: Micros, peer: PeerId, packet: &Packet<'_>) {
         let home = self.home_of(peer);
         if home == self.id {
             return self.post_or_keep(now, peer, packet);
@@ -186,11 +167,9 @@ impl Shard {
                     self.outside(now, domain, source, frame);
                 }
             }
-            Verb::Marker(to, marker) => {
-                let Ok(bare) = std::str::from_utf8(bytes) else { return };
-                match to {
-                    Some(peer) => self.marker_here(now, peer, bare, marker),
-                    None => self.marker_for(now, bare, marker),
+            Verb::Marker(marker) => {
+                if let Ok(bare) = std::str::from_utf8(bytes) {
+                    self.marker_for(now, bare, marker);
                 }
             }
             _ => unreachable!("the caller gives only these"),
@@ -419,7 +398,7 @@ impl Shard {
         if owner == self.id {
             return self.marker_for(now, bare, marker);
         }
-        self.data[usize::from(owner)].push(Verb::Marker(None, marker), SELF, bare.as_bytes());
+        self.data[usize::from(owner)].push(Verb::Marker(marker), SELF, bare.as_bytes());
     }
 
     /// The home of a peer that is gone: a packet that it may have handled. What somebody may have read is given to nobody

@@ -6,6 +6,7 @@
 //!
 //! Where nothing has changed since (word of who serves him now is still on its way), it waits a little longer.
 
+use super::message::Packet;
 use super::{Cluster, Place};
 use crate::jid;
 use crate::node::api::{Level, Micros};
@@ -44,27 +45,22 @@ impl Shard {
             return false;
         }
         let Some(cluster) = &self.cluster else { return false };
-        if self.turn(bare).is_some() {
-            self.keep_for_turn(now, bare, source, path, frame);
-            return true;
-        }
-        match cluster.ways.last(jid::lasting_hash(bare)) {
-            Some(old) if way != Place::At(old) => {
-                let marker = self.begin_turn(now, bare, old);
-                // Before the marker goes: it may be back at once, and let go what waits.
-                self.keep_for_turn(now, bare, source, path, frame);
-                self.cross_marker(now, old, bare, marker);
-                true
-            }
-            _ => false,
-        }
+        let old = match (self.turn(bare), cluster.ways.last(jid::lasting_hash(bare))) {
+            (Some(turn), _) => turn.old,
+            (None, Some(old)) if way != Place::At(old) => old,
+            _ => return false,
+        };
+        let held = self.make_held(now, source, path, frame);
+        self.keep(now, bare, old, held, |turn| &mut turn.frames);
+        true
     }
 
     fn turn(&self, bare: &str) -> Option<&Turn> {
         self.users.get(bare)?.flux.as_ref()?.turn.as_ref()
     }
 
-    fn begin_turn(&mut self, now: Micros, bare: &str, old: PeerId) -> Marker {
+    /// The serial of its marker.
+    fn begin_turn(&mut self, now: Micros, bare: &str, old: PeerId) -> u64 {
         let (shard, until) = (self.id, now + TURN_US);
         let serial = self.cluster.as_mut().map_or(0, |cluster| {
             cluster.serial += 1;
@@ -85,47 +81,34 @@ impl Shard {
         });
         self.count(Counter::Turns);
         self.wake_by(now + TICK_US);
-        Marker {
-            origin: None,
-            shard,
-            serial,
-        }
+        serial
     }
 
-    fn keep_for_turn(&mut self, now: Micros, bare: &str, source: SeatId, path: Path, frame: &[u8]) {
-        self.keep(now, bare, source, path, frame, |turn| &mut turn.frames);
-    }
-
-    /// Keeps a frame for a user whose way turns.
+    /// Keeps this for a user whose way turns, or begins to: `old` is where what he was sent went.
     fn keep(
         &mut self,
         now: Micros,
         bare: &str,
-        source: SeatId,
-        path: Path,
-        frame: &[u8],
+        old: PeerId,
+        held: Option<Held>,
         among: impl FnOnce(&mut Turn) -> &mut VecDeque<Held>,
     ) {
-        if !self.may_hold(frame.len()) {
-            return self.bounce(now, source, frame, "503");
-        }
-        self.held_bytes += frame.len();
-        self.count(Counter::HeldFrames);
-        let held = Held {
-            source,
-            path,
-            what: Waiting::Frame(frame.into()),
-        };
+        let begun = self.turn(bare).is_none().then(|| self.begin_turn(now, bare, old));
+        // Before the marker goes: it may be back at once, and let go what waits.
         self.users.change(bare, |user| {
             let turn = user.flux().turn.as_mut();
-            among(turn.expect("only a user whose way turns has frames kept")).push_back(held);
+            among(turn.expect("it turns")).extend(held);
         });
+        if let Some(serial) = begun {
+            let shard = self.id;
+            self.post_by_home(now, old, &Packet::Marker { bare, shard, serial });
+        }
     }
 
     /// What comes from this node for a user goes back to it until its marker comes: something did before.
     pub(in crate::node) fn is_astray(&self, sender: PeerId, bare: &str) -> bool {
         let cluster = self.cluster.as_ref();
-        cluster.is_some_and(|cluster| cluster.astray.has(sender, jid::lasting_hash(bare)))
+        cluster.is_some_and(|cluster| !cluster.astray.is_empty() && cluster.astray.has(sender, jid::lasting_hash(bare)))
     }
 
     /// A frame that was sent to `peer` comes back.
@@ -141,12 +124,9 @@ impl Shard {
         if self.cluster.is_none() {
             return;
         }
-        let marker = self.turn(bare).is_none().then(|| self.begin_turn(now, bare, peer));
         let path = Path { hops, ..Path::LOCAL };
-        self.keep(now, bare, source, path, frame, |turn| &mut turn.back);
-        if let Some(marker) = marker {
-            self.cross_marker(now, peer, bare, marker);
-        }
+        let held = self.make_held(now, source, path, frame);
+        self.keep(now, bare, peer, held, |turn| &mut turn.back);
     }
 
     /// A marker has come to the shard that owns its user, at the end of its way; or nothing gets there any more.
@@ -171,23 +151,10 @@ impl Shard {
             self.held_bytes += held.what.byte_len();
             self.users.change(bare, |user| user.flux().held.push_back(held));
         } else if let Some(to) = sent_on {
-            self.wait_for_sent_on(now, bare, to, held);
+            self.held_bytes += held.what.byte_len();
+            self.keep(now, bare, to, Some(held), |turn| &mut turn.frames);
         } else {
             self.marker_arrived(now, bare, marker);
-        }
-    }
-
-    /// A marker of another node waits for what this one sent on.
-    fn wait_for_sent_on(&mut self, now: Micros, bare: &str, to: PeerId, marker: Held) {
-        let own = self.turn(bare).is_none().then(|| self.begin_turn(now, bare, to));
-        self.held_bytes += marker.what.byte_len();
-        self.users.change(bare, |user| {
-            if let Some(turn) = &mut user.flux().turn {
-                turn.frames.push_back(marker);
-            }
-        });
-        if let Some(own) = own {
-            self.cross_marker(now, to, bare, own);
         }
     }
 

@@ -281,6 +281,16 @@ impl Site {
         panic!("fences without end");
     }
 
+    /// The same now and when so much time has passed.
+    pub(super) fn answers_for(&mut self, micros: crate::node::api::Micros) -> Vec<String> {
+        let mut seen = self.answer_fences();
+        self.pass(micros);
+        for (all, later) in seen.iter_mut().zip(self.answer_fences()) {
+            all.push_str(&later);
+        }
+        seen
+    }
+
     /// A login at node `n`; the node whose sm serves it.
     pub(super) fn login(&mut self, n: usize, number: u32, jid: &str, id: u32) -> usize {
         let request = format!("request{id}");
@@ -517,14 +527,20 @@ fn a_dead_node_takes_only_its_own_with_it() {
     assert!(!zero.contains("target='far@example.net/two'") && !one.contains("target='far@example.net/two'"));
 }
 
-#[test]
-fn of_two_claims_the_newer_wins_and_nobody_is_told_away_who_is_there() {
+/// Two nodes that have not spoken serve u: node 1 by the newer start, and it serves w.
+fn claimed_twice() -> Site {
     let mut site = Site::new(2, 2);
     site.parts_and_heals();
     assert_eq!(site.login(0, 7, "u@example.net/r", 1), 0);
     site.pass(5_000);
     assert_eq!(site.login(1, 8, "u@example.net/r", 2), 1);
     assert_eq!(site.login(1, 9, "w@example.net/r", 3), 1);
+    site
+}
+
+#[test]
+fn of_two_claims_the_newer_wins_and_nobody_is_told_away_who_is_there() {
+    let mut site = claimed_twice();
     site.connect(0, 1);
     let (c2s, sm) = (site.took_c2s(0), site.took_sm(0));
     assert!(c2s.contains("action='ended'"), "{c2s}");
@@ -565,12 +581,7 @@ fn who_lost_sessions_before_he_gave_way_is_told_of_where_he_is_now() {
 
 #[test]
 fn who_gave_way_to_a_session_that_is_not_available_is_told_away() {
-    let mut site = Site::new(2, 2);
-    site.parts_and_heals();
-    assert_eq!(site.login(0, 7, "u@example.net/r", 1), 0);
-    site.pass(5_000);
-    assert_eq!(site.login(1, 8, "u@example.net/r", 2), 1);
-    assert_eq!(site.login(1, 9, "w@example.net/r", 3), 1);
+    let mut site = claimed_twice();
     let away = from_client(8, &token(2), "<presence type='unavailable'/>");
     site.send_c2s(1, "sm", &away);
     site.connect(0, 1);

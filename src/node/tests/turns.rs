@@ -20,12 +20,8 @@ fn what_comes_too_late_where_he_was_served_stays_before_what_is_newer() {
         site.carry();
         site.gets_through(0, 1);
         site.say(1, &jid, "two");
-        let mut heard = site.answer_fences();
         // What comes back waits for a moment, where no word has come of who serves him now.
-        site.pass(2 * crate::node::TICK_US);
-        for (heard, later) in heard.iter_mut().zip(site.answer_fences()) {
-            heard.push_str(&later);
-        }
+        let heard = site.answers_for(2 * crate::node::TICK_US);
         let at: Vec<usize> = (0..2).filter(|n| heard[*n].contains("action='start'")).collect();
         let [at] = at[..] else {
             panic!("user {user}: the start came to {at:?}: {heard:?}")
@@ -71,12 +67,8 @@ fn what_waited_for_an_sm_that_is_lost_stays_before_what_is_newer() {
         site.say(1, &jid, "two");
         site.pass(1_000_000);
         site.heal(0, 2);
-        let mut heard = site.answer_fences();
         // No sm answers the surrogate that tells his contacts.
-        site.pass(7_000_000);
-        for (heard, later) in heard.iter_mut().zip(site.answer_fences()) {
-            heard.push_str(&later);
-        }
+        let heard = site.answers_for(7_000_000);
         let all = heard.concat();
         let (one, two) = (all.find("one"), all.find("two"));
         assert!(one.is_some() && one < two, "user {user}: {heard:?}");
@@ -144,9 +136,7 @@ fn who_logs_in_while_nothing_gets_through_is_shown_to_those_who_asked_meanwhile(
     }
     site.answer_fences();
     for (here, there) in [(0, 1), (1, 0)] {
-        let (number, home) = site.peer(here, there);
-        let world = &mut site.nodes[here];
-        world.shards[home].peer_stalled(world.now, number, false);
+        site.seems_stalled(here, there, false);
     }
     site.heal(0, 1);
     site.heal(1, 0);
