@@ -22,9 +22,12 @@ pub(super) struct CompareArgs {
     /// Runs of each measurement, routers taking turns.
     #[arg(long, default_value_t = 5)]
     runs: usize,
-    /// Pins the routers to these CPUs, as `taskset -c` has them (two shards: to all CPUs).
+    /// Pins the routers to these CPUs, as `taskset -c` has them; in the row `shards` each shard has a CPU, from 0 on.
     #[arg(long, default_value = "0", value_name = "CPUS")]
     server_cpu: String,
+    /// Numbers of shards that the row `shards` compares.
+    #[arg(long, value_delimiter = ',', default_value = "1,2", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    shards: Vec<u16>,
     /// Only these rows.
     #[arg(long, value_delimiter = ',', value_parser = clap::builder::PossibleValuesParser::new(KEYS))]
     rows: Vec<String>,
@@ -91,27 +94,31 @@ fn measure(row: &Row, args: &CompareArgs, folder: &Folder) -> Result<Comparison,
 fn kinds(who: Who, args: &CompareArgs) -> Result<Vec<(Kind, String)>, String> {
     let own = std::env::current_exe().map_err(|e| format!("where is this program? {e}"))?;
     let program = args.jidmesh.clone().unwrap_or_else(|| own.clone());
-    let jidmesh = |shards: usize| Kind::Jidmesh {
+    let jidmesh = |name: String, tuning: String| Kind::Jidmesh {
         program: program.clone(),
-        name: match shards {
-            1 => "jidmesh".into(),
-            _ => format!("jidmesh, {shards} shards"),
-        },
-        tuning: match (&args.tuning, shards) {
-            (Some(profile), 1) => format!("<tuning>{profile}</tuning>"),
-            _ => format!("<tuning shards='{shards}'/>"),
-        },
+        name,
+        tuning,
     };
+    let profile = args.tuning.clone().unwrap_or_default();
     let there = |kind: Kind| (kind, args.server_cpu.clone());
-    let mut kinds = vec![there(Kind::Stock(args.stock.clone())), there(jidmesh(1))];
-    match who {
-        Who::Routers => {}
-        Who::WithRelay { pairs } => kinds.push(there(Kind::Relay { program: own, pairs })),
+    let usual = if profile.is_empty() { " shards='1'" } else { "" };
+    let one = jidmesh("jidmesh".into(), format!("<tuning{usual}>{profile}</tuning>"));
+    let both = [there(Kind::Stock(args.stock.clone())), there(one)];
+    let mut kinds: Vec<_> = match who {
+        Who::Routers => both.into(),
+        Who::WithRelay { pairs } => both
+            .into_iter()
+            .chain([there(Kind::Relay { program: own, pairs })])
+            .collect(),
         Who::Shards => {
-            let cpus = std::thread::available_parallelism().map_or(1, usize::from);
-            kinds = vec![there(jidmesh(1)), (jidmesh(2), format!("0-{}", cpus - 1))];
+            let of = |count: &u16| {
+                let name = format!("jidmesh, {count} shard{}", if *count == 1 { "" } else { "s" });
+                let tuning = format!("<tuning shards='{count}'>{profile}</tuning>");
+                (jidmesh(name, tuning), format!("0-{}", count - 1))
+            };
+            args.shards.iter().map(of).collect()
         }
-    }
+    };
     kinds.retain(|(kind, _)| !args.without.iter().any(|name| *name == kind.name()));
     Ok(kinds)
 }

@@ -29,7 +29,7 @@ pub(super) enum Who {
     Routers,
     /// These and a dumb relay, for so many pairs.
     WithRelay { pairs: usize },
-    /// jidmesh with one shard and with two.
+    /// jidmesh with one shard, and with more.
     Shards,
 }
 
@@ -50,8 +50,8 @@ pub(super) fn all(sessions: usize) -> Vec<Row> {
     for bytes in [265, 1 << 10, 16 << 10] {
         rows.push(row("pipe", two, pipe(1, bytes, false)));
     }
-    rows.push(row("users", Who::Routers, users(sessions, false)));
-    rows.push(row("whole", Who::Routers, users(sessions, true)));
+    rows.push(row("users", Who::Routers, users(sessions, 12, 4, false)));
+    rows.push(row("whole", Who::Routers, users(sessions, 12, 4, true)));
     rows.push(row("single", Who::WithRelay { pairs: 32 }, pipe(32, 265, true)));
     for bytes in [265, 1 << 10, 16 << 10] {
         let args = PingArgs {
@@ -70,7 +70,7 @@ pub(super) fn all(sessions: usize) -> Vec<Row> {
     rows.push(row("logins", Who::Routers, logins(sessions)));
     rows.push(row("large", two, pipe(1, 1 << 20, false)));
     rows.push(row("links", Who::WithRelay { pairs: 256 }, pipe(256, 265, false)));
-    rows.push(row("shards", Who::Shards, users(sessions, false)));
+    rows.push(row("shards", Who::Shards, users(sessions, 48, 16, false)));
     rows
 }
 
@@ -83,7 +83,7 @@ pub(super) fn tuning_scenes() -> [(&'static str, Scene); 3] {
     };
     [
         ("64 links, one frame a write", pipe(32, 265, true)),
-        ("20 000 users", users(20_000, true)),
+        ("20 000 users", users(20_000, 12, 4, true)),
         ("one frame on its way", Scene::Ping(ping, 265)),
     ]
 }
@@ -102,13 +102,13 @@ fn pipe(pairs: usize, bytes: usize, single: bool) -> Scene {
     Scene::Pipe(args, bytes)
 }
 
-fn users(sessions: usize, whole: bool) -> Scene {
+fn users(sessions: usize, sm: usize, c2s: usize, whole: bool) -> Scene {
     Scene::Users(UsersArgs {
         sessions,
         active: sessions.min(10_000),
         skew: 1.0,
-        sm: 12,
-        c2s: 4,
+        sm,
+        c2s,
         whole,
         redirects: false,
         sending: Sending::default(),
