@@ -98,7 +98,7 @@ pub struct Config {
 /// Where sessions are written down for a start after a crash.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Recovery {
-    /// A file `recovery` beside the admin socket.
+    /// Beside the admin socket, and named after it: several routers may have their sockets in one folder.
     #[default]
     BesideAdmin,
     /// This file.
@@ -111,7 +111,7 @@ impl Recovery {
     /// The file, when the admin socket is there.
     pub fn file(&self, admin: &Path) -> Option<PathBuf> {
         match self {
-            Recovery::BesideAdmin => Some(admin.with_file_name("recovery")),
+            Recovery::BesideAdmin => Some(admin.with_extension("recovery")),
             Recovery::At(path) => Some(path.clone()),
             Recovery::Off => None,
         }

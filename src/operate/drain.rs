@@ -61,9 +61,9 @@ pub fn main(admin: &Path, args: &Args) -> ExitCode {
     }
 }
 
-/// Where the order is kept while the drain lasts.
+/// Where the order is kept while the drain lasts: beside the admin socket, and named after it.
 pub fn file(admin: &Path) -> PathBuf {
-    admin.with_file_name("drain.json")
+    admin.with_extension("drain")
 }
 
 /// The order of a drain that the former process left behind.

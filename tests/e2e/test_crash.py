@@ -29,7 +29,7 @@ def recovered(stack):
 
 def written(stack, *names):
     """The file has the sessions of these users."""
-    with open(stack.folder + "/recovery", "rb") as file:
+    with open(stack.folder + "/admin.recovery", "rb") as file:
         content = file.read()
     return all(name.encode() + b"@example.net" in content for name in names)
 
