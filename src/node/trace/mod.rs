@@ -318,6 +318,7 @@ impl Shard {
         self.tracing.as_ref().map_or(0, |tracing| tracing.traces.len() as u64)
     }
 
+    #[cold]
     fn trace_step(&mut self, now: Micros, step: Step<'_>, source: SeatId, frame: &[u8], header: Option<&Route<'_>>) {
         self.sample_step(now, step, source, frame, header);
         if !self.is_tracing() {

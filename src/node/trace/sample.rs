@@ -269,6 +269,7 @@ impl Shard {
     }
 
     /// Frames have come, of which `frame` is the first. One of them may be a sample.
+    #[cold]
     fn begin_sample(
         &mut self,
         now: Micros,
