@@ -56,6 +56,7 @@ impl Doze {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
     use super::*;
     use crate::load::poll::Poll;
     use std::time::Instant;
