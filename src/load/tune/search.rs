@@ -60,8 +60,7 @@ pub(super) struct Search<'m> {
 impl<'m> Search<'m> {
     pub(super) fn new(machine: &'m Machine, goal: Goal, runs: usize, how: &How) -> Result<Search<'m>, String> {
         let mut how = how.clone();
-        // The generator has the last CPU; on more, shards leave it alone.
-        how.cpu = machine.cpus.last().copied().into_iter().collect();
+        how.cpu = machine.cpus[machine.cpus.len() - generators(machine)..].to_vec();
         Ok(Search {
             machine,
             goal,
@@ -196,9 +195,16 @@ fn with(tuning: &Tuning, change: impl FnOnce(&mut Tuning)) -> Tuning {
     other
 }
 
-/// One, then twice as many, as long as a CPU is left for the components.
+/// CPUs of the generator: the second half; with an odd one fewer.
+fn generators(machine: &Machine) -> usize {
+    (machine.cpus.len() / 2).max(1)
+}
+
+/// One, then twice as many, as long as the generator's CPUs are left alone (two CPUs: two shards, which share one with it).
 fn shards(tuning: &Tuning, machine: &Machine) -> Knob {
-    let most = machine.cores.len().max(2) as u16;
+    let most = (machine.cpus.len() - generators(machine))
+        .min(machine.cores.len())
+        .max(2) as u16;
     let counts = (0..10)
         .map(|power| 1_u16 << power)
         .filter(|count| *count == 1 || *count <= most);
