@@ -255,16 +255,29 @@ impl Shard {
         }
     }
 
-    /// So many frames take the short way together, and are about to be handed on.
-    #[inline]
-    pub(in crate::node) fn sample_run(&mut self, source: SeatId, frames: u64, redirected: bool, run: &[u8]) {
-        if let Some(tracing) = &self.tracing {
-            let path = if redirected {
-                SamplePath::Redirect
-            } else {
-                SamplePath::Here
-            };
-            self.begin_sample(tracing.now, frames, path, source, run, None);
+    /// So many frames take the short way together, and are about to be handed on to `target`, whose home is that shard.
+    #[cold]
+    pub(in crate::node) fn sample_run(
+        &mut self,
+        source: SeatId,
+        (target, home): (SeatId, ShardId),
+        frames: u64,
+        redirected: bool,
+        run: &[u8],
+    ) {
+        let path = match redirected {
+            true => SamplePath::Redirect,
+            false => SamplePath::Here,
+        };
+        let now = self.tracing.as_ref().map_or(0, |tracing| tracing.now);
+        self.begin_sample(now, frames, path, source, run, None);
+        if home != self.id {
+            return self.sample_to_shard(source, home);
+        }
+        let link = self.seats.get(target).and_then(|state| state.link);
+        if let Some((id, link)) = link.and_then(|id| Some((id, self.link(id)?))) {
+            let waiting = link.out.len() + link.in_flight + run.len();
+            self.sample_queued(source, target, id, waiting);
         }
     }
 
@@ -340,22 +353,23 @@ impl Shard {
     /// The next frame in the lane to this shard is that of this sender in hand.
     #[inline]
     pub(in crate::node) fn sample_to_shard(&mut self, source: SeatId, shard: ShardId) {
-        if let Some(tracing) = &mut self.tracing
-            && let Some(sample) = tracing
-                .sampling
-                .as_mut()
-                .and_then(|sampling| sampling.take_hand(source))
-        {
+        if self.tracing.is_some() {
+            self.carry_sample(source, shard);
+        }
+    }
+
+    #[cold]
+    fn carry_sample(&mut self, source: SeatId, shard: ShardId) {
+        if let Some(sample) = self.sampling().and_then(|sampling| sampling.take_hand(source)) {
             let batch = &mut self.data[usize::from(shard)];
             batch.samples.push((batch.len(), sample));
         }
     }
 
     /// The frame at this place of a batch is being handled.
-    #[inline]
+    #[cold]
     pub(in crate::node) fn sample_from_shard(&mut self, batch: &DataBatch, at: usize) {
-        if !batch.samples.is_empty()
-            && let Ok(found) = batch.samples.binary_search_by_key(&at, |(at, _)| *at)
+        if let Ok(found) = batch.samples.binary_search_by_key(&at, |(at, _)| *at)
             && let Some(sampling) = self.sampling()
         {
             sampling.hand = Some(batch.samples[found].1);
@@ -363,19 +377,16 @@ impl Shard {
     }
 
     /// It is in the output of this component, at the end of so many bytes that are not written yet.
-    #[inline]
-    pub(in crate::node) fn sample_queued(&mut self, source: SeatId, target: SeatId, link: LinkId, waiting: usize) {
-        if self.tracing.is_some() {
-            let behind = self.is_behind(target);
-            let Some(sampling) = self.sampling() else { return };
-            let Some(mut sample) = sampling.take_hand(source) else {
-                return;
-            };
-            if behind {
-                sample.path = SamplePath::Uplink;
-            }
-            sampling.wait(sample, Until::Link(link, waiting));
+    fn sample_queued(&mut self, source: SeatId, target: SeatId, link: LinkId, waiting: usize) {
+        let behind = self.is_behind(target);
+        let Some(sampling) = self.sampling() else { return };
+        let Some(mut sample) = sampling.take_hand(source) else {
+            return;
+        };
+        if behind {
+            sample.path = SamplePath::Uplink;
         }
+        sampling.wait(sample, Until::Link(link, waiting));
     }
 
     fn sample_to_node(&mut self, source: SeatId, peer: PeerId, bytes: usize) {
