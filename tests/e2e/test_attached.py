@@ -102,6 +102,27 @@ def test_one_lost_line_is_seen_by_no_client(bare_machine):
         run(play(stack, lines))
 
 
+def test_both_lines_lost_at_once_close_the_clients_who_log_in_again(bare_machine):
+    """The stock router itself withdraws the domain. It is back at once, and nothing is left of the sessions."""
+    async def play(stack, lines):
+        couple_of = await couple(stack)
+        await asyncio.to_thread(wait_lines, stack)
+        lines.cut()
+        lines.restore()
+        for client in couple_of:
+            await client.until(lambda: client.closed or None, "its end")
+        await asyncio.to_thread(stack.wait_login, limit_s=5)
+        alice, bob = [await Client("%s@example.net/again" % client.label, label=client.label + " again").login() for client in couple_of]
+        alice.chat("bob@example.net", "back")
+        await bob.gets("message", body="back")
+        await asyncio.to_thread(bed.wait_for, "no session is left over", lambda: stack.metric("jidmesh_sessions") == 2, 20)
+        await settle([alice, bob])
+        assert "available" not in (truth_of(alice, "bob@example.net/r"), truth_of(bob, "alice@example.net/r"))
+
+    with forwarded(bare_machine, s2s="s2s") as (stack, lines):
+        run(play(stack, lines))
+
+
 def test_another_process_takes_over_and_nobody_notices(bare_machine):
     """It goes on with the same two lines: the stock router has nothing to withdraw, and no message is lost."""
     stack = bare_machine(router="attached", s2s="s2s")
