@@ -242,8 +242,10 @@ impl Shard {
         if let Some(state) = self.seats.get_mut(seat) {
             state.frames_in += frames;
         }
+        self.sample_run(seat, frames, redirected, &buffer[bytes.clone()]);
         if home != self.id {
             self.counters.add(Counter::LaneFrames, frames);
+            self.sample_to_shard(seat, home);
             return self.data[usize::from(home)].push(Verb::Seat(target, restarts), seat, &buffer[bytes]);
         }
         self.counters.add(Counter::FramesOut, frames);
@@ -256,7 +258,10 @@ impl Shard {
         if link.out.is_empty() {
             self.actions.push(Action::Output(out));
         }
-        append(&mut self.links[out.slot as usize].out, &buffer[bytes]);
+        let link = &mut self.links[out.slot as usize];
+        append(&mut link.out, &buffer[bytes]);
+        let waiting = link.out.len() + link.in_flight;
+        self.sample_queued(seat, target, out, waiting);
     }
 
     /// Remembers where a frame's start tag leads, when the long way has been taken.
@@ -295,7 +300,7 @@ impl Shard {
         let plain = route.kind.is_none() && route.error.is_none() && !sender.who.leans;
         let observed =
             !self.config.filter.is_empty() || self.config.message_log.is_some() || !self.names.sinks().is_empty();
-        let observed = observed || self.tracing.is_some();
+        let observed = observed || self.is_tracing();
         if !plain || observed || !sender.owns(from) {
             return None;
         }

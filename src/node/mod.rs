@@ -275,8 +275,9 @@ impl Shard {
             }
         }
         for (_, batch) in data.drain(..) {
-            for (frame, bytes) in batch.iter() {
+            for (at, (frame, bytes)) in batch.iter().enumerate() {
                 self.trace(now, trace::Step::Arrived, frame.source, bytes, None);
+                self.sample_from_shard(&batch, at);
                 match frame.verb {
                     Verb::Seat(seat, restarts) => {
                         if !self.is_kept_elsewhere(seat, restarts, bytes) {
