@@ -337,8 +337,7 @@ impl Shard {
     fn log_loss(&mut self, remote: Option<SocketAddr>, at: usize, was: State, failures: u32, cause: &CloseCause) {
         let text = match cause {
             CloseCause::Refused => "nobody listens there".to_owned(),
-            CloseCause::Eof => "closed by the stock router".to_owned(),
-            other => cause_text(other),
+            other => cause_text(other, "stock router"),
         };
         let count = at + 1;
         // The first of a row of failures is news.
