@@ -142,6 +142,30 @@ def test_another_process_takes_over_and_nobody_notices(bare_machine):
     run(play())
 
 
+def test_after_a_crash_the_closed_clients_log_in_again_and_nothing_is_left_of_them(bare_machine):
+    stack = bare_machine(router="attached", s2s="s2s")
+
+    async def play():
+        couple_of = await couple(stack)
+        stack.router.kill()
+        for client in couple_of:
+            await client.until(lambda: client.closed or None, "its end")
+        await asyncio.to_thread(stack.start_router)
+        await asyncio.to_thread(stack.wait_login)
+        alice = await Client("alice@example.net/again", label="alice again").login()
+        await settle([alice])
+        assert truth_of(alice, "bob@example.net/r") != "available"
+        alice.chat("bob@example.net", "for later")
+        await alice.ping()
+        bob = await Client("bob@example.net/again", label="bob again").login()
+        await bob.gets("message", body="for later")
+        await settle([alice, bob])
+        assert bob.bodies() == ["for later"]
+        assert stack.metric("jidmesh_sessions") == 2
+
+    run(play())
+
+
 def test_under_tls_the_lines_cannot_be_handed_over(bare_machine, tmp_path):
     stack = bare_machine(start=False, router="attached", stock_pemfile=pem_file(str(tmp_path)))
     stack.write_router()
