@@ -95,9 +95,13 @@ impl Window {
     }
 }
 
+/// The samples among the frames of a lane's batch, by their place.
+#[derive(Debug, Default)]
+pub(in crate::node) struct Carried(Vec<(usize, Sample)>);
+
 /// A frame that is followed.
 #[derive(Clone, Copy, Debug)]
-pub(in crate::node) struct Sample {
+struct Sample {
     since: Micros,
     path: SamplePath,
     source: SeatId,
@@ -119,7 +123,7 @@ enum Until {
 pub(super) struct Sampling {
     until: Micros,
     /// The sample that is being handled.
-    pub(super) hand: Option<Sample>,
+    hand: Option<Sample>,
     waiting: Vec<(Sample, Until)>,
     /// Frames for one sample, and whether that is still right: samples of the present tick.
     every: u64,
@@ -146,6 +150,11 @@ impl Sampling {
             present: Window::new(now),
             former: None,
         }
+    }
+
+    /// What is handled next is no sample that was in hand before.
+    pub(super) fn let_go(&mut self) {
+        self.hand = None;
     }
 
     /// Frames pass; how many of them and of former ones the sample stands for that is due.
@@ -362,17 +371,19 @@ impl Shard {
     fn carry_sample(&mut self, source: SeatId, shard: ShardId) {
         if let Some(sample) = self.sampling().and_then(|sampling| sampling.take_hand(source)) {
             let batch = &mut self.data[usize::from(shard)];
-            batch.samples.push((batch.len(), sample));
+            let at = batch.len();
+            batch.samples.get_or_insert_default().0.push((at, sample));
         }
     }
 
     /// The frame at this place of a batch is being handled.
     #[cold]
     pub(in crate::node) fn sample_from_shard(&mut self, batch: &DataBatch, at: usize) {
-        if let Ok(found) = batch.samples.binary_search_by_key(&at, |(at, _)| *at)
+        if let Some(Carried(samples)) = batch.samples.as_deref()
+            && let Ok(found) = samples.binary_search_by_key(&at, |(at, _)| *at)
             && let Some(sampling) = self.sampling()
         {
-            sampling.hand = Some(batch.samples[found].1);
+            sampling.hand = Some(samples[found].1);
         }
     }
 
