@@ -93,5 +93,5 @@ pub struct DataBatch {
     pub(super) frames: Vec<super::lane::LaneFrame>,
     pub(super) bytes: Vec<u8>,
     /// Those of its frames that are samples, by their place.
-    pub(super) samples: Vec<(usize, super::trace::Sample)>,
+    pub(super) samples: Option<Box<super::trace::Carried>>,
 }

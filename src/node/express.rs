@@ -242,10 +242,11 @@ impl Shard {
         if let Some(state) = self.seats.get_mut(seat) {
             state.frames_in += frames;
         }
-        self.sample_run(seat, frames, redirected, &buffer[bytes.clone()]);
+        if self.tracing.is_some() {
+            self.sample_run(seat, (target, home), frames, redirected, &buffer[bytes.clone()]);
+        }
         if home != self.id {
             self.counters.add(Counter::LaneFrames, frames);
-            self.sample_to_shard(seat, home);
             return self.data[usize::from(home)].push(Verb::Seat(target, restarts), seat, &buffer[bytes]);
         }
         self.counters.add(Counter::FramesOut, frames);
@@ -258,10 +259,7 @@ impl Shard {
         if link.out.is_empty() {
             self.actions.push(Action::Output(out));
         }
-        let link = &mut self.links[out.slot as usize];
-        append(&mut link.out, &buffer[bytes]);
-        let waiting = link.out.len() + link.in_flight;
-        self.sample_queued(seat, target, out, waiting);
+        append(&mut self.links[out.slot as usize].out, &buffer[bytes]);
     }
 
     /// Remembers where a frame's start tag leads, when the long way has been taken.

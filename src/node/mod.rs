@@ -276,8 +276,10 @@ impl Shard {
         }
         for (_, batch) in data.drain(..) {
             for (at, (frame, bytes)) in batch.iter().enumerate() {
-                self.trace(now, trace::Step::Arrived, frame.source, bytes, None);
-                self.sample_from_shard(&batch, at);
+                if self.tracing.is_some() {
+                    self.trace(now, trace::Step::Arrived, frame.source, bytes, None);
+                    self.sample_from_shard(&batch, at);
+                }
                 match frame.verb {
                     Verb::Seat(seat, restarts) => {
                         if !self.is_kept_elsewhere(seat, restarts, bytes) {

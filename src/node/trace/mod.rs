@@ -19,7 +19,7 @@ mod way;
 
 pub use event::{PAYLOAD_BYTES_MAX, TraceAsk, TraceEvent, TraceNode, TraceShare};
 pub(super) use others::TraceTold;
-pub(super) use sample::Sample;
+pub(super) use sample::Carried;
 pub use sample::{SamplePath, Sampled, Window};
 pub use sketch::Sketch;
 pub(super) use way::WayAsk;
@@ -148,7 +148,7 @@ impl Shard {
     pub(super) fn trace_nothing(&mut self) {
         if let Some(tracing) = &mut self.tracing {
             tracing.hand = None;
-            tracing.sampling.iter_mut().for_each(|sampling| sampling.hand = None);
+            tracing.sampling.iter_mut().for_each(|sampling| sampling.let_go());
         }
     }
 

@@ -95,9 +95,13 @@ impl Window {
     }
 }
 
+/// The samples among the frames of a lane's batch, by their place.
+#[derive(Debug, Default)]
+pub(in crate::node) struct Carried(Vec<(usize, Sample)>);
+
 /// A frame that is followed.
 #[derive(Clone, Copy, Debug)]
-pub(in crate::node) struct Sample {
+struct Sample {
     since: Micros,
     path: SamplePath,
     source: SeatId,
@@ -119,7 +123,7 @@ enum Until {
 pub(super) struct Sampling {
     until: Micros,
     /// The sample that is being handled.
-    pub(super) hand: Option<Sample>,
+    hand: Option<Sample>,
     waiting: Vec<(Sample, Until)>,
     /// Frames for one sample, and whether that is still right: samples of the present tick.
     every: u64,
@@ -146,6 +150,11 @@ impl Sampling {
             present: Window::new(now),
             former: None,
         }
+    }
+
+    /// What is handled next is no sample that was in hand before.
+    pub(super) fn let_go(&mut self) {
+        self.hand = None;
     }
 
     /// Frames pass; how many of them and of former ones the sample stands for that is due.
@@ -255,16 +264,29 @@ impl Shard {
         }
     }
 
-    /// So many frames take the short way together, and are about to be handed on.
-    #[inline]
-    pub(in crate::node) fn sample_run(&mut self, source: SeatId, frames: u64, redirected: bool, run: &[u8]) {
-        if let Some(tracing) = &self.tracing {
-            let path = if redirected {
-                SamplePath::Redirect
-            } else {
-                SamplePath::Here
-            };
-            self.begin_sample(tracing.now, frames, path, source, run, None);
+    /// So many frames take the short way together, and are about to be handed on to `target`, whose home is that shard.
+    #[cold]
+    pub(in crate::node) fn sample_run(
+        &mut self,
+        source: SeatId,
+        (target, home): (SeatId, ShardId),
+        frames: u64,
+        redirected: bool,
+        run: &[u8],
+    ) {
+        let path = match redirected {
+            true => SamplePath::Redirect,
+            false => SamplePath::Here,
+        };
+        let now = self.tracing.as_ref().map_or(0, |tracing| tracing.now);
+        self.begin_sample(now, frames, path, source, run, None);
+        if home != self.id {
+            return self.sample_to_shard(source, home);
+        }
+        let link = self.seats.get(target).and_then(|state| state.link);
+        if let Some((id, link)) = link.and_then(|id| Some((id, self.link(id)?))) {
+            let waiting = link.out.len() + link.in_flight + run.len();
+            self.sample_queued(source, target, id, waiting);
         }
     }
 
@@ -340,42 +362,42 @@ impl Shard {
     /// The next frame in the lane to this shard is that of this sender in hand.
     #[inline]
     pub(in crate::node) fn sample_to_shard(&mut self, source: SeatId, shard: ShardId) {
-        if let Some(tracing) = &mut self.tracing
-            && let Some(sample) = tracing
-                .sampling
-                .as_mut()
-                .and_then(|sampling| sampling.take_hand(source))
-        {
+        if self.tracing.is_some() {
+            self.carry_sample(source, shard);
+        }
+    }
+
+    #[cold]
+    fn carry_sample(&mut self, source: SeatId, shard: ShardId) {
+        if let Some(sample) = self.sampling().and_then(|sampling| sampling.take_hand(source)) {
             let batch = &mut self.data[usize::from(shard)];
-            batch.samples.push((batch.len(), sample));
+            let at = batch.len();
+            batch.samples.get_or_insert_default().0.push((at, sample));
         }
     }
 
     /// The frame at this place of a batch is being handled.
-    #[inline]
+    #[cold]
     pub(in crate::node) fn sample_from_shard(&mut self, batch: &DataBatch, at: usize) {
-        if !batch.samples.is_empty()
-            && let Ok(found) = batch.samples.binary_search_by_key(&at, |(at, _)| *at)
+        if let Some(Carried(samples)) = batch.samples.as_deref()
+            && let Ok(found) = samples.binary_search_by_key(&at, |(at, _)| *at)
             && let Some(sampling) = self.sampling()
         {
-            sampling.hand = Some(batch.samples[found].1);
+            sampling.hand = Some(samples[found].1);
         }
     }
 
     /// It is in the output of this component, at the end of so many bytes that are not written yet.
-    #[inline]
-    pub(in crate::node) fn sample_queued(&mut self, source: SeatId, target: SeatId, link: LinkId, waiting: usize) {
-        if self.tracing.is_some() {
-            let behind = self.is_behind(target);
-            let Some(sampling) = self.sampling() else { return };
-            let Some(mut sample) = sampling.take_hand(source) else {
-                return;
-            };
-            if behind {
-                sample.path = SamplePath::Uplink;
-            }
-            sampling.wait(sample, Until::Link(link, waiting));
+    fn sample_queued(&mut self, source: SeatId, target: SeatId, link: LinkId, waiting: usize) {
+        let behind = self.is_behind(target);
+        let Some(sampling) = self.sampling() else { return };
+        let Some(mut sample) = sampling.take_hand(source) else {
+            return;
+        };
+        if behind {
+            sample.path = SamplePath::Uplink;
         }
+        sampling.wait(sample, Until::Link(link, waiting));
     }
 
     fn sample_to_node(&mut self, source: SeatId, peer: PeerId, bytes: usize) {
