@@ -6,7 +6,7 @@ use crate::wire::scan::{Item, Scanner};
 use crate::wire::{NS_COMPONENT, NS_STREAM};
 use rand_chacha::ChaCha20Rng;
 use rand_core::SeedableRng;
-use std::io::{Read, Write};
+use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
@@ -158,6 +158,8 @@ impl Component {
                 self.unread.extend_from_slice(&piece[..n]);
                 Ok(())
             }
+            // A ring of this process that is being closed may do it.
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => Ok(()),
             Err(e) => Err(format!("while {awaited} was awaited: {e}")),
         }
     }
