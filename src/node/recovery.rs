@@ -2,9 +2,8 @@
 //!
 //! # The file
 //!
-//! A line that says what it is and whose ([`head`]), then records, each behind its length (4 bytes, the lowest first): the
-//! length of its key (2 bytes), the key, what is known of it as MessagePack. The key is a user's bare JID, or nothing: then
-//! it is of names and seats. The last record of a key counts; one without content says that he is gone. A record that is
+//! A line that says what it is and whose ([`head`]), then [records](image::records) of what is known, as MessagePack. The key is
+//! a user's bare JID, or nothing: then it is of names and seats. The last record of a key counts; one without content says that he is gone. A record that is
 //! cut off at the end was being written when the process died.
 //!
 //! # Who writes it
@@ -57,30 +56,6 @@ pub fn head(own: &str, boot: &str) -> String {
     format!("jidmesh recovery {FORM} {own} {boot}\n")
 }
 
-/// The records of a file behind its first line: (whole record, key, content). Ends where one is cut off.
-pub fn records(file: &[u8]) -> impl Iterator<Item = (&[u8], &str, &[u8])> {
-    let mut rest = file;
-    std::iter::from_fn(move || {
-        let (length, tail) = rest.split_first_chunk::<4>()?;
-        let (body, tail) = tail.split_at_checked(u32::from_le_bytes(*length) as usize)?;
-        let whole = &rest[..4 + body.len()];
-        rest = tail;
-        let (length, body) = body.split_first_chunk::<2>()?;
-        let (key, content) = body.split_at_checked(usize::from(u16::from_le_bytes(*length)))?;
-        Some((whole, std::str::from_utf8(key).ok()?, content))
-    })
-}
-
-fn record(into: &mut Vec<u8>, key: &str, content: &[u8]) {
-    let (Ok(key_len), Ok(len)) = (u16::try_from(key.len()), u32::try_from(2 + key.len() + content.len())) else {
-        return;
-    };
-    into.extend_from_slice(&len.to_le_bytes());
-    into.extend_from_slice(&key_len.to_le_bytes());
-    into.extend_from_slice(key.as_bytes());
-    into.extend_from_slice(content);
-}
-
 impl Shard {
     /// Whether [`Shard::take_notes`] has something to give.
     pub fn has_notes(&self) -> bool {
@@ -96,9 +71,9 @@ impl Shard {
         let mut notes = Notes::default();
         if std::mem::take(&mut self.house_changed)
             && let Some(registrar) = &self.registrar
-            && let Ok(house) = image::write(&House::new(&self.names, registrar))
         {
-            record(&mut notes.records, "", &house);
+            let house = House::new(&self.names, registrar);
+            let _ = image::record(&mut notes.records, "", |into| image::write_to(into, &house));
         }
         let Some(changed) = self.users.take_changed(RECORDS_MAX) else {
             notes.lost = true;
@@ -109,10 +84,10 @@ impl Shard {
             let kept = user.map(|user| Kept {
                 user: user.to_recover(),
             });
-            match kept.map(|kept| image::write(&kept)) {
-                Some(Ok(kept)) => record(&mut notes.records, &bare, &kept),
-                Some(Err(_)) | None => record(&mut notes.records, &bare, &[]),
-            }
+            let _ = image::record(&mut notes.records, &bare, |into| match &kept {
+                Some(kept) => image::write_to(into, kept),
+                None => Ok(()),
+            });
         }
         notes.more = self.users.has_changed();
         notes

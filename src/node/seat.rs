@@ -70,6 +70,8 @@ pub(super) struct Seat {
     /// So many sessions of its clients were known before a crash, and it has yet to say which it still has.
     #[serde(default)]
     pub(super) recovered: Option<usize>,
+    /// An [image](super::image) has them packed.
+    #[serde(skip)]
     pub(super) clients: Clients,
     /// Sessions whose clients have sent nothing yet: (registered at, number, sm-side id), oldest first.
     pub(super) unproven: VecDeque<(Micros, u32, Token)>,

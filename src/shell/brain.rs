@@ -51,11 +51,11 @@ pub trait Brain: 'static {
     fn shutdown(&mut self, now: Micros);
     fn report(&self) -> ShardReport;
     /// A brain without an image has nothing to hand over.
-    fn share<'t>(&self, _now: Micros, _taken: &dyn Fn(LinkId) -> (&'t [u8], usize)) -> Result<Share, &'static str> {
-        Err("there is no image of it")
+    fn share<'t>(&mut self, _now: Micros, _taken: &dyn Fn(LinkId) -> (&'t [u8], usize)) -> Result<Share, String> {
+        Err("there is no image of it".into())
     }
-    fn restore(&mut self, _now: Micros, _image: &Image) -> Vec<Restored> {
-        Vec::new()
+    fn restore(&mut self, _now: Micros, _image: &Image) -> Result<Vec<Restored>, String> {
+        Ok(Vec::new())
     }
     fn resume(&mut self, _now: Micros) {}
     fn has_notes(&self) -> bool {
@@ -136,10 +136,10 @@ impl Brain for Shard {
     fn report(&self) -> ShardReport {
         Shard::report(self)
     }
-    fn share<'t>(&self, now: Micros, taken: &dyn Fn(LinkId) -> (&'t [u8], usize)) -> Result<Share, &'static str> {
+    fn share<'t>(&mut self, now: Micros, taken: &dyn Fn(LinkId) -> (&'t [u8], usize)) -> Result<Share, String> {
         Shard::share(self, now, taken)
     }
-    fn restore(&mut self, now: Micros, image: &Image) -> Vec<Restored> {
+    fn restore(&mut self, now: Micros, image: &Image) -> Result<Vec<Restored>, String> {
         Shard::restore(self, now, image)
     }
     fn resume(&mut self, now: Micros) {

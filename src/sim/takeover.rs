@@ -59,7 +59,7 @@ impl World {
         let now = self.clock(node);
         let shares = self.machines[node]
             .shards
-            .iter()
+            .iter_mut()
             .map(|shard| shard.share(now, |_| (&[], 0)));
         let images: Result<Vec<Vec<u8>>, _> = shares
             .map(|share| share.map(|share| image::write(&share).expect("an image is written")))
@@ -80,7 +80,7 @@ impl World {
     fn begin_anew(&mut self, node: usize, image: &Image, mut former: HashMap<Former, usize>) {
         for shard in 0..self.plan.shards {
             let (brain, now) = self.brain(node, shard);
-            for Restored { former: was, link, .. } in brain.restore(now, image) {
+            for Restored { former: was, link, .. } in brain.restore(now, image).expect("an image is restored") {
                 let Some(conn) = former.remove(&was) else {
                     return self.fail(format!("{was:?} is no link"));
                 };

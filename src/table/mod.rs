@@ -16,7 +16,8 @@ pub mod seat_map;
 pub mod users;
 pub mod ways;
 
-use serde::{Deserialize, Serialize};
+use serde::de::{Error, Visitor};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// Index of a shard, `0..shards`.
 pub type ShardId = u16;
@@ -96,8 +97,7 @@ impl SeatKind {
 }
 
 /// An identifier that a component chose, as it stands on the wire: at most [`Token::BYTES_MAX`] bytes.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Token {
     len: u8,
     bytes: [u8; Token::BYTES_MAX],
@@ -128,17 +128,28 @@ impl Token {
     }
 }
 
-impl From<Token> for String {
-    fn from(token: Token) -> String {
-        token.as_str().into()
+/// As text.
+impl Serialize for Token {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        to.serialize_str(self.as_str())
     }
 }
 
-impl TryFrom<String> for Token {
-    type Error = &'static str;
+impl<'de> Deserialize<'de> for Token {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Token, D::Error> {
+        struct Text;
+        impl Visitor<'_> for Text {
+            type Value = Token;
 
-    fn try_from(text: String) -> Result<Token, &'static str> {
-        Token::new(text.as_bytes()).ok_or("an identifier that is too long")
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("an identifier")
+            }
+
+            fn visit_str<E: Error>(self, text: &str) -> Result<Token, E> {
+                Token::new(text.as_bytes()).ok_or_else(|| E::custom("an identifier that is too long"))
+            }
+        }
+        from.deserialize_str(Text)
     }
 }
 

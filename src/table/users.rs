@@ -305,6 +305,11 @@ pub struct Users {
 const GONE_MAX: usize = 65_536;
 
 impl Users {
+    /// So many more are about to come.
+    pub fn reserve(&mut self, users: usize) {
+        self.users.reserve(users);
+    }
+
     /// From now on it is noted who changes; all of them count as changed.
     pub fn note_changes(&mut self) {
         self.changed = Some(self.users.keys().cloned().collect());

@@ -130,7 +130,7 @@ def test_who_cannot_take_over_is_told_so_and_the_old_one_goes_on(machine):
 
 
 def asking(stack, **changed):
-    ask = dict(cmd="takeover", version=3, own="router", pid=1)
+    ask = dict(cmd="takeover", version=4, own="router", pid=1)
     taker = socket.socket(socket.AF_UNIX)
     taker.settimeout(5)
     taker.connect(stack.folder + "/admin.sock")

@@ -36,6 +36,10 @@
 //! unknown one is skipped. Whatever else changes counts [`VERSION`] up, and processes of different versions do not hand
 //! over.
 //!
+//! Users and clients are most of it, and nothing moves meanwhile: each shard packs its own, and in the new process each shard
+//! reads its own, so that no thread has to do with all of them but the two that pass the bytes on. **Whatever changes in a
+//! [`User`](crate::table::users::User) or a [`Client`](crate::table::clients::Client) counts [`VERSION`] up.**
+//!
 //! Must never be added: what can be learnt again within the grace period at no price.
 
 mod recovered;
@@ -50,7 +54,8 @@ use super::lane::SessionKey;
 use super::orphans::Orphan;
 use super::report::ClosedReport;
 use super::seat::Seat;
-use crate::table::image::bytes;
+use crate::table::clients::Clients;
+use crate::table::image::{self, bytes};
 use crate::table::link::{LinkId, Micros};
 use crate::table::names::Names;
 use crate::table::registrar::Registrar;
@@ -61,7 +66,7 @@ use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;
 
 /// Of the form and of the meaning of its fields.
-pub const VERSION: u32 = 3;
+pub const VERSION: u32 = 4;
 
 /// A link as the process that is handing over knew it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -94,7 +99,13 @@ pub struct Share {
     registrar: Option<Registrar>,
     seats: Vec<(SeatId, Seat)>,
     links: Vec<LinkRow>,
-    users: Vec<(Box<str>, User)>,
+    /// Of the c2s among them, which have none themselves.
+    clients: Vec<PackedClients>,
+    /// Records of users by their bare JIDs, packed.
+    #[serde(with = "bytes")]
+    users: Vec<u8>,
+    /// Theirs.
+    sessions: usize,
     /// Numbers used so far: of fences, questions, surrogates.
     fences: u64,
     questions: u64,
@@ -134,6 +145,27 @@ impl Share {
     pub fn has(&self, link: Former) -> bool {
         self.links.iter().any(|row| row.former == link)
     }
+}
+
+/// The clients of a c2s.
+#[derive(Debug, Serialize, Deserialize)]
+struct PackedClients {
+    c2s: SeatId,
+    #[serde(with = "bytes")]
+    packed: Vec<u8>,
+}
+
+impl PackedClients {
+    fn of(c2s: SeatId, clients: &Clients) -> Result<PackedClients, String> {
+        let mut packed = Vec::new();
+        image::pack_to(&mut packed, clients)?;
+        Ok(PackedClients { c2s, packed })
+    }
+}
+
+/// Packs a user.
+fn pack_user(into: &mut Vec<u8>, bare: &str, user: &User) -> Result<(), String> {
+    image::record(into, bare, |into| image::pack_to(into, user))
 }
 
 /// A component's link.
@@ -237,8 +269,7 @@ impl Image {
 
     /// Sessions in it.
     pub fn sessions(&self) -> usize {
-        let users = self.shares.iter().flat_map(|share| &share.users);
-        users.map(|(_, user)| user.sessions.len()).sum()
+        self.shares.iter().map(|share| share.sessions).sum()
     }
 }
 

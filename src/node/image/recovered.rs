@@ -1,9 +1,9 @@
 //! An image is made of what a process wrote down before it died: all its links are lost.
 
-use super::{Image, Share};
+use super::{Image, PackedClients, Share, pack_user};
 use crate::node::grace::session_end;
 use crate::node::link::Who;
-use crate::node::recovery::{Kept, records};
+use crate::node::recovery::Kept;
 use crate::node::seat::{Life, Seat};
 use crate::table::clients::Client;
 use crate::table::link::Micros;
@@ -40,7 +40,7 @@ impl Image {
     /// It is no such file, or a part of it can't be read; in an operator's words.
     pub fn recovered(file: &[u8], shards: ShardId, until: Micros) -> Result<Image, String> {
         let mut last: BTreeMap<&str, &[u8]> = BTreeMap::new();
-        for (_, key, content) in records(file) {
+        for (_, key, content) in image::records(file) {
             last.insert(key, content);
         }
         let house: House = image::read(last.remove("").ok_or("it names no component")?)?;
@@ -48,15 +48,18 @@ impl Image {
         for (id, view) in house.names.seats().filter(|(_, view)| view.peer.is_none()) {
             seats.insert(id, lost_seat(&house, id, view, until));
         }
-        let mut users = Vec::new();
+        let (mut users, mut sessions) = (Vec::new(), 0);
         for (bare, content) in last.into_iter().filter(|(_, content)| !content.is_empty()) {
             let Kept { user } = image::read(content)?;
             if let Some(user) = user_of_these(&mut seats, bare, user) {
-                users.push((Box::from(bare), user));
+                sessions += user.sessions.len();
+                pack_user(&mut users, bare, &user)?;
             }
         }
-        for seat in seats.values_mut() {
+        let mut clients = Vec::new();
+        for (id, seat) in &mut seats {
             seat.recovered = Some(seat.clients.len());
+            clients.push(PackedClients::of(*id, &std::mem::take(&mut seat.clients))?);
         }
         let share = Share {
             shard: 0,
@@ -64,7 +67,9 @@ impl Image {
             registrar: Some(house.registrar),
             seats: seats.into_iter().collect(),
             links: Vec::new(),
+            clients,
             users,
+            sessions,
             fences: 0,
             questions: 0,
             surrogates: 0,

@@ -8,6 +8,7 @@ use crate::node::express::Courses;
 use crate::node::link::Stage;
 use crate::node::seat::Life;
 use crate::table::fence::Fences;
+use crate::table::image;
 use crate::table::link::{LinkId, Micros};
 use crate::table::users::{Recall, User, Wait};
 use crate::table::{SeatId, SeatKind};
@@ -17,7 +18,10 @@ use std::collections::HashMap;
 impl Shard {
     /// Takes this shard's part of an image, when it is new and has done nothing. Gives for each of its links what it was
     /// before. It stands still until [`Shard::resume`].
-    pub fn restore(&mut self, now: Micros, image: &Image) -> Vec<Restored> {
+    ///
+    /// # Errors
+    /// The image can't be read, in an operator's words: the shard is of no use then.
+    pub fn restore(&mut self, now: Micros, image: &Image) -> Result<Vec<Restored>, String> {
         debug_assert_eq!(image.shards, self.shards);
         let max = |of: fn(&super::Share) -> u64| image.shares.iter().map(of).max().unwrap_or(0);
         self.note_time(now);
@@ -39,12 +43,9 @@ impl Shard {
             for (sm, held) in share.held_at_loss.iter().filter(|(sm, _)| image.home(*sm) == self.id) {
                 self.held_at_loss.entry(*sm).or_default().extend(held);
             }
-            for (bare, user) in &share.users {
-                if self.owner(bare) == self.id {
-                    self.restore_user(now, bare, user.clone());
-                }
-            }
         }
+        self.restore_clients(image)?;
+        self.restore_users(now, image)?;
         if self.id == 0 {
             self.restore_counters(image);
             self.uplink = image.shares.iter().find_map(|share| share.uplink.clone()).map(Box::new);
@@ -69,7 +70,26 @@ impl Shard {
         });
         let links = links.collect();
         self.components_restored();
-        links
+        Ok(links)
+    }
+
+    fn restore_clients(&mut self, image: &Image) -> Result<(), String> {
+        for of in image.shares.iter().flat_map(|share| &share.clients) {
+            if let Some(seat) = self.seats.get_mut(of.c2s).filter(|_| image.home(of.c2s) == self.id) {
+                seat.clients = image::read(&of.packed)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn restore_users(&mut self, now: Micros, image: &Image) -> Result<(), String> {
+        self.users.reserve(image.sessions() / usize::from(self.shards));
+        for (_, bare, packed) in image.shares.iter().flat_map(|share| image::records(&share.users)) {
+            if self.owner(bare) == self.id {
+                self.restore_user(now, bare, image::read(packed)?);
+            }
+        }
+        Ok(())
     }
 
     /// The node's sums go on at shard 0.

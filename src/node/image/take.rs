@@ -1,6 +1,6 @@
 //! A shard's share is taken.
 
-use super::{Former, LinkRow, Share, counter_key};
+use super::{Former, LinkRow, PackedClients, Share, counter_key, pack_user};
 use crate::node::counters::Counter;
 use crate::node::grace::unwritten;
 use crate::node::link::{Link, Stage};
@@ -11,6 +11,9 @@ use crate::table::link::{LinkId, Micros};
 use crate::table::users::User;
 use crate::wire::scan::Scanner;
 use std::collections::HashMap;
+
+/// About what a user takes, packed.
+const USER_BYTES: usize = 128;
 
 impl Shard {
     /// What another process can't take over yet, and what is soon over: links whose other side has yet to say who it is,
@@ -40,20 +43,20 @@ impl Shard {
     ///
     /// # Errors
     /// The shard is not at rest.
-    pub fn share<'t>(&self, now: Micros, taken: impl Fn(LinkId) -> (&'t [u8], usize)) -> Result<Share, &'static str> {
+    pub fn share<'t>(&mut self, now: Micros, taken: impl Fn(LinkId) -> (&'t [u8], usize)) -> Result<Share, String> {
         let under_way = self.control.iter().any(|messages| !messages.is_empty())
             || self.data.iter().any(|batch| !batch.is_empty())
             || !self.early.is_empty()
             || self.leaving.is_some()
             || self.departing.is_some();
         if under_way {
-            return Err("something is under way between its shards");
+            return Err("something is under way between its shards".into());
         }
         if self.winding_up() > 0 {
-            return Err("what waited for a lost component is on its way back: try again");
+            return Err("what waited for a lost component is on its way back: try again".into());
         }
         let cluster = self.cluster_share()?;
-        let mut seats: Vec<(SeatId, Seat)> = self.seats.iter().map(|(id, seat)| (id, seat.clone())).collect();
+        let (mut seats, clients) = self.seats_and_clients()?;
         let mut links = Vec::new();
         for (id, seat) in seats.iter_mut().filter(|(_, seat)| !seat.behind) {
             let Some((link, state)) = seat.link.and_then(|link| Some((link, self.link(link)?))) else {
@@ -65,7 +68,7 @@ impl Shard {
                 .filter(|scanner| scanner.can_be_left() && !state.tls);
             match scanner {
                 Some(_) if !matches!(state.stage, Stage::Seated { asking: false, .. }) => {
-                    return Err("a bind is being judged");
+                    return Err("a bind is being judged".into());
                 }
                 Some(scanner) => links.push(self.link_row(*id, link, state, scanner)),
                 None => self.cut_off(now, seat, state, taken(link)),
@@ -88,7 +91,9 @@ impl Shard {
             registrar: self.registrar.clone(),
             seats,
             links,
-            users: self.users_with(&untold),
+            clients,
+            users: self.users_with(&untold)?,
+            sessions: self.users.sessions(),
             fences: self.fences.values().map(|fences| fences.last()).max().unwrap_or(0),
             questions: self.questions,
             surrogates,
@@ -134,25 +139,43 @@ impl Shard {
         };
     }
 
+    /// All seats, and their clients.
+    fn seats_and_clients(&mut self) -> Result<(Vec<(SeatId, Seat)>, Vec<PackedClients>), String> {
+        let (mut seats, mut packed) = (Vec::new(), Vec::new());
+        for (id, seat) in self.seats.iter_mut() {
+            // There are too many of them for a copy.
+            let clients = std::mem::take(&mut seat.clients);
+            seats.push((id, seat.clone()));
+            seat.clients = clients;
+            if !seat.clients.is_empty() {
+                packed.push(PackedClients::of(id, &seat.clients)?);
+            }
+        }
+        Ok((seats, packed))
+    }
+
     /// All users, with those sessions whose contacts are to be told anew.
-    fn users_with(&self, untold: &[(&str, &str)]) -> Vec<(Box<str>, User)> {
+    fn users_with(&self, untold: &[(&str, &str)]) -> Result<Vec<u8>, String> {
         let mut of_user: HashMap<&str, Vec<Box<str>>> = HashMap::new();
         for (bare, resource) in untold {
             of_user.entry(bare).or_default().push((*resource).into());
         }
-        let mut users: Vec<(Box<str>, User)> = Vec::with_capacity(self.users.len());
+        let mut users = Vec::with_capacity(self.users.len() * USER_BYTES);
         for (bare, user) in self.users.iter() {
-            let mut user = user.clone();
-            if let Some(resources) = of_user.remove(bare) {
-                user.flux().untold.extend(resources);
+            match of_user.remove(bare) {
+                None => pack_user(&mut users, bare, user)?,
+                Some(untold) => {
+                    let mut user = user.clone();
+                    user.flux().untold.extend(untold);
+                    pack_user(&mut users, bare, &user)?;
+                }
             }
-            users.push((bare.into(), user));
         }
         for (bare, untold) in of_user {
             let mut user = User::default();
             user.flux().untold = untold;
-            users.push((bare.into(), user));
+            pack_user(&mut users, bare, &user)?;
         }
-        users
+        Ok(users)
     }
 }

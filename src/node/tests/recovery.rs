@@ -3,7 +3,8 @@
 use super::world::{End, World, control, from_client, message, route, start, started};
 use crate::node::counters::Counter;
 use crate::node::image::Image;
-use crate::node::recovery::{head, records};
+use crate::node::recovery::head;
+use crate::table::image::records;
 
 const TOKEN: &str = "2fcc5f2b10f3c41120a3db9ee7620e93931e073c";
 const OTHER: &str = "ab2180dc2779c96e97c08cbfc21f4da49e2eedb7";

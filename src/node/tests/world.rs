@@ -260,7 +260,7 @@ impl World {
             .map(|id| Shard::new(id, shards, config.clone(), [9; 32]))
             .collect();
         for shard in &mut self.shards {
-            assert!(shard.restore(self.now, &image).is_empty());
+            assert!(shard.restore(self.now, &image).unwrap().is_empty());
         }
         self.shards.iter_mut().for_each(|shard| shard.resume(self.now));
         self.settle();
@@ -268,8 +268,9 @@ impl World {
 
     /// Another process of so many shards takes over.
     pub(super) fn hand_over(&mut self, shards: ShardId) {
-        let share = |shard: &Shard| crate::table::image::write(&shard.share(self.now, |_| (&[], 0)).unwrap()).unwrap();
-        let written: Vec<Vec<u8>> = self.shards.iter().map(share).collect();
+        let share =
+            |shard: &mut Shard| crate::table::image::write(&shard.share(self.now, |_| (&[], 0)).unwrap()).unwrap();
+        let written: Vec<Vec<u8>> = self.shards.iter_mut().map(share).collect();
         let shares = written
             .iter()
             .map(|bytes| crate::table::image::read(bytes).unwrap())
@@ -285,7 +286,7 @@ impl World {
             .map(|id| Shard::new(id, shards, config.clone(), [8; 32]))
             .collect();
         for id in 0..shards {
-            for Restored { former: was, link, .. } in self.shards[usize::from(id)].restore(self.now, &image) {
+            for Restored { former: was, link, .. } in self.shards[usize::from(id)].restore(self.now, &image).unwrap() {
                 let end = former[&was];
                 self.ends[end.0] = Some((id, link));
                 self.by_link.insert((id, link), end);

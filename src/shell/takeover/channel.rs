@@ -14,6 +14,9 @@ const BATCH: usize = 128;
 /// More than any image is, bytes: what claims to be longer is none.
 const BODY_MAX: u64 = 64 << 30;
 
+/// Of the longest image for which there is room at once, bytes.
+const ROOM: u64 = 1 << 30;
+
 /// Longest first line, bytes.
 const LINE_MAX: usize = 4_096;
 
@@ -31,7 +34,7 @@ pub(super) fn read_body(mut stream: &UnixStream) -> io::Result<Vec<u8>> {
     if length > BODY_MAX {
         return Err(io::Error::other("it is no image"));
     }
-    let mut body = Vec::new();
+    let mut body = Vec::with_capacity(usize::try_from(length.min(ROOM)).unwrap_or(0));
     stream.take(length).read_to_end(&mut body)?;
     if body.len() as u64 != length {
         return Err(io::ErrorKind::UnexpectedEof.into());

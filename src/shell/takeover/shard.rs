@@ -23,7 +23,11 @@ pub(crate) enum Step {
     /// Let the links go, and give the share.
     Share(Sender<Result<Given, String>>),
     /// Be this part of the image, and have these links.
-    Restore(Arc<Image>, Arc<Mutex<HashMap<Former, GivenLink>>>, Sender<usize>),
+    Restore(
+        Arc<Image>,
+        Arc<Mutex<HashMap<Former, GivenLink>>>,
+        Sender<Result<usize, String>>,
+    ),
     /// Go on.
     GoOn,
     /// End, without a word to anybody: the links are another process's.
@@ -138,7 +142,7 @@ impl<B: Brain> Hub<B> {
         }
     }
 
-    fn give(&self) -> Result<Given, String> {
+    fn give(&mut self) -> Result<Given, String> {
         let Some(still) = &self.still else {
             return Err("it does not stand still".into());
         };
@@ -166,15 +170,17 @@ impl<B: Brain> Hub<B> {
         Ok(Given { share, links })
     }
 
-    fn restore(&mut self, image: &Image, given: &Mutex<HashMap<Former, GivenLink>>) -> usize {
+    fn restore(&mut self, image: &Image, given: &Mutex<HashMap<Former, GivenLink>>) -> Result<usize, String> {
         self.look_at_clock();
+        // All shards do this at once.
+        let restored = self.brain.restore(self.now, image)?;
         let mut given = given.lock().unwrap_or_else(PoisonError::into_inner);
         let mut kept = HashMap::new();
         for Restored {
             former,
             link: id,
             dialled,
-        } in self.brain.restore(self.now, image)
+        } in restored
         {
             let Some(link) = given.remove(&former) else { continue };
             let (seat, meter) = match dialled {
@@ -194,7 +200,7 @@ impl<B: Brain> Hub<B> {
         }
         let count = kept.len();
         self.still.get_or_insert_default().links = kept;
-        count
+        Ok(count)
     }
 
     fn go_on(&mut self) {

@@ -127,13 +127,7 @@ impl Taken {
     /// nothing. Gives the number of links, and of sessions.
     pub(crate) fn confirm(self, control: &Control) -> Result<(usize, usize), String> {
         let links = Arc::new(Mutex::new(self.links));
-        let (image, given) = (&self.image, &links);
-        let restored = control.step(Duration::from_millis(BUILD_MS), |to| {
-            Step::Restore(Arc::clone(image), Arc::clone(given), to)
-        });
-        if restored.len() < control.shards() {
-            return Err("the shards did not take what was handed over".into());
-        }
+        let restored = restore(&self.image, &links, control)?;
         let sessions = self.image.sessions();
         (&self.stream)
             .write_all(&[MINE])
@@ -143,21 +137,30 @@ impl Taken {
         notify::ready();
         let _ = (&self.stream).write_all(&[MINE]);
         await_end(&self.stream);
-        Ok((restored.into_iter().sum(), sessions))
+        Ok((restored, sessions))
     }
 }
 
 /// Gives the shards, which stand still, what a process left behind that died: its links are lost.
 pub(crate) fn revive(image: Arc<Image>, control: &Control) -> Result<(), String> {
-    let none = Arc::default();
-    let restored = control.step(Duration::from_millis(BUILD_MS), |to| {
-        Step::Restore(Arc::clone(&image), Arc::clone(&none), to)
-    });
-    if restored.len() < control.shards() {
-        return Err("the shards did not take what the former process left behind".into());
-    }
+    restore(&image, &Arc::default(), control)?;
     control.order(|| Step::GoOn);
     Ok(())
+}
+
+/// Every shard becomes its part of the image. The number of links.
+fn restore(
+    image: &Arc<Image>,
+    links: &Arc<Mutex<HashMap<Former, GivenLink>>>,
+    control: &Control,
+) -> Result<usize, String> {
+    let restored: Vec<Result<usize, String>> = control.step(Duration::from_millis(BUILD_MS), |to| {
+        Step::Restore(Arc::clone(image), Arc::clone(links), to)
+    });
+    if restored.len() < control.shards() {
+        return Err("the shards did not take what the former process had".into());
+    }
+    restored.into_iter().sum()
 }
 
 /// Waits until the old process has ended, and its addresses are free.
