@@ -92,4 +92,6 @@ pub struct LogLine {
 pub struct DataBatch {
     pub(super) frames: Vec<super::lane::LaneFrame>,
     pub(super) bytes: Vec<u8>,
+    /// Frames and bytes of the batch before: this one is expected to be like it.
+    pub(super) like: (usize, usize),
 }
