@@ -20,7 +20,7 @@ pub(crate) struct Scenario {
 pub(crate) type Make = fn() -> Scenario;
 
 /// Names and makers. Sessions of the table: few enough to be made under an emulator.
-pub(crate) const ALL: [(&str, Make); 15] = [
+pub(crate) const ALL: [(&str, Make); 16] = [
     ("scan-265", || scan(vec![traffic::pipe("a", "b", 265); 247], true)),
     ("scan-1024", || scan(vec![traffic::pipe("a", "b", 1024); 64], true)),
     ("scan-mixed", || scan(mixed(), true)),
@@ -35,7 +35,8 @@ pub(crate) const ALL: [(&str, Make); 15] = [
     ("pipe-265-cut", || pipe(1, 265, 16 << 10)),
     ("pipe-265-single", || pipe(1, 265, 265)),
     ("pipe-265-lanes", || pipe(2, 265, READ_BYTES)),
-    ("users", users),
+    ("users", || users(1)),
+    ("users-lanes", || users(2)),
 ];
 
 fn scan(frames: Vec<String>, trusted: bool) -> Scenario {
@@ -146,9 +147,9 @@ fn pipe(shards: u16, bytes: usize, read: usize) -> Scenario {
 /// Sessions in the table.
 const SESSIONS: u32 = 2_000;
 
-/// Chat messages among users of two sm and two c2s: each from its c2s to sm, on to the recipient's sm, on to his c2s.
-fn users() -> Scenario {
-    let mut node = Node::new(1);
+/// Chat messages among users of two sm and two c2s, on so many shards: each from its c2s to sm, on to the recipient's sm, on to his c2s.
+fn users(shards: u16) -> Scenario {
+    let mut node = Node::new(shards);
     let sm = [
         node.component(&["sm1", "*example.net"]),
         node.component(&["sm2", "*example.net"]),

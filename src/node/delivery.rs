@@ -61,6 +61,14 @@ impl Shard {
         }
     }
 
+    /// Delivers a stanza from which nothing can be learnt.
+    pub(super) fn deliver_stanza(&mut self, now: Micros, seat: SeatId, source: SeatId, frame: &[u8]) {
+        match self.seats.get(seat) {
+            Some(state) if !state.is_foreign() => self.enqueue(now, seat, source, frame, |out| append(out, frame)),
+            _ => self.deliver(now, seat, source, frame, None),
+        }
+    }
+
     /// A `start` that went to a former life of its sm, before its sender heard of that one's end: the sender keeps it
     /// until it is answered, and places it again.
     pub(super) fn is_kept_elsewhere(&mut self, seat: SeatId, restarts: u16, frame: &[u8]) -> bool {

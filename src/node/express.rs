@@ -56,8 +56,6 @@ struct Course {
     tail: u64,
     target: SeatId,
     home: ShardId,
-    /// The target's, as its home wants to know it.
-    restarts: u16,
     reads: Reads,
 }
 
@@ -234,7 +232,7 @@ impl Shard {
         let (Stage::Seated { seat, .. }, Some(course)) = (&link.stage, link.courses.list.get(course)) else {
             return;
         };
-        let (seat, target, home, restarts) = (*seat, course.target, course.home, course.restarts);
+        let (seat, target, home) = (*seat, course.target, course.home);
         let redirected = course.reads == Reads::Redirected;
         self.counters.add(Counter::FramesIn, frames);
         self.counters
@@ -247,7 +245,7 @@ impl Shard {
         }
         if home != self.id {
             self.counters.add(Counter::LaneFrames, frames);
-            return self.data[usize::from(home)].push(Verb::Seat(target, restarts), seat, &buffer[bytes]);
+            return self.data[usize::from(home)].push(Verb::Stanza(target), seat, &buffer[bytes]);
         }
         self.counters.add(Counter::FramesOut, frames);
         let Some(state) = self.seats.get_mut(target) else {
@@ -275,16 +273,15 @@ impl Shard {
             return;
         }
         let head = head.to_vec();
-        let (target, home, restarts, reads) =
-            self.destination(seat, route)
-                .unwrap_or((super::SELF, self.id, 0, Reads::LongWay));
+        let (target, home, reads) = self
+            .destination(seat, route)
+            .unwrap_or((super::SELF, self.id, Reads::LongWay));
         if let Some(link) = self.link_mut(id) {
             let course = Course {
                 head,
                 tail,
                 target,
                 home,
-                restarts,
                 reads,
             };
             link.courses.add(course, epoch);
@@ -292,7 +289,7 @@ impl Shard {
     }
 
     /// Where a route leads that goes straight to one seat, and what must be known of its stanza.
-    fn destination(&self, sender: SeatId, route: &Route<'_>) -> Option<(SeatId, ShardId, u16, Reads)> {
+    fn destination(&self, sender: SeatId, route: &Route<'_>) -> Option<(SeatId, ShardId, Reads)> {
         let redirects = self.names.seat(sender)?.redirects;
         let (to, from, sender) = (route.to?, route.from?, self.seats.get(sender)?);
         let plain = route.kind.is_none() && route.error.is_none() && !sender.who.leans;
@@ -316,7 +313,7 @@ impl Shard {
             (SeatKind::S2s, _) => Reads::Nothing,
             _ => return None,
         };
-        Some((target, view.home, view.restarts, reads))
+        Some((target, view.home, reads))
     }
 }
 

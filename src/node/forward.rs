@@ -3,14 +3,14 @@
 use super::api::{Action, Level, LinkId, Micros};
 use super::counters::Counter;
 use super::input::Flow;
-use super::lane::{Message, Verb};
+use super::lane::{Message, Said, Verb};
 use super::observe::is_request;
 use super::trace::Step;
 use super::{SELF, Shard, message_log};
 use crate::route::{self, Drop, Verdict};
 use crate::table::clients::Client;
 use crate::table::ways::Path;
-use crate::table::{SeatId, SeatKind, Token};
+use crate::table::{SeatId, SeatKind, ShardId, Token};
 use crate::wire::header::{self, Frame, Payload, PayloadKind, Route};
 use crate::wire::{edit, foreign};
 use std::borrow::Cow;
@@ -193,7 +193,10 @@ impl Shard {
         }
         self.trace(now, Step::ToShard(owner, None), seat, frame, Some(header));
         self.count(Counter::LaneFrames);
-        self.data[usize::from(owner)].push(Verb::User(path), seat, frame);
+        let payload = header.payload.as_ref().filter(|_| path == Path::LOCAL);
+        let said = payload.and_then(|payload| Said::of(frame, payload, bare));
+        let verb = said.map_or(Verb::User(path), Verb::Said);
+        self.data[usize::from(owner)].push(verb, seat, frame);
     }
 
     /// The user for whom a `start` or `create` asks, when it is addressed to an sm itself: by a filter's redirect, as a
@@ -243,13 +246,44 @@ impl Shard {
         frame: &[u8],
         header: Option<&Route<'_>>,
     ) {
-        match self.names.seat(target).map(|view| (view.home, view.restarts)) {
-            Some((home, _)) if home == self.id => self.deliver(now, target, source, frame, header),
-            Some((home, restarts)) => {
-                self.trace(now, Step::ToShard(home, Some(target)), source, frame, header);
-                self.count(Counter::LaneFrames);
-                self.data[usize::from(home)].push(Verb::Seat(target, restarts), source, frame);
-            }
+        let Some(view) = self.names.seat(target) else {
+            return self.bounce(now, source, frame, "404");
+        };
+        let (home, restarts) = (view.home, view.restarts);
+        if home == self.id {
+            return self.deliver(now, target, source, frame, header);
+        }
+        // All that sm's shard keeps, or looks for, is session control and jidmesh's own.
+        let payload = header.and_then(|route| route.payload.as_ref());
+        let read = payload.is_some_and(|payload| payload.kind != PayloadKind::Session)
+            && view.kind == SeatKind::Sm
+            && source != SELF;
+        self.hand_over(now, (target, home, restarts), source, frame, read);
+    }
+
+    /// Hands a frame to a seat of another shard. `read`: as it is, nothing can be learnt from it there.
+    fn hand_over(
+        &mut self,
+        now: Micros,
+        (target, home, restarts): (SeatId, ShardId, u16),
+        source: SeatId,
+        frame: &[u8],
+        read: bool,
+    ) {
+        self.trace(now, Step::ToShard(home, Some(target)), source, frame, None);
+        self.count(Counter::LaneFrames);
+        let verb = match read {
+            true => Verb::Stanza(target),
+            false => Verb::Seat(target, restarts),
+        };
+        self.data[usize::from(home)].push(verb, source, frame);
+    }
+
+    /// Hands a stanza, which need not be read, to an sm.
+    pub(super) fn hand_stanza(&mut self, now: Micros, sm: SeatId, source: SeatId, frame: &[u8]) {
+        match self.names.seat(sm).map(|view| (view.home, view.restarts)) {
+            Some((home, _)) if home == self.id => self.deliver_stanza(now, sm, source, frame),
+            Some((home, restarts)) => self.hand_over(now, (sm, home, restarts), source, frame, true),
             None => self.bounce(now, source, frame, "404"),
         }
     }

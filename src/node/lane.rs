@@ -8,6 +8,7 @@ use crate::table::users::{Marker, Session};
 use crate::table::ways::Path;
 use crate::table::{PeerId, SeatId, SeatKind, ShardId, Token};
 use crate::wire::copy::append;
+use crate::wire::header::{Payload, PayloadKind};
 use serde::{Deserialize, Serialize};
 use smallvec::SmallVec;
 use std::sync::Arc;
@@ -17,8 +18,12 @@ use std::sync::Arc;
 pub(super) enum Verb {
     /// Deliver it to this component, in the life of it that the sender knew.
     Seat(SeatId, u16),
+    /// The same, of a stanza that its sender's shard has read: nothing more is learnt from it.
+    Stanza(SeatId),
     /// Decide for the user it is addressed to.
     User(Path),
+    /// The same, of a stanza that its sender's shard has read.
+    Said(Said),
     /// No frame: all that waited for this lost component is on its way, before this.
     Returned(SeatId),
     /// No frame, but the user for whom all that waited for this c2s is on its way, before this.
@@ -48,6 +53,37 @@ pub(super) enum Verb {
     Broadcast,
 }
 
+/// What the owner of a user need not read once more in a local component's stanza.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Said {
+    /// Where the user's key stands in the frame, and how long it is.
+    at: u32,
+    length: u16,
+    /// It is a presence: sm may have no use for it.
+    pub(super) presence: bool,
+}
+
+impl Said {
+    /// Of a stanza for `bare`; `None` where the owner has to read it, or the key does not stand there as it is.
+    pub(super) fn of(frame: &[u8], payload: &Payload<'_>, bare: &str) -> Option<Said> {
+        let to = payload.to.filter(|_| payload.kind != PayloadKind::Session)?.0;
+        to.starts_with(bare.as_bytes()).then_some(())?;
+        let at = (to.as_ptr() as usize).checked_sub(frame.as_ptr() as usize)?;
+        let said = Said {
+            at: at.try_into().ok()?,
+            length: bare.len().try_into().ok()?,
+            presence: payload.kind == PayloadKind::Presence,
+        };
+        (said.bare(frame)? == bare).then_some(said)
+    }
+
+    /// The user's key.
+    pub(super) fn bare<'f>(&self, frame: &'f [u8]) -> Option<&'f str> {
+        let key = frame.get(self.at as usize..)?.get(..usize::from(self.length))?;
+        std::str::from_utf8(key).ok()
+    }
+}
+
 /// Where a token of a round of `node/cluster/flush.rs` comes to, and of which round.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum FlushAt {
@@ -68,7 +104,21 @@ pub(super) struct LaneFrame {
 }
 
 impl DataBatch {
+    /// Takes the frames, and leaves an empty batch that grows at once to their size.
+    pub(super) fn take(&mut self) -> DataBatch {
+        let like = (self.frames.len(), self.bytes.len());
+        let next = DataBatch {
+            like,
+            ..DataBatch::default()
+        };
+        std::mem::replace(self, next)
+    }
+
     pub(super) fn push(&mut self, verb: Verb, source: SeatId, frame: &[u8]) {
+        if self.frames.is_empty() {
+            self.frames.reserve(self.like.0);
+            self.bytes.reserve(self.like.1);
+        }
         append(&mut self.bytes, frame);
         self.frames.push(LaneFrame {
             verb,
@@ -458,4 +508,47 @@ pub(super) struct Sampled {
     pub(super) sure: bool,
     /// Its c2s holds the client no more, and must not be given it back: another may have the number by now.
     pub(super) left: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::header::{self, Frame};
+
+    fn said(to: &str, payload: &str, bare: &str) -> Option<(String, bool)> {
+        let frame = format!(
+            "<route xmlns='http://jabberd.jabberstudio.org/ns/component/1.0' to='example.net' from='sm'>\
+             <{payload} xmlns='jabber:client' to='{to}'/></route>"
+        );
+        let Ok(Frame::Route(route)) = header::read(frame.as_bytes()) else {
+            panic!("{frame}")
+        };
+        let said = Said::of(frame.as_bytes(), &route.payload.expect("it has one"), bare)?;
+        Some((said.bare(frame.as_bytes())?.to_owned(), said.presence))
+    }
+
+    #[test]
+    fn a_key_that_stands_in_its_frame_is_found_there() {
+        let key = "romeo@example.net";
+        assert_eq!(said("romeo@example.net", "message", key), Some((key.into(), false)));
+        assert_eq!(said("romeo@example.net/x", "iq", key), Some((key.into(), false)));
+        assert_eq!(said("romeo@example.net/x", "presence", key), Some((key.into(), true)));
+    }
+
+    #[test]
+    fn what_has_to_be_read_again_is_not_said() {
+        let key = "romeo@example.net";
+        assert_eq!(said("Romeo@example.net/x", "message", key), None);
+        assert_eq!(said("rome&#111;@example.net", "message", key), None);
+        let session = "session xmlns='http://jabberd.jabberstudio.org/ns/session/1.0'";
+        let frame = format!(
+            "<route xmlns='http://jabberd.jabberstudio.org/ns/component/1.0' to='a' from='b'><{session} to='{key}'/></route>"
+        );
+        let Ok(Frame::Route(route)) = header::read(frame.as_bytes()) else {
+            panic!("{frame}")
+        };
+        let payload = route.payload.expect("it has one");
+        assert_eq!(payload.kind, PayloadKind::Session);
+        assert_eq!(Said::of(frame.as_bytes(), &payload, key), None);
+    }
 }

@@ -251,7 +251,7 @@ impl Shard {
     /// asks for no further batch for that shard meanwhile.
     pub fn take_data(&mut self, to: ShardId) -> Option<DataBatch> {
         let batch = &mut self.data[usize::from(to)];
-        (!batch.is_empty()).then(|| std::mem::take(batch))
+        (!batch.is_empty()).then(|| batch.take())
     }
 
     /// Whether [`Shard::take_data`] would give something.
@@ -286,7 +286,9 @@ impl Shard {
                             self.deliver(now, seat, frame.source, bytes, None);
                         }
                     }
+                    Verb::Stanza(seat) => self.deliver_stanza(now, seat, frame.source, bytes),
                     Verb::User(path) => self.for_user(now, frame.source, bytes, path),
+                    Verb::Said(said) => self.for_user_said(now, frame.source, bytes, said),
                     Verb::Returned(of) => self.queue_returned(now, of),
                     Verb::Recalled(c2s) => self.recalled(now, c2s, bytes),
                     Verb::Passage(peer, lane) => self.post_passage(now, peer, lane, bytes),

@@ -7,6 +7,7 @@ use super::Shard;
 use super::api::Micros;
 use super::cluster::Place;
 use super::counters::Counter;
+use super::lane::Said;
 use super::observe::{is_request, token};
 use crate::jid;
 use crate::table::names::Multi;
@@ -35,6 +36,20 @@ impl Shard {
         };
         if let Some(bare) = jid::bare_key(&jid) {
             self.for_user_with(now, source, frame, &route, &bare, path);
+        }
+    }
+
+    /// A stanza for a user of this slice, read by another shard: where nothing but his sm matters it is not read again.
+    pub(super) fn for_user_said(&mut self, now: Micros, source: SeatId, frame: &[u8], said: Said) {
+        let user = said.bare(frame).and_then(|bare| self.users.get(bare));
+        let sm = user
+            .filter(|user| user.is_tied() && !user.holds() && (user.is_available() || !said.presence))
+            .filter(|user| self.expected_return(now, Some(user)).is_none())
+            .and_then(|user| user.sm);
+        let redirects = self.names.seat(source).is_none_or(|view| view.redirects);
+        match sm.filter(|_| !redirects && self.cluster.is_none()) {
+            Some(sm) => self.hand_stanza(now, sm, source, frame),
+            None => self.for_user(now, source, frame, Path::LOCAL),
         }
     }
 
