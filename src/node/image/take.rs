@@ -15,6 +15,9 @@ use std::collections::HashMap;
 /// About what a user takes, packed.
 const USER_BYTES: usize = 128;
 
+/// Seats without their clients, and these.
+type SeatsAndClients = (Vec<(SeatId, Seat)>, Vec<PackedClients>);
+
 impl Shard {
     /// What another process can't take over yet, and what is soon over: links whose other side has yet to say who it is,
     /// what is left of lost components.
@@ -140,7 +143,7 @@ impl Shard {
     }
 
     /// All seats, and their clients.
-    fn seats_and_clients(&mut self) -> Result<(Vec<(SeatId, Seat)>, Vec<PackedClients>), String> {
+    fn seats_and_clients(&mut self) -> Result<SeatsAndClients, String> {
         let (mut seats, mut packed) = (Vec::new(), Vec::new());
         for (id, seat) in self.seats.iter_mut() {
             // There are too many of them for a copy.
