@@ -174,28 +174,40 @@ fn a_measurement_leaves_nothing_behind_for_the_next() {
     assert_eq!(fair("stopped", "10").0, Some(0));
 }
 
-/// Routers side by side, in one folder, take nothing from one another: no session of the first is the second's.
+/// Routers side by side, and one after another, take nothing from one another: no session of the first is the second's.
 #[test]
-fn numbers_of_shards_are_compared() {
+fn routers_are_compared_row_by_row() {
     let run = Command::new(env!("CARGO_BIN_EXE_jidmesh"))
         .args([
             "load",
             "compare",
             "--rows",
-            "shards",
+            "users,whole,shards",
             "--shards",
             "1,2",
             "--sessions",
             "500",
         ])
-        .args(["--runs", "1", "--seconds", "0.2", "--warm-up", "0.1", "--json"])
+        .args([
+            "--without",
+            "jabberd2-router",
+            "--runs",
+            "1",
+            "--seconds",
+            "0.2",
+            "--warm-up",
+            "0.1",
+            "--json",
+        ])
         .output()
         .expect("the program runs");
     let json: serde_json::Value =
         serde_json::from_slice(&run.stdout).unwrap_or_else(|_| panic!("{}", String::from_utf8_lossy(&run.stderr)));
-    for (side, name) in ["jidmesh, 1 shard", "jidmesh, 2 shards"].into_iter().enumerate() {
-        let side = &json[0]["sides"][side];
-        assert_eq!(side["router"], name, "{side}");
+    let wanted = ["jidmesh", "jidmesh", "jidmesh, 1 shard", "jidmesh, 2 shards"];
+    let rows = json.as_array().expect("rows").iter();
+    let sides: Vec<_> = rows.flat_map(|row| row["sides"].as_array().expect("sides")).collect();
+    assert_eq!(sides.iter().map(|side| &side["router"]).collect::<Vec<_>>(), wanted);
+    for side in sides {
         assert!(side["runs"][0]["frames"].as_u64() > Some(0), "{side}");
     }
 }

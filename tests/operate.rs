@@ -67,7 +67,7 @@ impl Shards for Played {
             Question::Drain(_) if shard > 0 => Answer::Nothing,
             Question::Drain(DrainAsk::Begin(order)) if order.to.is_some() => Answer::Drain(Err("nobody could".into())),
             Question::Drain(_) => Answer::Drain(Ok(())),
-            Question::Trace(_) => Answer::Nothing,
+            Question::Trace(_) | Question::Sample => Answer::Nothing,
             Question::Probe => Answer::Probes(vec![ProbeReport {
                 from: "a.test".into(),
                 from_shard: Some(shard),

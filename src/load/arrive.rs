@@ -7,7 +7,7 @@ use super::link::{Out, Sink, in_order};
 use super::plan::{Plan, Shared};
 use super::stamp::Stamp;
 use hdrhistogram::Histogram;
-use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 
 /// What one thread has sent and seen arrive.
 #[derive(Debug)]
@@ -71,14 +71,15 @@ impl Tally {
     pub(super) fn report(&mut self, shared: &Shared) -> bool {
         let moved = self.frames > 0 || self.bounced > 0;
         if moved {
-            shared.frames.fetch_add(std::mem::take(&mut self.frames), Relaxed);
             shared.bytes.fetch_add(std::mem::take(&mut self.bytes), Relaxed);
-            shared.bounced.fetch_add(std::mem::take(&mut self.bounced), Relaxed);
             for (done, lane) in self.done.iter_mut().zip(&shared.lanes) {
                 if *done > 0 {
                     lane.done.fetch_add(std::mem::take(done), Relaxed);
                 }
             }
+            shared.frames.fetch_add(std::mem::take(&mut self.frames), SeqCst);
+            shared.bounced.fetch_add(std::mem::take(&mut self.bounced), SeqCst);
+            shared.wake_all();
         }
         moved
     }

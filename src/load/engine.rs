@@ -44,13 +44,13 @@ impl Engine {
             link.one_frame_a_write(plan.write_bytes.is_none());
             parts[index % threads].push((index, link));
         }
-        let worker = |(at, links)| Worker::new(&plan, links, cpus.get(at).copied());
+        let shared = Shared::new(plan.lanes.len(), threads)?;
+        let worker = |(at, links)| Worker::new(&plan, &shared, at, links, cpus.get(at).copied());
         let workers = parts
             .into_iter()
             .enumerate()
             .map(worker)
             .collect::<Result<Vec<_>, _>>()?;
-        let shared = Shared::new(plan.lanes.len(), threads);
         Ok(Engine {
             plan,
             workers,

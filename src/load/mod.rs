@@ -17,6 +17,7 @@ mod book;
 mod compare;
 pub(crate) mod component;
 mod cpu;
+mod doze;
 mod engine;
 mod figures;
 mod html;

@@ -1,7 +1,9 @@
 //! What a workload is, once its components are connected: who sends what, how fast, and who reads how.
 
 use super::book::Book;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use super::doze::Doze;
+use std::sync::atomic::Ordering::{Relaxed, SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Mutex, PoisonError};
 
 /// A sender: one link, its frames in turn, over and over.
@@ -64,7 +66,8 @@ pub(super) struct Shared {
     pub(super) bounced: AtomicU64,
     /// CPU time that the threads have used, nanoseconds.
     pub(super) cpu_ns: AtomicU64,
-    threads: u64,
+    /// Where each thread sleeps.
+    pub(super) dozes: Vec<Doze>,
     /// Threads that have written all they will.
     pub(super) idle: AtomicU64,
     stop: AtomicBool,
@@ -89,23 +92,33 @@ impl LaneCount {
 }
 
 impl Shared {
-    pub(super) fn new(lanes: usize, threads: usize) -> Shared {
-        Shared {
+    pub(super) fn new(lanes: usize, threads: usize) -> Result<Shared, String> {
+        Ok(Shared {
             lanes: (0..lanes).map(|_| LaneCount::default()).collect(),
             frames: AtomicU64::new(0),
             bytes: AtomicU64::new(0),
             bounced: AtomicU64::new(0),
             cpu_ns: AtomicU64::new(0),
-            threads: threads as u64,
+            dozes: (0..threads).map(|_| Doze::new()).collect::<Result<_, _>>()?,
             idle: AtomicU64::new(0),
             stop: AtomicBool::new(false),
             failure: Mutex::new(None),
-        }
+        })
+    }
+
+    /// Frames that arrived, or came back.
+    pub(super) fn received(&self) -> u64 {
+        self.frames.load(SeqCst) + self.bounced.load(SeqCst)
+    }
+
+    /// Something was counted: threads whose windows it may open wake up.
+    pub(super) fn wake_all(&self) {
+        self.dozes.iter().for_each(Doze::wake);
     }
 
     /// Whether all threads have written all they will.
     pub(super) fn all_idle(&self) -> bool {
-        self.idle.load(Relaxed) == self.threads
+        self.idle.load(Relaxed) == self.dozes.len() as u64
     }
 
     /// The first failure counts.

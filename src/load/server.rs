@@ -111,8 +111,10 @@ impl Server {
         let name = kind.name();
         let io = |e: std::io::Error| format!("{name}: {e}");
         let addr = free_port().map_err(io)?;
-        let config = configure(kind, &folder.0, addr).map_err(io)?;
-        let log = folder.0.join(format!("{name}.log"));
+        // Of its own: it must not take over the sessions of one that was ended before.
+        let stem = folder.0.join(format!("{name}-{}", addr.port()));
+        let config = configure(kind, &stem, addr).map_err(io)?;
+        let log = stem.with_extension("log");
         let output = fs::File::create(&log).map_err(io)?;
         let (program, words) = kind.command(&config, addr);
         // taskset becomes the program: the process id is the router's.
@@ -180,21 +182,17 @@ fn free_port() -> std::io::Result<SocketAddr> {
 }
 
 /// A router.xml that both understand, and its users.
-fn configure(kind: &Kind, folder: &Path, addr: SocketAddr) -> std::io::Result<PathBuf> {
-    let name = kind.name();
-    let users = folder.join(format!("{name}-users.xml"));
+fn configure(kind: &Kind, stem: &Path, addr: SocketAddr) -> std::io::Result<PathBuf> {
+    let users = stem.with_extension("users.xml");
     fs::write(
         &users,
         format!("<users><user><name>{USER}</name><secret>{PASS}</secret></user></users>\n"),
     )?;
-    let config = folder.join(format!("{name}.xml"));
+    let config = stem.with_extension("xml");
     // What only jidmesh knows stands in its own file.
     let own = match kind {
         Kind::Stock(_) | Kind::Relay { .. } => String::new(),
-        Kind::Jidmesh { tuning, .. } => format!(
-            "{tuning}<admin>{}</admin>",
-            folder.join(format!("{name}.sock")).display()
-        ),
+        Kind::Jidmesh { tuning, .. } => format!("{tuning}<admin>{}</admin>", stem.with_extension("sock").display()),
     };
     fs::write(
         &config,

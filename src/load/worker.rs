@@ -21,6 +21,8 @@ const SLOW_READ_NS: u64 = 1_000_000;
 /// One thread's part.
 #[derive(Debug)]
 pub(super) struct Worker {
+    /// Which thread of all.
+    at: usize,
     pub(super) cpu: Option<usize>,
     /// Index in the plan, and the link.
     pub(super) links: Vec<(usize, Link)>,
@@ -59,11 +61,19 @@ impl Span {
 }
 
 impl Worker {
-    pub(super) fn new(plan: &Plan, links: Vec<(usize, Link)>, cpu: Option<usize>) -> Result<Worker, String> {
+    pub(super) fn new(
+        plan: &Plan,
+        shared: &Shared,
+        at: usize,
+        links: Vec<(usize, Link)>,
+        cpu: Option<usize>,
+    ) -> Result<Worker, String> {
         let mut poll = Poll::new()?;
         for (index, link) in &links {
             poll.add(link.fd(), plan.reading[*index] == Reading::Always)?;
         }
+        // Behind the links.
+        poll.add(shared.dozes[at].bell(), true)?;
         let local = |link: usize| links.iter().position(|(index, _)| *index == link);
         let lanes = plan.lanes.iter().enumerate().filter_map(|(lane, what)| {
             Some(Sending {
@@ -75,6 +85,7 @@ impl Worker {
             })
         });
         Ok(Worker {
+            at,
             cpu,
             lanes: lanes.collect(),
             tally: Tally::new(plan),
@@ -93,6 +104,7 @@ impl Worker {
         let (mut moved, mut moved_ns, mut seen, mut idle) = (true, span.from_ns, 0, false);
         while !shared.stopped() {
             let now = span.now_ns();
+            let received = shared.received();
             let next_due = self.fill(plan, shared, span, now)?;
             let written = self.write()?;
             let wait = if moved || written || plan.spin {
@@ -101,11 +113,14 @@ impl Worker {
                 next_due.saturating_sub(now)
             };
             let most = if has_slow { SLOW_READ_NS } else { WAIT_NS };
-            let read = self.read(plan, span, if wait < SPIN_NS { 0 } else { wait.min(most) })?;
+            let sleeps = wait >= SPIN_NS && (self.lanes.is_empty() || shared.dozes[self.at].lie_down(shared, received));
+            let read = self.read(plan, span, if sleeps { wait.min(most) } else { 0 })?;
+            if sleeps {
+                shared.dozes[self.at].rise();
+            }
             moved = self.tally.report(shared) || written || read;
-            let all = shared.frames.load(Relaxed) + shared.bounced.load(Relaxed);
-            if moved || all != seen {
-                (moved_ns, seen) = (now, all);
+            if moved || received != seen {
+                (moved_ns, seen) = (now, received);
             }
             if now < span.until_ns {
                 continue;
@@ -195,6 +210,9 @@ impl Worker {
         let now_ns = span.now_ns();
         for at in 0..ready {
             let local = self.poll.ready(at);
+            if local == self.links.len() {
+                continue;
+            }
             read |= self.read_link(plan, local, now_ns, usize::MAX)? > 0;
         }
         for local in 0..self.links.len() {

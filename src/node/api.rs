@@ -94,4 +94,6 @@ pub struct DataBatch {
     pub(super) bytes: Vec<u8>,
     /// Frames and bytes of the batch before: this one is expected to be like it.
     pub(super) like: (usize, usize),
+    /// Those of its frames that are samples, by their place.
+    pub(super) samples: Option<Box<super::trace::Carried>>,
 }

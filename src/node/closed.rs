@@ -70,9 +70,14 @@ impl Shard {
         if matches!(stage, Stage::Dialling(_)) {
             return;
         }
+        let by = match stage {
+            Stage::Peer(_) | Stage::Stranger(..) => "other node",
+            Stage::Uplink(..) => "stock router",
+            _ => "component",
+        };
         let ending = ending.unwrap_or_else(|| Ending {
             who: self.label_of(stage),
-            why: cause_text(cause).into(),
+            why: cause_text(cause, by).into(),
         });
         self.closed_links.push(ClosedReport {
             closed_us: now,

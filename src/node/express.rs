@@ -240,6 +240,9 @@ impl Shard {
         if let Some(state) = self.seats.get_mut(seat) {
             state.frames_in += frames;
         }
+        if self.tracing.is_some() {
+            self.sample_run(seat, (target, home), frames, redirected, &buffer[bytes.clone()]);
+        }
         if home != self.id {
             self.counters.add(Counter::LaneFrames, frames);
             return self.data[usize::from(home)].push(Verb::Stanza(target), seat, &buffer[bytes]);
@@ -292,7 +295,7 @@ impl Shard {
         let plain = route.kind.is_none() && route.error.is_none() && !sender.who.leans;
         let observed =
             !self.config.filter.is_empty() || self.config.message_log.is_some() || !self.names.sinks().is_empty();
-        let observed = observed || self.tracing.is_some();
+        let observed = observed || self.is_tracing();
         if !plain || observed || !sender.owns(from) {
             return None;
         }

@@ -150,7 +150,10 @@ impl Shard {
         let Some(to) = header.to else { return };
         let redirected = self.by_redirect(seat, header);
         let verdict = match &redirected {
-            Some(bare) => Verdict::User(Cow::Borrowed(&**bare)),
+            Some(bare) => {
+                self.sample_is_redirected();
+                Verdict::User(Cow::Borrowed(&**bare))
+            }
             None => route::decide(header, to, seat, &self.names),
         };
         if !self.names.sinks().is_empty() && !matches!(verdict, Verdict::Bounce(_)) {

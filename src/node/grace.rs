@@ -50,7 +50,7 @@ impl Shard {
         self.log(
             Level::Notice,
             Some(remote),
-            format!("[{name}] disconnect: {}{waited}", cause_text(cause)),
+            format!("[{name}] disconnect: {}{waited}", cause_text(cause, "component")),
         );
         self.tell(now, 0, Message::Lost { seat });
         if contested {

@@ -109,6 +109,7 @@ impl Shard {
             return 0;
         };
         scanner.trust(self.trusts(id));
+        self.trace_reading(now);
         let mut run = Run::default();
         let result = loop {
             match scanner.next(buffer) {

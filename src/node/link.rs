@@ -175,7 +175,11 @@ impl Shard {
         link.carry = Vec::new();
         link.courses = Courses::default();
         self.free_links.push(id.slot);
-        self.count(Counter::LinksClosed);
+        let of_component = !matches!(
+            stage,
+            Stage::Peer(_) | Stage::Stranger(..) | Stage::Uplink(..) | Stage::Dialling(_)
+        );
+        self.counters.add(Counter::LinksClosed, u64::from(of_component));
         self.note_closed(now, ending, &stage, &cause, (remote, opened_at));
         match stage {
             Stage::Seated { seat, .. } => self.link_lost(now, seat, id, &cause, (unsent, written), pending),
@@ -189,7 +193,11 @@ impl Shard {
                 self.uplink_lost(now, at, &cause, (unsent, written), &pending);
             }
             Stage::Peer(_) | Stage::Dialling(_) | Stage::Stranger(..) => self.peer_link_closed(now, stage, id, &cause),
-            _ => self.log(Level::Info, Some(remote), format!("disconnect: {}", cause_text(&cause))),
+            _ => self.log(
+                Level::Info,
+                Some(remote),
+                format!("disconnect: {}", cause_text(&cause, "component")),
+            ),
         }
     }
 

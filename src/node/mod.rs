@@ -275,8 +275,11 @@ impl Shard {
             }
         }
         for (_, batch) in data.drain(..) {
-            for (frame, bytes) in batch.iter() {
-                self.trace(now, trace::Step::Arrived, frame.source, bytes, None);
+            for (at, (frame, bytes)) in batch.iter().enumerate() {
+                if self.tracing.is_some() {
+                    self.trace(now, trace::Step::Arrived, frame.source, bytes, None);
+                    self.sample_from_shard(&batch, at);
+                }
                 match frame.verb {
                     Verb::Seat(seat, restarts) => {
                         if !self.is_kept_elsewhere(seat, restarts, bytes) {
@@ -524,11 +527,11 @@ fn accept_config(config: &Config, limits: Limits, remote: bool) -> AcceptConfig 
     }
 }
 
-/// Whether a close of the socket was asked for by the brain, in the words of the log.
-fn cause_text(cause: &CloseCause) -> String {
+/// Why a socket whose other end is `by` was closed, in the words of the log.
+fn cause_text(cause: &CloseCause, by: &str) -> String {
     match cause {
-        CloseCause::Eof => "closed by the component".into(),
-        CloseCause::Reset => "reset by the component".into(),
+        CloseCause::Eof => format!("closed by the {by}"),
+        CloseCause::Reset => format!("reset by the {by}"),
         CloseCause::Refused => "refused: nobody listens there".into(),
         CloseCause::Error(text) => text.clone(),
         CloseCause::Local => "closed by jidmesh".into(),

@@ -1,7 +1,7 @@
 //! The admin socket: a Unix socket for the machine's operators, one JSON object a line each way.
 //!
 //! `{"cmd":"status"}` is answered `{"ok":true,"status":{...}}`; so are `{"cmd":"where","jid":"..."}`,
-//! `{"cmd":"selftest"}`, `{"cmd":"closed"}`, `{"cmd":"trace","jid":"..."}` and
+//! `{"cmd":"selftest"}`, `{"cmd":"closed"}`, `{"cmd":"sample"}`, `{"cmd":"trace","jid":"..."}` and
 //! `{"cmd":"drain","order":{"rate_per_s":20}}`, in a field of their own name; anything else `{"ok":false,"error":"..."}`.
 //! Whoever may open the socket (mode 0660: owner and group) may ask.
 
@@ -11,6 +11,7 @@ use super::drain;
 use super::gather::{NodeStatus, Reports};
 use super::inquire::{self, Selftest};
 use super::log::LogSender;
+use super::sample::{self, Samples};
 use super::trace::Lease;
 use crate::node::cluster::DrainOrder;
 use crate::node::report::WhereReport;
@@ -57,6 +58,8 @@ pub enum Request {
     },
     /// Follow these stanzas as long as this connection stands, and tell what happened since the last question.
     Trace(TraceAsk),
+    /// Take samples of all frames for the next seconds, and tell what they came to of late.
+    Sample,
     /// Give everything to this process, and end.
     Takeover(TakeOver),
 }
@@ -95,6 +98,8 @@ struct Answer<'a> {
     drain: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     trace: Option<TraceShare>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    sample: Option<Samples>,
 }
 
 pub(super) fn start(path: &Path, reports: Arc<Reports>, log: LogSender) -> io::Result<(Acceptor, SocketFile)> {
@@ -264,6 +269,11 @@ fn answer(line: &[u8], reports: &Reports, lease: &mut Lease<'_>) -> Vec<u8> {
             }),
             Err(why) => refusal(why),
         },
+        Ok(Request::Sample) => encode(&Answer {
+            ok: true,
+            sample: Some(sample::samples(reports)),
+            ..Answer::default()
+        }),
         Ok(Request::Closed) => encode(&Answer {
             ok: true,
             closed: Some(closed::closed(reports)),

@@ -14,6 +14,7 @@ mod gather;
 pub mod inquire;
 pub mod log;
 pub mod metrics;
+mod sample;
 pub mod status;
 pub mod top;
 pub mod trace;

@@ -1,12 +1,13 @@
 //! `jidmesh top`: the node as a picture that is renewed, for a terminal.
 //!
-//! It asks the admin socket as `jidmesh status` does, and costs the node nothing more. Only cells that changed are
-//! written, once a renewal, so that a slow terminal is enough.
+//! It asks the admin socket as `jidmesh status` does, and has samples of the frames taken as long as it runs. Only cells
+//! that changed are written, once a renewal, so that a slow terminal is enough.
 
 mod draw;
 mod picture;
 
 use super::client::Session;
+use super::sample::Samples;
 use super::status::View;
 use super::{admin::Request, client};
 use picture::Picture;
@@ -20,6 +21,9 @@ use std::time::{Duration, Instant};
 
 /// The first picture has rates after so long, milliseconds.
 const FIRST_MS: u64 = 300;
+/// The node is asked as often as this, milliseconds, also when nothing is to be drawn: or it ends the samples, and the
+/// connection.
+const ASK_MS: u64 = 2_000;
 
 /// What the command line says.
 #[derive(clap::Args, Debug)]
@@ -57,6 +61,13 @@ fn look(session: &mut Session<'_>) -> Result<View, String> {
     View::deserialize(&status).map_err(|e| client::not_as_expected(&e))
 }
 
+/// What samples came to; nothing of a node that takes none.
+fn sample(session: &mut Session<'_>) -> Samples {
+    let samples = session.ask(&Request::Sample, "sample");
+    let read = samples.map(|samples| Samples::deserialize(&samples));
+    read.ok().and_then(Result::ok).unwrap_or_default()
+}
+
 fn renew(
     session: &mut Session<'_>,
     terminal: &mut DefaultTerminal,
@@ -64,7 +75,7 @@ fn renew(
     every: Duration,
 ) -> Result<(), String> {
     let mut pause = Duration::from_millis(FIRST_MS);
-    let mut picture = Picture::of(None, &former);
+    let mut picture = Picture::of(None, &former, &sample(session));
     loop {
         let mut draw = |picture: &Picture| {
             let drawn = terminal.draw(|frame| draw::draw(frame, picture));
@@ -74,9 +85,13 @@ fn renew(
         let until = Instant::now() + pause;
         loop {
             let left = until.saturating_duration_since(Instant::now());
-            // A terminal that is gone is an error.
-            if left.is_zero() || !event::poll(left).map_err(|e| e.to_string())? {
+            if left.is_zero() {
                 break;
+            }
+            // A terminal that is gone is an error.
+            if !event::poll(left.min(Duration::from_millis(ASK_MS))).map_err(|e| e.to_string())? {
+                sample(session);
+                continue;
             }
             match event::read().map_err(|e| e.to_string())? {
                 Event::Key(key) if is_end(key.code, key.modifiers) => return Ok(()),
@@ -86,7 +101,7 @@ fn renew(
         }
         pause = every;
         let view = look(session)?;
-        picture = Picture::of(Some(&former), &view);
+        picture = Picture::of(Some(&former), &view, &sample(session));
         former = view;
     }
 }

@@ -102,6 +102,27 @@ def test_one_lost_line_is_seen_by_no_client(bare_machine):
         run(play(stack, lines))
 
 
+def test_both_lines_lost_at_once_close_the_clients_who_log_in_again(bare_machine):
+    """The stock router itself withdraws the domain. It is back at once, and nothing is left of the sessions."""
+    async def play(stack, lines):
+        couple_of = await couple(stack)
+        await asyncio.to_thread(wait_lines, stack)
+        lines.cut()
+        lines.restore()
+        for client in couple_of:
+            await client.until(lambda: client.closed or None, "its end")
+        await asyncio.to_thread(stack.wait_login, limit_s=5)
+        alice, bob = [await Client("%s@example.net/again" % client.label, label=client.label + " again").login() for client in couple_of]
+        alice.chat("bob@example.net", "back")
+        await bob.gets("message", body="back")
+        await asyncio.to_thread(bed.wait_for, "no session is left over", lambda: stack.metric("jidmesh_sessions") == 2, 20)
+        await settle([alice, bob])
+        assert "available" not in (truth_of(alice, "bob@example.net/r"), truth_of(bob, "alice@example.net/r"))
+
+    with forwarded(bare_machine, s2s="s2s") as (stack, lines):
+        run(play(stack, lines))
+
+
 def test_another_process_takes_over_and_nobody_notices(bare_machine):
     """It goes on with the same two lines: the stock router has nothing to withdraw, and no message is lost."""
     stack = bare_machine(router="attached", s2s="s2s")
@@ -117,6 +138,30 @@ def test_another_process_takes_over_and_nobody_notices(bare_machine):
         not_disturbed(alice, bob)
         assert stack.status()["uplink"]["lines_up"] == 2
         assert stack.processes["stock"].log().count("connect") == connects, stack.processes["stock"].log()
+
+    run(play())
+
+
+def test_after_a_crash_the_closed_clients_log_in_again_and_nothing_is_left_of_them(bare_machine):
+    stack = bare_machine(router="attached", s2s="s2s")
+
+    async def play():
+        couple_of = await couple(stack)
+        stack.router.kill()
+        for client in couple_of:
+            await client.until(lambda: client.closed or None, "its end")
+        await asyncio.to_thread(stack.start_router)
+        await asyncio.to_thread(stack.wait_login)
+        alice = await Client("alice@example.net/again", label="alice again").login()
+        await settle([alice])
+        assert truth_of(alice, "bob@example.net/r") != "available"
+        alice.chat("bob@example.net", "for later")
+        await alice.ping()
+        bob = await Client("bob@example.net/again", label="bob again").login()
+        await bob.gets("message", body="for later")
+        await settle([alice, bob])
+        assert bob.bodies() == ["for later"]
+        assert stack.metric("jidmesh_sessions") == 2
 
     run(play())
 

@@ -108,6 +108,11 @@ class Machine:
         assert done.returncode == 0, "%s\nended with status %d:\n%s" % (command, done.returncode, done.stdout)
         return done.stdout
 
+    def pid(self):
+        """Of jidmesh."""
+        with open(self.path("units/jidmesh.pid"), encoding="ascii") as file:
+            return int(file.read())
+
     def close(self):
         for name in os.listdir(self.path("units")):
             if name.endswith(".pid"):
@@ -157,11 +162,14 @@ def test_every_command_of_the_guide_does_what_it_says(machine):
     for page in PAGES:
         for command in commands(page):
             refused = REFUSED.get(command) if page != "first-machine" else None
+            former = machine.pid() if command == "systemctl reload jidmesh" else None
             out = machine.run("! " + command if refused else command)
             assert (refused or "") in out, "%s: %s\n%s" % (page, command, out)
             if command == "systemctl enable --now jidmesh && systemctl start jabberd":
                 check_installed(machine)
                 wait_for("a login through jidmesh", login, 15)
+            if former:
+                check_taken_over(machine, former)
             if page == "second-machine" and command.startswith("jidmesh check"):
                 assert "mesh" in out and "digest" in out, out
     wait_for("a login through the stock router", login, 15)
@@ -185,6 +193,15 @@ def test_a_machine_in_service_is_attached_leaves_and_goes_on_to_router_mode_by_t
         wait_for("a login through the one router that is left", login, 15)
     assert "uplink" not in machine.run("jidmesh status")
     assert "<peer>b.example.net</peer>" in machine.run("jidmesh check -c /etc/jabberd2/router.xml; grep '<mesh>' /etc/jabberd2/router.xml")
+
+
+def check_taken_over(machine, former):
+    """The new process says itself that it is the service's main one, and the former one has ended."""
+    main = machine.pid()
+    while not re.search(r"^MAINPID=%d$" % main, machine.notify.recv(4096).decode(), re.M):
+        pass
+    assert main != former and os.readlink("/proc/%d/exe" % main).endswith("/usr/sbin/jidmesh")
+    wait_for("the former process has ended", lambda: not os.path.exists("/proc/%d" % former), 10)
 
 
 def check_installed(machine):

@@ -1,8 +1,11 @@
 """Many machines as their operator sees them: status, where, selftest, metrics, and a machine alone."""
 
 import fcntl
+import itertools
 import json
 import os
+import re
+import signal
 import struct
 import subprocess
 import termios
@@ -72,7 +75,7 @@ def test_status_shows_members_and_what_is_missing(mesh):
                                                           for text in [command(machines["m1"], "status")[1]] for node in NODES[1:]))
     status, text = command(machines["m1"], "status")
     assert status == 0 and "2 of 2 other nodes ready" in text, text
-    check_top(machines["m1"])
+    check_top(machines["m2"], *clients)
     page = machines["m1"].metrics()
     assert page['jidmesh_mesh_members{state="ready"}'] == 2 and page["jidmesh_mesh_alone"] == 0
     assert page['jidmesh_peer_lane_served{peer="m2.example.net",lane="data"}'] == 1
@@ -84,26 +87,43 @@ def test_status_shows_members_and_what_is_missing(mesh):
     assert " gone " in row(command(machines["m1"], "status")[1], "m3.example.net ")
 
 
-def check_top(machine):
-    """`jidmesh top` in a terminal of 100 columns: what it draws, and that `q` ends it and gives the terminal back."""
+def check_top(machine, ann, bob):
+    """`jidmesh top` in a terminal of 100 columns: what it draws while ann writes to bob, who is on another machine, and that
+    `q` ends it and gives the terminal back."""
     near, far = os.openpty()
-    fcntl.ioctl(far, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 100, 0, 0))
+    resize = lambda columns: fcntl.ioctl(far, termios.TIOCSWINSZ, struct.pack("HHHH", 40, columns, 0, 0))
+    resize(100)
     before = termios.tcgetattr(far)
     top = subprocess.Popen([bed.JIDMESH, "top", "--every", "1", "--admin", machine.folder + "/admin.sock"], stdin=far, stdout=far, stderr=far,
                            env={**os.environ, "TERM": "xterm"})
     os.set_blocking(near, False)
-    got = bytearray()
+    got, widths = bytearray(), itertools.cycle((101, 100))
 
-    def drawn():
+    def read():
         try:
             got.extend(os.read(near, 65536))
         except BlockingIOError:
             pass
-        return all(word in got for word in (b"health", b"m3.example.net", b"SESSIONS", b"c2s"))
 
-    wait_for(lambda: "all is drawn: %r" % bytes(got), drawn, 20)
-    os.write(near, b"q")
-    assert top.wait(10) == 0 and termios.tcgetattr(far) == before
+    def drawn():
+        read()
+        ann.send("<message to='bob@example.net'><body>look</body></message>")
+        # All is drawn anew, not only the cells that changed: or words may be in pieces.
+        resize(next(widths))
+        top.send_signal(signal.SIGWINCH)
+        text = re.sub(rb"\x1b\[[0-9;]*H", b" ", bytes(got))
+        return all(word in text for word in (b"health", b"m3.example.net", b"SESSIONS", b"c2s", b"P99 us", b"here", b"to node", b"ann@example.net",
+                                             b"bob@example.net"))
+
+    def ended():
+        read()
+        # A key that comes together with a change of the size is seen with the next one.
+        os.write(near, b"q")
+        return top.poll() is not None
+
+    wait_for(lambda: "all is drawn: %r" % bytes(got[-3000:]), drawn, 20)
+    wait_for("q ends it", ended, 10)
+    assert top.returncode == 0 and termios.tcgetattr(far) == before
     os.close(near)
     os.close(far)
     status, text = command(machine, "top")

@@ -106,6 +106,11 @@ impl Sender {
         self.sent - self.acked
     }
 
+    /// How far the stream was sent over the present connection, and how far it goes.
+    pub(crate) fn stream(&self) -> (u64, u64) {
+        (self.sent, self.base + self.queue.len() as u64)
+    }
+
     /// Bytes that may be sent now.
     pub(crate) fn ready_bytes(&self) -> usize {
         let end = (self.base + self.queue.len() as u64).min(self.limit);

@@ -263,12 +263,28 @@ impl Members {
                 Timer::RemoveDown(id) => Some(Arc::clone(&id.node)),
                 _ => None,
             };
+            if self.is_over(&timer) {
+                continue;
+            }
             self.attempt(|foca, world| foca.handle_timer(timer, world));
             if let Some(node) = forgotten {
                 self.forget(node);
             }
         }
         self.settle();
+    }
+
+    /// A suspicion that was refuted in time. foca changes nothing then, but tells the member that it was declared dead.
+    fn is_over(&self, timer: &Timer<Id>) -> bool {
+        let Timer::ChangeSuspectToDown {
+            member_id, incarnation, ..
+        } = timer
+        else {
+            return false;
+        };
+        let is_it = |member: &&Member<Id>| member.id() == member_id && member.incarnation() == *incarnation;
+        let mut members = self.foca.iter_membership_state();
+        !members.any(|member| is_it(&member) && member.state() == State::Suspect)
     }
 
     /// When [`Members::tick`] wants to be called.

@@ -322,6 +322,12 @@ impl Peer {
         self.core.lanes[lane.index()].sender.queued_bytes()
     }
 
+    /// How far this lane's stream was given to its connection, and how far it goes, bytes. The first falls back when the
+    /// connection is replaced.
+    pub fn stream(&self, lane: Lane) -> (u64, u64) {
+        self.core.lanes[lane.index()].sender.stream()
+    }
+
     /// A connection reaches the peer.
     pub fn is_up(&self) -> bool {
         self.core.is_up()

@@ -21,6 +21,8 @@ struct Cluster {
     incarnations: Vec<u64>,
     seed: u64,
     sent: usize,
+    /// Lines of nodes that heard that they are believed dead.
+    back: usize,
 }
 
 fn name(node: usize) -> String {
@@ -46,6 +48,7 @@ impl Cluster {
             incarnations: vec![0; count],
             seed,
             sent: 0,
+            back: 0,
         };
         for node in 0..count {
             cluster.start(node, 100 + node as u64);
@@ -114,10 +117,14 @@ impl Cluster {
                 assert!(members.deadline().is_none_or(|at| at > now));
             }
             while let Some(event) = members.poll() {
-                if let MemberEvent::Send { to, bytes } = event {
-                    let to = (0..self.incarnations.len()).find(|index| *name(*index) == *to).unwrap();
-                    self.packets.push((now + DELAY_US, node, to, bytes));
-                    self.sent += 1;
+                match event {
+                    MemberEvent::Send { to, bytes } => {
+                        let to = (0..self.incarnations.len()).find(|index| *name(*index) == *to).unwrap();
+                        self.packets.push((now + DELAY_US, node, to, bytes));
+                        self.sent += 1;
+                    }
+                    MemberEvent::Log(_, text) => self.back += usize::from(text.contains("believed this node dead")),
+                    _ => {}
                 }
             }
         }
@@ -248,6 +255,24 @@ fn one_way_silence_is_refuted_through_others() {
         Some(MemberState::Alive | MemberState::Suspect)
     ));
     assert_eq!(cluster.state(2, 1), Some(MemberState::Alive));
+}
+
+/// A suspicion that was refuted in time has no consequence, also when its time is over.
+#[test]
+fn a_refuted_suspicion_is_over() {
+    let mut cluster = Cluster::new(2, 12);
+    cluster.run(2_000_000);
+    cluster.cut.insert((1, 0));
+    cluster.until(2_000_000, |cluster| cluster.state(0, 1) == Some(MemberState::Suspect));
+    cluster.cut.clear();
+    cluster.until(1_000_000, Cluster::is_whole);
+    cluster.run(10_000_000);
+    assert_eq!(cluster.back, 0, "nobody was declared dead");
+    cluster.cut_off(&[1]);
+    cluster.run(10_000_000);
+    cluster.heal();
+    cluster.until(3_000_000, Cluster::is_whole);
+    assert!(cluster.back > 0, "and this is how it would have shown");
 }
 
 /// No packet gets through, and something else does.

@@ -92,6 +92,7 @@ impl Shard {
         if owner == self.id {
             self.outside(now, &domain, source, frame);
         } else {
+            self.sample_to_shard(source, owner);
             self.data[usize::from(owner)].push_for(Verb::Outside, source, &domain, frame);
         }
         true

@@ -12,7 +12,7 @@ use crate::node::api::{Action, Micros};
 use crate::node::lane::Verb;
 use crate::node::placement::domain_of;
 use crate::node::report::{ClosedReport, ProbeReport, WhereReport, WhereSession};
-use crate::node::trace::{TraceAsk, TraceShare, TraceTold, WayAsk};
+use crate::node::trace::{Sampled, TraceAsk, TraceShare, TraceTold, WayAsk};
 use crate::node::{SELF, Shard};
 use crate::table::{PeerId, SeatId, ShardId};
 use serde::{Deserialize, Serialize};
@@ -31,6 +31,8 @@ pub enum Question {
     Drain(DrainAsk),
     /// Follow these stanzas, or tell what became of them since.
     Trace(Box<TraceAsk>),
+    /// Take samples of all frames, and tell what they came to of late.
+    Sample,
 }
 
 /// What a shard answers. Every question is answered, within [`ANSWER_US`].
@@ -48,6 +50,8 @@ pub enum Answer {
     Drain(Result<(), String>),
     /// What happened since, or why it is not followed.
     Trace(Result<Box<TraceShare>, String>),
+    /// What the samples came to.
+    Sample(Box<Sampled>),
 }
 
 /// A question is answered after so long with what is known by then, microseconds.
@@ -150,6 +154,10 @@ impl Shard {
             }
             Question::Drain(_) => self.answer(now, asker, Answer::Nothing),
             Question::Closed => self.answer(now, asker, Answer::Closed(self.closed_links.all())),
+            Question::Sample => {
+                let sampled = self.sample_asked(now);
+                self.answer(now, asker, Answer::Sample(sampled));
+            }
             Question::Trace(ask) => {
                 let share = self.trace_asked(now, None, &ask).map(Box::new);
                 self.answer(now, asker, Answer::Trace(share));

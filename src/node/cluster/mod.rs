@@ -251,6 +251,12 @@ impl Shard {
         Some(transport.status().lanes[crate::mesh::Lane::Data.index()].queued_bytes)
     }
 
+    /// How far the stream of stanzas to a peer was given to connections, and how far it goes, bytes. Its home knows.
+    pub(super) fn peer_stream(&self, peer: PeerId) -> Option<(u64, u64)> {
+        let transport = self.cluster.as_ref()?.links.as_ref()?.transports.get(&peer)?;
+        Some(transport.stream(crate::mesh::Lane::Data))
+    }
+
     /// The shard that serves a peer.
     pub(super) fn home_of(&self, peer: PeerId) -> ShardId {
         peer.0 % self.shards

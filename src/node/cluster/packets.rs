@@ -50,6 +50,7 @@ impl Shard {
         self.note_moved_abroad(now, frame);
         let home = self.home_of(peer);
         if home != self.id {
+            self.sample_to_shard(source, home);
             return self.data[usize::from(home)].push_for(Verb::Abroad(peer, path), source, bare, frame);
         }
         self.cross_here(now, peer, bare, source, path, frame);
@@ -372,6 +373,7 @@ impl Shard {
         if owner == self.id {
             self.for_user(now, source, frame, path);
         } else {
+            self.sample_to_shard(source, owner);
             self.data[usize::from(owner)].push(Verb::User(path), source, frame);
         }
     }

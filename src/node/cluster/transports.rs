@@ -130,7 +130,9 @@ impl Shard {
                     links.message = message;
                 }
             } else {
-                return;
+                // Taking the last message may have made it acknowledge, dial or close.
+                let Some(event) = transport.poll() else { return };
+                self.peer_event(now, peer, event);
             }
         }
     }

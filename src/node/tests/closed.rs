@@ -3,6 +3,7 @@
 use super::world::World;
 use crate::node::CLOSED_MAX;
 use crate::node::cluster::{Answer, Question};
+use crate::node::counters::Counter;
 
 /// (link, reason) of each, oldest first, and those of shard 0 before the others'.
 fn closed(world: &mut World) -> Vec<(String, String)> {
@@ -64,4 +65,5 @@ fn so_many_are_remembered_and_no_more() {
     };
     assert_eq!(links.len(), CLOSED_MAX);
     assert_eq!(links[0].remote.port(), 1, "the oldest went");
+    assert_eq!(world.count(Counter::LinksClosed), 1 + CLOSED_MAX as u64);
 }

@@ -19,6 +19,7 @@ mod redirect;
 mod relay;
 mod reload;
 mod remains;
+mod sample;
 mod trace;
 mod turns;
 mod uplink;

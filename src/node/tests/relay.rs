@@ -408,6 +408,11 @@ fn a_relay_that_dies_is_replaced_by_another() {
     net.assert_members(0, 1, "ready", NODES[other]);
     net.assert_members(1, 0, "ready", NODES[other]);
     assert_eq!(net.member(0, lost).0, "gone");
+    assert_eq!(
+        net.count(0, Counter::LinksClosed),
+        0,
+        "a node is no component, a dial in vain no link"
+    );
     // And back: nothing is left of what went through it.
     net.cut.clear();
     net.run(8.0);

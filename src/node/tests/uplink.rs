@@ -323,6 +323,39 @@ fn a_stock_router_that_is_away_is_dialled_ever_less_often_and_one_that_was_there
     assert_eq!(world.until_dialled(60_000_000), Some(100_000));
 }
 
+/// Until it is back, the loss of the other one closes every client.
+#[test]
+fn a_line_that_served_is_dialled_at_once_while_the_other_one_serves() {
+    let (mut world, speaker, other, _) = machine();
+    world.pass(2_000_000);
+    world.dials.clear();
+    world.cut(speaker);
+    assert_eq!(world.until_dialled(60_000_000), Some(0));
+    world.dials.clear();
+    world.cut(other);
+    let again = line(&mut world, &["c2s"]);
+    world.dials.clear();
+    world.cut(again);
+    assert_ne!(world.until_dialled(60_000_000), Some(0), "it did not last");
+}
+
+/// The stock router names what the lost lines held to a line that it greets before it notices their end.
+#[test]
+fn a_line_that_is_greeted_while_the_last_one_is_lost_begins_anew() {
+    let (mut world, speaker, other, _) = machine();
+    world.pass(2_000_000);
+    world.cut(speaker);
+    let early = world.uplink_line();
+    world.cut(other);
+    assert!(!world.is_open(early));
+    world.pass(100_000);
+    let end = line(&mut world, &["c2s"]);
+    let bound = asked(&mut world, end).0;
+    for name in ["sm", "example.net", ANSWERS] {
+        assert!(bound.iter().any(|one| one == name), "{name} {bound:?}");
+    }
+}
+
 #[test]
 fn what_only_an_operator_can_mend_is_tried_every_ten_seconds_and_then_works() {
     let mut world = attached();

@@ -150,6 +150,18 @@ impl World {
         self.settle();
     }
 
+    /// The stuck component reads what is under way to it.
+    pub(super) fn unstick(&mut self) {
+        let (Some(end), chunk) = (self.stuck.take(), std::mem::take(&mut self.stuck_chunk)) else {
+            return;
+        };
+        if let Some((shard, link)) = self.ends[end.0] {
+            self.shards[usize::from(shard)].written(self.now, link, chunk.len());
+            self.inboxes[end.0].push_str(std::str::from_utf8(&chunk).unwrap());
+        }
+        self.settle();
+    }
+
     /// The component's bytes are handled, but nothing that follows from them has reached another shard yet.
     pub(super) fn send_unsettled(&mut self, end: End, bytes: &str) {
         if let Some((shard, link)) = self.ends[end.0] {

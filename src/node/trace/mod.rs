@@ -1,7 +1,9 @@
-//! What an operator follows: steps of real stanzas on this shard, and of probes that nobody gets.
+//! What an operator follows: steps of real stanzas on this shard, and of probes that nobody gets; and samples of all
+//! frames ([`sample`]).
 //!
-//! Without a trace a shard has no [`Tracing`], and each step costs the look whether it has one. With one, the short way
-//! ([`express`](super::express)) is closed, so that every frame passes the steps of the long one.
+//! While nobody looks a shard has no [`Tracing`], and each step costs the look whether it has one. With a trace, the short
+//! way ([`express`](super::express)) is closed, so that every frame passes the steps of the long one; samples are taken
+//! on both.
 //!
 //! A trace is a lease: it ends [`LEASE_US`] after it was last asked for. The node that is asked asks the others, as long
 //! as it is asked itself. Each shard keeps what happened until it is fetched; of too much it keeps the number.
@@ -11,10 +13,15 @@
 mod event;
 mod filter;
 mod others;
+mod sample;
+mod sketch;
 mod way;
 
 pub use event::{PAYLOAD_BYTES_MAX, TraceAsk, TraceEvent, TraceNode, TraceShare};
 pub(super) use others::TraceTold;
+pub(super) use sample::Carried;
+pub use sample::{SamplePath, Sampled, Window};
+pub use sketch::Sketch;
 pub(super) use way::WayAsk;
 
 use super::api::{LinkId, Micros};
@@ -27,9 +34,10 @@ use crate::wire::header::{self, Frame, Payload, Route};
 use crate::wire::value::Value;
 use filter::Filter;
 use others::Other;
+use sample::Sampling;
 use std::borrow::Cow;
 
-/// A trace that nobody asks for any more ends after so long, microseconds.
+/// What nobody asks for any more ends after so long, a trace as well as samples, microseconds.
 pub const LEASE_US: Micros = 5_000_000;
 /// Traces of one shard, those of other nodes' operators included; further ones are refused.
 pub const TRACES_MAX: usize = 8;
@@ -44,14 +52,16 @@ const WATCHED_US: Micros = 60_000_000;
 /// Longest value of an attribute that is shown, bytes.
 const VALUE_BYTES_MAX: usize = 256;
 
-/// The traces of one shard; at least one.
+/// The traces of one shard, and its samples; there is a trace, or samples are taken.
 #[derive(Debug, Default)]
 pub(super) struct Tracing {
     traces: Vec<Trace>,
     /// The frame that is being handled, if it is followed.
     hand: Option<Hand>,
     watched: Vec<Watched>,
+    /// When the bytes in hand were read, or what is going on began.
     now: Micros,
+    sampling: Option<Box<Sampling>>,
 }
 
 #[derive(Debug)]
@@ -138,6 +148,7 @@ impl Shard {
     pub(super) fn trace_nothing(&mut self) {
         if let Some(tracing) = &mut self.tracing {
             tracing.hand = None;
+            tracing.sampling.iter_mut().for_each(|sampling| sampling.let_go());
         }
     }
 
@@ -146,6 +157,7 @@ impl Shard {
     pub(super) fn trace_written(&mut self, now: Micros, link: LinkId, bytes: usize) {
         if self.tracing.is_some() {
             self.look_what_was_written(now, link, bytes);
+            self.sample_written(now, link, bytes);
         }
     }
 
@@ -254,11 +266,19 @@ impl Shard {
     }
 
     fn close_tracing_if_unused(&mut self) {
-        if self.tracing.as_ref().is_some_and(|tracing| tracing.traces.is_empty()) {
+        let Some(tracing) = self.tracing.as_ref().filter(|tracing| tracing.traces.is_empty()) else {
+            return;
+        };
+        // The short way is open again.
+        self.epoch += 1;
+        if tracing.sampling.is_none() {
             self.tracing = None;
-            // The short way is open again.
-            self.epoch += 1;
         }
+    }
+
+    /// A stanza is followed: every frame takes the long way.
+    pub(super) fn is_tracing(&self) -> bool {
+        self.tracing.as_ref().is_some_and(|tracing| !tracing.traces.is_empty())
     }
 
     fn log_trace(&mut self, by: Option<PeerId>, ask: &TraceAsk, what: &str) {
@@ -289,6 +309,7 @@ impl Shard {
             self.end_trace(now, by, id);
         }
         self.tell_askers(now);
+        self.tick_sampling(now);
         self.tracing.is_some()
     }
 
@@ -297,7 +318,12 @@ impl Shard {
         self.tracing.as_ref().map_or(0, |tracing| tracing.traces.len() as u64)
     }
 
+    #[cold]
     fn trace_step(&mut self, now: Micros, step: Step<'_>, source: SeatId, frame: &[u8], header: Option<&Route<'_>>) {
+        self.sample_step(now, step, source, frame, header);
+        if !self.is_tracing() {
+            return;
+        }
         let read;
         let route = match header {
             Some(route) => Some(route),
@@ -418,6 +444,9 @@ impl Shard {
 
     fn look_what_was_written(&mut self, now: Micros, link: LinkId, bytes: usize) {
         let Some(tracing) = &mut self.tracing else { return };
+        if tracing.watched.is_empty() {
+            return;
+        }
         tracing.now = now;
         let in_hand = tracing.hand.take();
         for watched in tracing.watched.iter_mut().filter(|watched| watched.link == link) {
@@ -465,6 +494,9 @@ impl Tracing {
     }
 
     fn tell_count(&mut self, counter: Counter, shard: ShardId) {
+        if self.hand.is_none() {
+            return;
+        }
         let (name, labels, help) = counter.describe();
         let value = labels.split('"').nth(1).unwrap_or_default();
         let (hop, what) = match name {

@@ -12,9 +12,11 @@ use crate::wire::connect::{Connect, ConnectStep, Connecting};
 use crate::wire::header::Bind;
 use std::net::SocketAddr;
 
-/// First and longest pause between two dials, microseconds; each failure doubles it.
+/// First and longest pause between two dials, microseconds; each failure doubles it. There is none for a line that has
+/// served as long as [`SERVED_US`] while the other one serves: until it is back, the loss of that one closes every client.
 const PAUSE_US: Micros = 100_000;
 const PAUSE_MAX_US: Micros = 2_000_000;
+const SERVED_US: Micros = 1_000_000;
 
 /// The same after a refusal that only an operator can mend.
 const PAUSE_LASTING_US: Micros = 10_000_000;
@@ -219,7 +221,7 @@ impl Shard {
         uplink.joins += 1;
         let speaker = uplink.speaker;
         let line = &mut uplink.lines[at];
-        (line.failures, line.join) = (0, uplink.joins);
+        (line.failures, line.join, line.greeted_at) = (0, uplink.joins, now);
         line.state = if speaker.is_some() { State::Joining } else { State::Up };
         let remote = line.link.and_then(|id| self.link(id)).map(|link| link.remote);
         let count = at + 1;
@@ -274,13 +276,18 @@ impl Shard {
         let line = &mut uplink.lines[at];
         let held = std::mem::take(&mut line.held);
         let (was, failures) = (line.state, line.failures + 1);
+        let served = line.serves() && now.saturating_sub(line.greeted_at) >= SERVED_US;
         let remote = self.config.uplink.as_ref().map(|uplink| uplink.addr);
         *line = Line {
             failures,
             ..Line::default()
         };
-        let pause = (PAUSE_US << failures.min(8).saturating_sub(1)).min(PAUSE_MAX_US);
-        line.state = State::Resting(now + pause);
+        let other = uplink.lines.iter().position(Line::serves);
+        let pause = match other {
+            Some(_) if served => 0,
+            _ => (PAUSE_US << failures.min(8).saturating_sub(1)).min(PAUSE_MAX_US),
+        };
+        uplink.lines[at].state = State::Resting(now + pause);
         self.wake_by(now + pause);
         if self.stopping {
             return;
@@ -294,11 +301,9 @@ impl Shard {
             return;
         }
         let left = unwritten(limits, &unsent, written, pending);
-        let ready = |line: &Line| matches!(line.state, State::Up | State::Joining);
-        let other = self.uplink.as_mut().and_then(|uplink| {
+        if let Some(uplink) = &mut self.uplink {
             uplink.speaker = None;
-            uplink.lines.iter().position(ready)
-        });
+        }
         match other {
             Some(other) => {
                 self.speak(now, other);
@@ -306,15 +311,33 @@ impl Shard {
                     self.send(link, |out| out.extend_from_slice(&left));
                 }
             }
-            None => self.router_lost(now, &left),
+            None => {
+                self.router_lost(now, &left);
+                self.greet_anew(now);
+            }
+        }
+    }
+
+    /// A line that is being greeted may be told of this node's own names: the stock router has not noticed yet that the
+    /// lines that held them are lost.
+    fn greet_anew(&mut self, now: Micros) {
+        for at in 0..LINES {
+            let Some(id) = self.line(at).and_then(|line| line.link) else {
+                continue;
+            };
+            if self
+                .link(id)
+                .is_some_and(|link| matches!(link.stage, Stage::Uplink(..)))
+            {
+                self.close_link(now, id, "the other line was lost while it was greeted");
+            }
         }
     }
 
     fn log_loss(&mut self, remote: Option<SocketAddr>, at: usize, was: State, failures: u32, cause: &CloseCause) {
         let text = match cause {
             CloseCause::Refused => "nobody listens there".to_owned(),
-            CloseCause::Eof => "closed by the stock router".to_owned(),
-            other => cause_text(other),
+            other => cause_text(other, "stock router"),
         };
         let count = at + 1;
         // The first of a row of failures is news.

@@ -76,6 +76,9 @@ struct Line {
     held: Vec<u8>,
     /// Which joining it is in.
     join: u64,
+    /// When it knew all names of the stock router.
+    #[serde(default)]
+    greeted_at: Micros,
 }
 
 /// How far a line is.
@@ -138,6 +141,11 @@ enum Want {
 }
 
 impl Line {
+    /// Frames may go over it.
+    fn serves(&self) -> bool {
+        matches!(self.state, State::Up | State::Joining)
+    }
+
     fn holds(&self, key: &str) -> bool {
         self.names.get(key) == Some(&Claim::Held)
     }

@@ -1,6 +1,6 @@
 //! A picture on the terminal. It is read in black and white as well: colour only repeats what the words say.
 
-use super::picture::{LINKS, LOSSES, MEMBERS, Picture, SHARDS};
+use super::picture::{JIDS, LINKS, LOSSES, MEMBERS, NAMES, PATHS, Picture, SHARDS};
 use ratatui::Frame;
 use ratatui::layout::{Constraint, Layout, Rect};
 use ratatui::style::{Color, Modifier, Style};
@@ -16,10 +16,13 @@ pub(super) fn draw(frame: &mut Frame<'_>, picture: &Picture) {
         0 => 0,
         rows => u16::try_from(rows.min(ROWS_MAX)).unwrap_or(0) + 2,
     };
-    let [head, members, losses, shards, links] = Layout::vertical([
+    let [head, members, losses, paths, jids, names, shards, links] = Layout::vertical([
         Constraint::Length(u16::try_from(picture.head.len()).unwrap_or(0) + 1),
         Constraint::Length(height(picture.members.len())),
         Constraint::Length(height(picture.losses.len())),
+        Constraint::Length(height(picture.paths.len())),
+        Constraint::Length(height(picture.jids.len())),
+        Constraint::Length(height(picture.names.len())),
         // One shard says no more than the head.
         Constraint::Length(if picture.shards.len() > 1 {
             height(picture.shards.len())
@@ -41,6 +44,9 @@ pub(super) fn draw(frame: &mut Frame<'_>, picture: &Picture) {
     frame.render_widget(Paragraph::new(lines.collect::<Vec<_>>()), head);
     table(frame, members, MEMBERS, &picture.members);
     table(frame, losses, LOSSES, &picture.losses);
+    table(frame, paths, PATHS, &picture.paths);
+    table(frame, jids, JIDS, &picture.jids);
+    table(frame, names, NAMES, &picture.names);
     if picture.shards.len() > 1 {
         table(frame, shards, SHARDS, &picture.shards);
     }
@@ -69,6 +75,7 @@ fn table<const N: usize>(frame: &mut Frame<'_>, area: Rect, head: [&str; N], row
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+    use crate::operate::sample::Samples;
     use crate::operate::status::View;
     use ratatui::Terminal;
     use ratatui::backend::TestBackend;
@@ -98,6 +105,16 @@ mod tests {
         .unwrap()
     }
 
+    fn samples() -> Samples {
+        serde_json::from_value(serde_json::json!({
+            "covered_us": 10_000_000, "frames_per_s": 2_000, "samples": 9_000,
+            "paths": [{"path": "here", "frames_per_s": 1_900, "p50_us": 90, "p99_us": 1_500, "max_us": 25_000}],
+            "jids_from": [{"who": "bot@example.test", "frames_per_s": 1_700}, {"who": "a@example.test\u{1b}[2J", "frames_per_s": 40}],
+            "names_to": [{"who": "example.test", "frames_per_s": 1_800}],
+        }))
+        .unwrap()
+    }
+
     fn screen(terminal: &mut Terminal<TestBackend>, picture: &Picture) -> Vec<String> {
         terminal.draw(|frame| draw(frame, picture)).unwrap();
         let buffer = terminal.backend().buffer();
@@ -116,12 +133,12 @@ mod tests {
     fn a_picture_shows_state_and_rates() {
         let (then, now) = (view(100, 1_000, 0), view(102, 5_000, 60));
         let mut terminal = Terminal::new(TestBackend::new(80, 30)).unwrap();
-        let first = screen(&mut terminal, &Picture::of(None, &then)).join("\n");
+        let first = screen(&mut terminal, &Picture::of(None, &then, &Samples::default())).join("\n");
         assert!(
             first.contains("frames   -/s in") && !first.contains("dropped"),
             "{first}"
         );
-        let lines = screen(&mut terminal, &Picture::of(Some(&then), &now));
+        let lines = screen(&mut terminal, &Picture::of(Some(&then), &now, &samples()));
         let row = |start: &str| -> Vec<&str> {
             let found = lines.iter().find(|line| line.starts_with(start));
             found
@@ -145,6 +162,14 @@ mod tests {
             "no trouble: {lines:#?}"
         );
         assert_eq!(row("1 "), ["1", "1", "2000", "4000"]);
+        assert_eq!(row("here"), ["here", "1900", "90", "1500", "25000"]);
+        assert_eq!(row("not handed on"), ["not", "handed", "on", "100", "-", "-", "-"]);
+        assert_eq!(row("1700"), ["1700", "bot@example.test"]);
+        assert_eq!(row("40"), ["40", "a@example.test?[2J"]);
+        assert!(
+            lines.iter().any(|line| line.trim() == "1800  example.test"),
+            "{lines:#?}"
+        );
         // What a component calls itself cannot steer the terminal, and the busiest link comes first.
         assert_eq!(
             row("sm"),
@@ -164,18 +189,18 @@ mod tests {
         let place = |start: &str| lines.iter().position(|line| line.starts_with(start)).unwrap();
         assert!(place("sm?") < place("c2s"), "{lines:#?}");
         // The same process again, but it began anew: nothing can be compared.
-        let anew = screen(&mut terminal, &Picture::of(Some(&now), &then)).join("\n");
+        let anew = screen(&mut terminal, &Picture::of(Some(&now), &then, &Samples::default())).join("\n");
         assert!(anew.contains("frames   -/s in"), "{anew}");
     }
 
     #[test]
     fn only_what_changed_is_drawn_and_no_screen_is_too_small() {
         let (then, now) = (view(100, 1_000, 0), view(102, 5_000, 60));
-        let picture = Picture::of(Some(&then), &now);
+        let picture = Picture::of(Some(&then), &now, &samples());
         let mut terminal = Terminal::new(TestBackend::new(80, 24)).unwrap();
         screen(&mut terminal, &picture);
         let before = terminal.backend().buffer().clone();
-        let later = Picture::of(Some(&now), &view(104, 9_000, 60));
+        let later = Picture::of(Some(&now), &view(104, 9_000, 60), &samples());
         screen(&mut terminal, &later);
         let changed = before.diff(terminal.backend().buffer()).len();
         assert!(changed > 0 && changed < 100, "{changed} cells of 1920");

@@ -1,5 +1,6 @@
 //! What one picture shows: the present state, and rates since the former one.
 
+use crate::operate::sample::{Busy, Samples};
 use crate::operate::status::mesh::{Link, Member, sync};
 use crate::operate::status::{Counter, Seat, View, bytes, clean, millis, span};
 
@@ -17,6 +18,11 @@ pub(super) struct Picture {
     pub(super) shards: Vec<[String; 4]>,
     /// What was dropped, sent back, or else went wrong, the most frequent first.
     pub(super) losses: Vec<[String; 3]>,
+    /// How long frames were in this node.
+    pub(super) paths: Vec<[String; 5]>,
+    /// Who they were from, and to, the busiest first.
+    pub(super) jids: Vec<[String; 4]>,
+    pub(super) names: Vec<[String; 4]>,
 }
 
 pub(super) const MEMBERS: [&str; 8] = ["NODE", "STATE", "RTT", "USERS", "SYNC", "SENT/s", "GOT/s", "QUEUE"];
@@ -25,6 +31,12 @@ pub(super) const LINKS: [&str; 9] = [
 ];
 pub(super) const SHARDS: [&str; 4] = ["SHARD", "LINKS", "IN/s", "OUT/s"];
 pub(super) const LOSSES: [&str; 3] = ["WHAT WENT WRONG", "/s", "IN ALL"];
+pub(super) const PATHS: [&str; 5] = ["PATH", "FRAMES/s", "P50 us", "P99 us", "MAX us"];
+pub(super) const JIDS: [&str; 4] = ["FROM/s", "BUSIEST JIDS", "TO/s", "BUSIEST JIDS"];
+pub(super) const NAMES: [&str; 4] = ["FROM/s", "BUSIEST NAMES", "TO/s", "BUSIEST NAMES"];
+
+/// Most rows of the busiest.
+const BUSIEST_MAX: usize = 4;
 
 /// Counters beside those of frames dropped and sent back that tell of trouble.
 const TROUBLE: [&str; 9] = [
@@ -41,7 +53,7 @@ const TROUBLE: [&str; 9] = [
 
 impl Picture {
     /// `former`: an earlier state, from which rates are made.
-    pub(super) fn of(former: Option<&View>, now: &View) -> Picture {
+    pub(super) fn of(former: Option<&View>, now: &View, samples: &Samples) -> Picture {
         // Another process has begun anew.
         let former = former.filter(|former| former.pid == now.pid && former.uptime_us < now.uptime_us);
         let rates = Rates { former, now };
@@ -52,8 +64,44 @@ impl Picture {
             links: rates.links(),
             shards: rates.shards(),
             losses: rates.losses(),
+            paths: paths(samples),
+            jids: side_by_side(&samples.jids_from, &samples.jids_to),
+            names: side_by_side(&samples.names_from, &samples.names_to),
         }
     }
+}
+
+fn paths(samples: &Samples) -> Vec<[String; 5]> {
+    let paths = samples.paths.iter().map(|path| {
+        [
+            clean(&path.path),
+            path.frames_per_s.to_string(),
+            path.p50_us.to_string(),
+            path.p99_us.to_string(),
+            path.max_us.to_string(),
+        ]
+    });
+    let mut rows: Vec<_> = paths.collect();
+    let handed = samples.paths.iter().map(|path| path.frames_per_s).sum();
+    let others = samples.frames_per_s.saturating_sub(handed);
+    if others > samples.frames_per_s / 100 {
+        let none = || "-".to_owned();
+        rows.push(["not handed on".into(), others.to_string(), none(), none(), none()]);
+    }
+    rows
+}
+
+fn side_by_side(from: &[Busy], to: &[Busy]) -> Vec<[String; 4]> {
+    let cells = |busy: Option<&Busy>| {
+        busy.map_or(Default::default(), |busy| {
+            [busy.frames_per_s.to_string(), clean(&busy.who)]
+        })
+    };
+    let row = |at: usize| {
+        let ([rate_from, from], [rate_to, to]) = (cells(from.get(at)), cells(to.get(at)));
+        [rate_from, from, rate_to, to]
+    };
+    (0..from.len().max(to.len()).min(BUSIEST_MAX)).map(row).collect()
 }
 
 /// Frames a second of a component: those that came from it, and those that went to it.

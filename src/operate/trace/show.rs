@@ -83,6 +83,9 @@ impl Story {
             }
             .unwrap_or_default();
         }
+        if over && !self.json && self.numbers == 0 {
+            let _ = writeln!(out, "(nothing came in {} s)", since.as_secs());
+        }
         Shown { text: out, probe_ended }
     }
 
@@ -231,6 +234,8 @@ mod tests {
         assert_eq!(say(false, 1), "(7 steps were left out: too many at a time)\n");
         assert!(say(false, 5).contains("(b takes no part"));
         assert!(!say(false, 6).contains("takes no part"));
+        let over = story.hear(TraceShare::default(), SystemTime::now(), Duration::from_secs(7), true);
+        assert_eq!(over.text, "(nothing came in 7 s)\n");
         let mut story = Story::new(true);
         let text = story.hear(share(true), SystemTime::now(), Duration::ZERO, false).text;
         let lines: Vec<serde_json::Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
