@@ -47,7 +47,8 @@ impl Doze {
 
     /// Wakes the thread if it sleeps; after something was counted.
     pub(super) fn wake(&self) {
-        if self.asleep.swap(false, SeqCst) {
+        // Read first: nearly always it is awake, and a swap would take the line from the other threads.
+        if self.asleep.load(SeqCst) && self.asleep.swap(false, SeqCst) {
             // Cannot fail: the counter is far from its end.
             let _ = rustix::io::write(&self.bell, &1_u64.to_ne_bytes());
         }
