@@ -2,9 +2,9 @@
 //!
 //! # The file
 //!
-//! A line that says what it is and whose ([`head`]), then [records](image::records) of what is known, as MessagePack. The key is
-//! a user's bare JID, or nothing: then it is of names and seats. The last record of a key counts; one without content says that he is gone. A record that is
-//! cut off at the end was being written when the process died.
+//! A line that says what it is and whose ([`head`]), then [records](image::records) of what is known, as MessagePack. The
+//! key is a user's bare JID, or nothing: then it is of names and seats. The last record of a key counts; one without
+//! content says that he is gone. A record that is cut off at the end was being written when the process died.
 //!
 //! # Who writes it
 //!

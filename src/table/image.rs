@@ -1,8 +1,8 @@
 //! How a node's image is written: as MessagePack, with the names of all fields. A reader knows them by these, skips those
 //! that it does not know, and takes the default for those that are missing and have one.
 //!
-//! What there is as much of as there are sessions is *packed* instead: without names, in half the bytes and time. A reader must know
-//! the same fields in the same order.
+//! What there is as much of as there are sessions is *packed* instead: without names, in half the bytes and time. A reader
+//! must know the same fields in the same order.
 //!
 //! A *record* is its length (4 bytes, the lowest first), the length of its key (2 bytes), the key, and content: whoever reads
 //! many can take out those whose keys concern him, and need not understand the others.

@@ -33,8 +33,8 @@
 //! # Its form
 //!
 //! MessagePack ([`table::image`](crate::table::image)), since a version must read what another one wrote: a field may be
-//! added (with a default) or left out, and an unknown one is skipped. Whatever else changes counts [`VERSION`] up, and processes of different versions do not hand
-//! over.
+//! added (with a default) or left out, and an unknown one is skipped. Whatever else changes counts [`VERSION`] up, and
+//! processes of different versions do not hand over.
 //!
 //! Users and clients are most of it, and nothing moves meanwhile: each shard packs its own, and in the new process each shard
 //! reads its own, so that no thread has to do with all of them but the two that pass the bytes on. **Whatever changes in a

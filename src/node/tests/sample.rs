@@ -1,28 +1,11 @@
 //! What samples of all frames tell, and when they end.
 
 use super::cluster::{Site, inquire};
-use super::world::{End, SESS, World, message, route, start, started};
+use super::trace::{TOKEN, USER, place};
+use super::world::{SESS, World, message, route};
 use crate::node::cluster::{Answer, Question};
 use crate::node::trace::{LEASE_US, SamplePath, Sampled, Window};
 use std::collections::HashMap;
-
-const USER: &str = "user@example.net";
-const TOKEN: &str = "2fcc5f2b10f3c41120a3db9ee7620e93931e073c";
-
-/// A node whose user has a session, and a component `peer.test`.
-fn place(shards: u16) -> (World, [End; 3]) {
-    let mut world = World::new(shards);
-    let sm = world.component(&["sm", "*example.net"]);
-    let c2s = world.component(&["c2s"]);
-    let peer = world.component(&["peer.test"]);
-    world.send(
-        c2s,
-        &route("c2s", "example.net", &start(1, &format!("{USER}/r"), "id1")),
-    );
-    world.send(sm, &route("sm", "c2s", &started(1, &format!("{USER}/r"), "id1", TOKEN)));
-    world.pass(10);
-    (world, [sm, c2s, peer])
-}
 
 fn delivery() -> String {
     route(

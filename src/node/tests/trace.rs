@@ -5,8 +5,8 @@ use super::world::{SESS, World, from_client, message, route, start, started};
 use crate::node::cluster::{Answer, Question};
 use crate::node::trace::{EVENTS_PER_S_MAX, LEASE_US, TRACES_MAX, TraceAsk, TraceShare};
 
-const USER: &str = "user@example.net";
-const TOKEN: &str = "2fcc5f2b10f3c41120a3db9ee7620e93931e073c";
+pub(super) const USER: &str = "user@example.net";
+pub(super) const TOKEN: &str = "2fcc5f2b10f3c41120a3db9ee7620e93931e073c";
 
 fn ask(jid: &str) -> TraceAsk {
     TraceAsk {
@@ -55,7 +55,7 @@ fn steps(share: &TraceShare) -> Vec<String> {
 }
 
 /// A node whose user has a session, and a component `peer.test`.
-fn place(shards: u16) -> (World, [super::world::End; 3]) {
+pub(super) fn place(shards: u16) -> (World, [super::world::End; 3]) {
     let mut world = World::new(shards);
     let sm = world.component(&["sm", "*example.net"]);
     let c2s = world.component(&["c2s"]);

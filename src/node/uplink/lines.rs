@@ -12,10 +12,11 @@ use crate::wire::connect::{Connect, ConnectStep, Connecting};
 use crate::wire::header::Bind;
 use std::net::SocketAddr;
 
-/// First and longest pause between two dials, microseconds; each failure doubles it. There is none for a line that has
-/// served as long as [`SERVED_US`] while the other one serves: until it is back, the loss of that one closes every client.
+/// First and longest pause between two dials, microseconds; each failure doubles it.
 const PAUSE_US: Micros = 100_000;
 const PAUSE_MAX_US: Micros = 2_000_000;
+/// A line that has served for so long is dialled without a pause while the other one serves, microseconds: until it is
+/// back, the loss of that one closes every client.
 const SERVED_US: Micros = 1_000_000;
 
 /// The same after a refusal that only an operator can mend.
